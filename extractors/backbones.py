@@ -1,0 +1,131 @@
+"""Networks that turn a snippet into a feature vector, built with their weights, ready for inference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from extractors import weights
+from extractors.i3d import InceptionI3d
+from extractors.weights import WeightsError
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network for one stream, and the name of the weights in it."""
+
+    net: nn.Module
+    """(B, 3 for rgb or 2 for flow, L, H, W) in [-1, 1] -> (B, D)"""
+    width: int
+    weights: str
+    """which weights: part of the feature settings, the cache key and every checkpoint"""
+
+
+def build(name: str, stream: str, path: Path | None = None) -> Backbone:
+    """Build backbone `name` for `stream` ("rgb" or "flow"), from the weights at `path` or the published ones.
+
+    Raises:
+        WeightsError: unknown backbone, stream it does not have, or weights that are missing or do not fit.
+    """
+    if name not in BACKBONES:
+        raise WeightsError(f"unknown backbone {name!r}; there are: {', '.join(BACKBONES)}.")
+    return BACKBONES[name](stream, path)
+
+
+def _fill(net: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Load `state` into `net`; counters that old PyTorch did not have may be missing, nothing else."""
+    try:
+        result = net.load_state_dict(dict(state), strict=False)
+    except RuntimeError as error:
+        raise WeightsError(f"{path}: tensors of other shapes than this network's: {_last(error)}") from error
+    missing = [key for key in result.missing_keys if not key.endswith("num_batches_tracked")]
+    if missing or result.unexpected_keys:
+        odd = (missing or result.unexpected_keys)[0]
+        raise WeightsError(
+            f"{path}: not weights of this network ({odd} is {'missing' if missing else 'unknown'})."
+        )
+
+
+def _last(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1].strip()
+
+
+def _i3d(stream: str, path: Path | None) -> Backbone:
+    """Inception-I3D. Without published flow weights the flow network starts from the RGB one."""
+    net = InceptionI3d(channels=3 if stream == "rgb" else 2)
+    if path is None:
+        path = weights.find(f"i3d-{stream}")
+    if path is not None:
+        state, origin = _i3d_state(path)
+    elif stream == "flow":
+        rgb = weights.find("i3d-rgb")
+        if rgb is None:
+            raise WeightsError(_MISSING)
+        state, origin = _i3d_state(rgb)
+        state, origin = weights.inflate_flow(state), f"inflated from rgb {origin}"
+        path = rgb
+    else:
+        raise WeightsError(_MISSING)
+    _fill(net, state, path)
+    return Backbone(net.fold().to(memory_format=torch.channels_last_3d), 1024, origin)
+
+
+_MISSING = (
+    "the I3D weights i3d-kinetics-400.ckpt are not on this machine; run `jcdnet models fetch i3d-rgb` "
+    "(47 MB), or name the file with --rgb-weights."
+)
+
+
+def _i3d_state(path: Path) -> tuple[dict[str, Tensor], str]:
+    """State dict and identity of an I3D file: DeepMind's numbers as arrays (.ckpt), or a PyTorch checkpoint."""
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file; check the path.")
+    identity = f"sha256:{weights.sha256(path)}"
+    if path.suffix == ".ckpt":
+        return weights.from_jax(weights.load_numpy_pickle(path)), identity
+    return weights.load_torch(path), identity
+
+
+class _R50(nn.Module):
+    """pytorchvideo's I3D-R50 without its projection: mean over time and space, 2048-d."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Imported here: only pytorchvideo.models works with today's torchvision, and it is slow to import.
+        from pytorchvideo.models.hub.resnet import i3d_r50
+
+        blocks = i3d_r50(pretrained=False).blocks
+        blocks[-1] = nn.Identity()
+        self.blocks = blocks
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, L, H, W) in [-1, 1] -> (B, 2048)."""
+        x = ((x + 1) / 2 - 0.45) / 0.225  # the normalisation that pytorchvideo trained it with
+        for block in self.blocks:
+            x = block(x)
+        return x.mean(dim=(2, 3, 4))
+
+
+def _i3d_r50(stream: str, path: Path | None) -> Backbone:
+    """I3D-R50 of pytorchvideo, RGB only; its weights have no registry package and come by path."""
+    if stream != "rgb":
+        raise WeightsError("the backbone i3d_r50 has no flow stream; use --streams rgb.")
+    if path is None:
+        raise WeightsError(
+            "the backbone i3d_r50 needs its weights by path: --rgb-weights I3D_8x8_R50.pyth "
+            "(from pytorchvideo's model zoo)."
+        )
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file; check the path.")
+    net = _R50()
+    state = {k: v for k, v in weights.load_torch(path).items() if not k.startswith("blocks.6.")}
+    _fill(net, state, path)
+    net.eval()
+    return Backbone(net.to(memory_format=torch.channels_last_3d), 2048, f"sha256:{weights.sha256(path)}")
+
+
+BACKBONES: dict[str, Callable[[str, Path | None], Backbone]] = {"i3d": _i3d, "i3d_r50": _i3d_r50}

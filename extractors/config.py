@@ -1,0 +1,49 @@
+"""Feature settings and folders, free of torch so that `--help` can read the defaults in a blink."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+STREAMS = ("rgb", "flow")  # the order in which streams are stacked: RGB first (W-TALC, CO2-Net)
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """What decides the features of a video; the defaults are the W-TALC / CO2-Net grid (PEERS.md section 0)."""
+
+    backbone: str = "i3d"
+    """network that turns a snippet into a feature"""
+    fps: float = 25.0
+    """frames per second of the grid that frames are resampled to"""
+    length: int = 16
+    """frames in a snippet"""
+    stride: int = 16
+    """frames from one snippet to the next"""
+    short_side: int = 256
+    """pixels of the shorter side after resizing"""
+    crop: int = 224
+    """pixels of the square centre crop that the network sees"""
+    flow: str = "auto"
+    """optical flow backend"""
+    flow_clip: float = 20.0
+    """pixels at which flow is clipped before it is divided by the same number"""
+
+    def __post_init__(self) -> None:
+        if self.fps <= 0 or self.length < 1 or self.stride < 1:
+            raise ValueError("fps, length and stride must be positive.")
+        if not 32 <= self.crop <= self.short_side:
+            raise ValueError(f"crop ({self.crop}) must be between 32 and short_side ({self.short_side}).")
+
+
+def cache_dir() -> Path:
+    """Folder for features, fetched weights and compiled kernels: `JCDNET_CACHE`, or the user's cache folder."""
+    if chosen := os.environ.get("JCDNET_CACHE"):
+        return Path(chosen).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "jcdnet"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "jcdnet" / "Cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jcdnet"

@@ -1,0 +1,279 @@
+"""From a video to its features: decode, flow and I3D, snippet by snippet, in memory that does not grow."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from extractors import backbones, flow
+from extractors.config import STREAMS, FeatureConfig
+from extractors.snippets import Snippet, frame_range, snippet_range, snippet_times, snippets
+from extractors.video import Frames, Image, VideoError, probe
+
+Floats = NDArray[np.float32]
+Progress = Callable[[str, int, int], None]
+"""(stage, done, total), in snippets; total is an estimate from the container's duration"""
+
+FORMAT = 1  # of the settings and of the features file; raise it when the same settings would mean other numbers
+
+
+class FeaturesError(Exception):
+    """A features file, or a request for features, is not usable; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of a video, or of a stretch of it."""
+
+    rgb: Floats | None
+    """(T, D)"""
+    flow: Floats | None
+    """(T, D), or None when the stream was not asked for"""
+    times: NDArray[np.float64]
+    """(T, 2) start and end of each snippet, seconds of the video"""
+    duration: float
+    """seconds from 0 to where the last frame read stops being shown"""
+    settings: dict[str, dict[str, Any]]
+    """by stream: everything that decided the numbers"""
+    warnings: tuple[str, ...] = ()
+    partial: bool = False
+    """whether parts of the file could not be decoded"""
+
+    def stacked(self, streams: tuple[str, ...]) -> Floats:
+        """The asked streams side by side, RGB first: (T, D) or (T, 2D).
+
+        Raises:
+            FeaturesError: a stream is not there.
+        """
+        parts = [(name, getattr(self, name)) for name in STREAMS if name in streams]
+        for name, values in parts:
+            if values is None:
+                raise FeaturesError(f"the model needs the {name} stream; extract it too (--streams both).")
+        return np.concatenate([values for _, values in parts], axis=1)
+
+
+@dataclass
+class Extractor:
+    """The networks of the streams, loaded once, and `chunk`, the unit of extraction."""
+
+    config: FeatureConfig
+    streams: tuple[str, ...] = ("rgb",)
+    device: str = "cpu"
+    weights: Mapping[str, Path | None] = field(default_factory=dict)
+    """by stream: a weights file instead of the published one"""
+
+    def __post_init__(self) -> None:
+        self.flow_backend = flow.resolve(self.config.flow, self.device) if "flow" in self.streams else None
+        self.nets = {
+            name: backbones.build(self.config.backbone, name, self.weights.get(name))
+            for name in STREAMS
+            if name in self.streams
+        }
+        for net in self.nets.values():
+            net.net.to(self.device)
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """By stream, everything that decides its numbers: the cache key, and what checkpoints compare."""
+        config = self.config
+        common = {
+            "format": FORMAT,
+            "backbone": config.backbone,
+            "fps": config.fps,
+            "length": config.length,
+            "stride": config.stride,
+            "short_side": config.short_side,
+            "crop": config.crop,
+            "resize": f"opencv-{cv2.__version__}",
+            "decoder": f"pyav-{av.__version__} {_libraries()}",
+            "device": torch.device(self.device).type,
+            "dtype": "float32",
+        }
+        found = {name: common | {"weights": net.weights} for name, net in self.nets.items()}
+        if self.flow_backend is not None:
+            found["flow"] |= {"flow": flow.version(self.flow_backend), "flow_clip": config.flow_clip}
+        return found
+
+    def chunk(
+        self,
+        path: Path,
+        start: float = 0.0,
+        end: float = math.inf,
+        on_progress: Progress = lambda stage, done, total: None,
+    ) -> Features:
+        """Features of the snippets that cover seconds start..end of a video; times stay those of the whole video.
+
+        Every snippet goes through the networks alone, so the numbers do not depend on how a video is cut.
+
+        Raises:
+            VideoError: the file cannot be decoded, or has nothing between start and end.
+        """
+        duration = probe(path).duration
+        with Frames(path, self.config.fps, self.config.short_side) as frames:
+            first, last = snippet_range(start, end, frames.origin, self.config)
+            _, expected = snippet_range(0.0, duration, frames.origin, self.config)
+            total = max(int(min(expected, last)) - first, 1)
+            rows: dict[str, list[Floats]] = {name: [] for name in self.nets}
+            times: list[tuple[float, float]] = []
+            padded = False
+            source = frames.grid(*frame_range(first, last, self.config))
+            config = self.config
+            for snippet in snippets(source, length=config.length, stride=config.stride, last=last):
+                on_progress("decode", len(times) + 1, total)
+                for name, row in self._rows(snippet):
+                    rows[name].append(row)
+                    on_progress("flow" if name == "flow" else "i3d", len(times) + 1, total)
+                times.append(snippet_times(snippet.index, frames.origin, config))
+                padded |= snippet.padded
+            if not times:
+                raise VideoError(
+                    f"{path}: nothing between {start:g} s and {end:g} s; the video ends at {frames.end:.2f} s."
+                )
+            said = frames.warnings(whole=math.isinf(end))
+            if padded:
+                said = (
+                    *said,
+                    f"shorter than a snippet ({config.length / config.fps:.2f} s): its last frame was repeated.",
+                )
+            stacked = {name: np.stack(values) for name, values in rows.items()}
+            return Features(
+                rgb=stacked.get("rgb"),
+                flow=stacked.get("flow"),
+                times=np.array(times, dtype=np.float64),
+                duration=max(frames.end, min(duration, end)) if not frames.partial else frames.end,
+                settings=self.settings(),
+                warnings=said,
+                partial=frames.partial,
+            )
+
+    def _rows(self, snippet: Snippet) -> Iterator[tuple[str, Floats]]:
+        """One feature (D,) a stream."""
+        for name, backbone in self.nets.items():
+            if name == "rgb":
+                pixels = rgb_input(snippet.frames, self.config)
+            else:
+                assert self.flow_backend is not None
+                pixels = flow_input(snippet, self.config, self.flow_backend, self.device)
+            with torch.inference_mode():
+                batch = pixels.unsqueeze(0).to(self.device).contiguous(memory_format=torch.channels_last_3d)
+                yield name, backbone.net(batch)[0].float().cpu().numpy()
+
+
+def _libraries() -> str:
+    """FFmpeg's own versions: another one may decode or convert colours differently."""
+    parts = av.library_versions
+    return " ".join(f"{name}-{'.'.join(map(str, parts[name]))}" for name in ("libavcodec", "libswscale"))
+
+
+def _crop(height: int, width: int, size: int) -> tuple[slice, slice]:
+    top, left = (height - size) // 2, (width - size) // 2
+    return slice(top, top + size), slice(left, left + size)
+
+
+def rgb_input(frames: tuple[Image, ...], config: FeatureConfig) -> Tensor:
+    """Network input (3, L, crop, crop) in [-1, 1] from L frames (H, W, 3) uint8."""
+    rows, columns = _crop(*frames[0].shape[:2], config.crop)
+    pixels = torch.from_numpy(np.stack([frame[rows, columns] for frame in frames]))
+    return pixels.permute(3, 0, 1, 2).float() / 127.5 - 1
+
+
+def flow_input(snippet: Snippet, config: FeatureConfig, backend: str, device: str) -> Tensor:
+    """Network input (2, L, crop, crop) in [-1, 1]: TV-L1 of grey frames, clipped to +-flow_clip px, divided by it.
+
+    L fields come from L + 1 frames; at the end of the video the last field is repeated.
+    """
+    frames = snippet.frames if snippet.following is None else (*snippet.frames, snippet.following)
+    grey = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
+    if len(grey) == 1:  # a one-frame snippet at the very end: nothing moves
+        fields = np.zeros((1, *grey.shape[1:], 2), np.float32)
+    else:
+        fields = flow.FLOWS[backend](grey, device=device)
+    if snippet.following is None and len(fields) < config.length:
+        fields = np.concatenate([fields, fields[-1:]])
+    rows, columns = _crop(*grey.shape[1:], config.crop)
+    clipped = np.clip(fields[:, rows, columns], -config.flow_clip, config.flow_clip) / config.flow_clip
+    return torch.from_numpy(clipped).permute(3, 0, 1, 2)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all: temp file in the same folder, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's 0600 would hide results from colleagues
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def save(features: Features, path: Path) -> None:
+    """Write a features file (.npz: rgb, flow, times, and a JSON string `settings`), without pickles."""
+    meta = {
+        "settings": features.settings,
+        "duration": features.duration,
+        "warnings": features.warnings,
+        "partial": features.partial,
+    }
+    arrays: dict[str, Any] = {"times": features.times, "settings": np.array(json.dumps(meta))}
+    arrays |= {name: v for name in STREAMS if (v := getattr(features, name)) is not None}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+def load(path: Path) -> Features:
+    """Read a features file and check it: shapes, types, finite numbers, the ZIP's own checksums.
+
+    Raises:
+        FeaturesError: there is none, or it is damaged, or not ours.
+    """
+    if not path.is_file():
+        raise FeaturesError(f"{path}: no such features file.")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        meta = json.loads(str(arrays["settings"][()]))
+        times = np.asarray(arrays["times"], np.float64)
+        streams = {name: np.asarray(arrays[name], np.float32) for name in STREAMS if name in arrays}
+        if times.shape != (len(times), 2) or not streams or not np.isfinite(times).all():
+            raise ValueError("times must be (T, 2) and finite")
+        for name, values in streams.items():
+            if values.ndim != 2 or len(values) != len(times) or not np.isfinite(values).all():
+                raise ValueError(f"{name} must be (T, D) and finite")
+        return Features(
+            rgb=streams.get("rgb"),
+            flow=streams.get("flow"),
+            times=times,
+            duration=float(meta["duration"]),
+            settings=dict(meta["settings"]),
+            warnings=tuple(meta["warnings"]),
+            partial=bool(meta["partial"]),
+        )
+    except Exception as error:  # a damaged ZIP raises many kinds
+        raise FeaturesError(
+            f"{path}: not a whole features file ({error}); delete it and extract again."
+        ) from error

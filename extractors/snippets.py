@@ -1,0 +1,88 @@
+"""From frames to snippets: the only place that decides about the tail and about the frame that flow needs."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from extractors.config import FeatureConfig
+from extractors.video import TIME_EPS, Image
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """L consecutive frames of the grid."""
+
+    index: int
+    """row of the feature matrix, counted from the start of the video"""
+    frames: tuple[Image, ...]
+    """L frames, each (H, W, 3) uint8 RGB"""
+    following: Image | None
+    """the frame behind them, from which the last flow field comes; None at the end of the video"""
+    padded: bool = False
+    """whether the last frame was repeated to fill it"""
+
+
+def snippets(
+    frames: Iterable[tuple[int, Image]], *, length: int, stride: int, last: float = math.inf
+) -> Iterator[Snippet]:
+    """Cut grid frames into snippets; snippet i holds frames [i*stride, i*stride + length).
+
+    The incomplete tail is dropped, as W-TALC does (201 frames give 12 snippets). Only a video that is shorter
+    than one snippet is padded with its last frame to one, marked `padded`.
+
+    Args:
+        frames: (k, picture) with k rising by 1 from a multiple of `stride`.
+        last: no snippet of this index or above is made: it belongs to the next chunk.
+    """
+    window: deque[Image] = deque()
+    begin = None  # grid index of the window's first frame
+    for k, picture in frames:
+        begin = k if begin is None else begin
+        if k < begin:  # a stride longer than the snippet leaves frames out
+            continue
+        window.append(picture)
+        if len(window) > length:
+            if begin // stride >= last:
+                return
+            yield Snippet(begin // stride, tuple(window)[:length], picture)
+            for _ in range(min(stride, len(window))):
+                window.popleft()
+            begin += stride
+    if begin is None or not window or begin // stride >= last:
+        return
+    if len(window) == length:
+        yield Snippet(begin // stride, tuple(window), None)
+    elif begin == 0:
+        filler = (window[-1],) * (length - len(window))
+        yield Snippet(0, tuple(window) + filler, None, padded=True)
+
+
+def snippet_range(start: float, end: float, origin: float, config: FeatureConfig) -> tuple[int, float]:
+    """Indices [first, last) of the snippets that cover the seconds start..end of a video.
+
+    Args:
+        start, end: seconds of the video; end may be infinite.
+        origin: seconds of grid point 0.
+    """
+    step = config.stride / config.fps
+    first = max(math.floor((start - origin) / step + TIME_EPS), 0)
+    last = math.inf if math.isinf(end) else max(math.ceil((end - origin) / step - TIME_EPS), first)
+    return first, last
+
+
+def frame_range(first: int, last: float, config: FeatureConfig) -> tuple[int, float]:
+    """Grid points [first, last) that the snippets [first, last) are made of, flow's extra frame included."""
+    return first * config.stride, (last - 1) * config.stride + config.length + 1
+
+
+def snippet_times(index: int, origin: float, config: FeatureConfig) -> tuple[float, float]:
+    """Seconds (start, end) of the stretch that snippet `index` speaks for.
+
+    It is `stride` frames long, around the snippet's centre: for the default stride exactly the snippet's own
+    16 frames, [0.64 i, 0.64 (i+1)); for a smaller stride the cells still tile time without overlap.
+    """
+    start = index * config.stride + (config.length - config.stride) / 2
+    return origin + start / config.fps, origin + (start + config.stride) / config.fps
