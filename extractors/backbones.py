@@ -16,20 +16,22 @@ from extractors.weights import WeightsError
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network for one stream, and the name of the weights in it."""
+    """A network for one stream, and which weights it has; nothing heavy is read before `load`."""
 
-    net: nn.Module
-    """(B, 3 for rgb or 2 for flow, L, H, W) in [-1, 1] -> (B, D)"""
+    load: Callable[[], nn.Module]
+    """the network in eval mode: (B, 3 for rgb or 2 for flow, L, H, W) in [-1, 1] -> (B, D)"""
     width: int
+    """D"""
     weights: str
     """which weights: part of the feature settings, the cache key and every checkpoint"""
 
 
-def build(name: str, stream: str, path: Path | None = None) -> Backbone:
-    """Build backbone `name` for `stream` ("rgb" or "flow"), from the weights at `path` or the published ones.
+def find(name: str, stream: str, path: Path | None = None) -> Backbone:
+    """Backbone `name` for `stream` ("rgb" or "flow"), with the weights at `path` or the published ones.
 
     Raises:
-        WeightsError: unknown backbone, stream it does not have, or weights that are missing or do not fit.
+        WeightsError: unknown backbone, stream it does not have, or weights that are missing; on `load`, weights
+            that do not fit.
     """
     if name not in BACKBONES:
         raise WeightsError(f"unknown backbone {name!r}; there are: {', '.join(BACKBONES)}.")
@@ -56,38 +58,39 @@ def _last(error: Exception) -> str:
 
 def _i3d(stream: str, path: Path | None) -> Backbone:
     """Inception-I3D. Without published flow weights the flow network starts from the RGB one."""
-    net = InceptionI3d(channels=3 if stream == "rgb" else 2)
-    if path is None:
-        path = weights.find(f"i3d-{stream}")
-    if path is not None:
-        state, origin = _i3d_state(path)
-    elif stream == "flow":
-        rgb = weights.find("i3d-rgb")
-        if rgb is None:
-            raise WeightsError(_MISSING)
-        state, origin = _i3d_state(rgb)
-        state, origin = weights.inflate_flow(state), f"inflated from rgb {origin}"
-        path = rgb
-    else:
-        raise WeightsError(_MISSING)
-    _fill(net, state, path)
-    return Backbone(net.fold().to(memory_format=torch.channels_last_3d), 1024, origin)
+    own = path or weights.find(f"i3d-{stream}")
+    source = own or weights.find("i3d-rgb")
+    if source is None:
+        raise WeightsError(
+            "the I3D weights i3d-kinetics-400.ckpt are not on this machine; run `jcdnet models fetch i3d-rgb` "
+            "(47 MB), or name the file with --rgb-weights."
+        )
+    identity = _identity(source)
+
+    def load() -> nn.Module:
+        net = InceptionI3d(channels=3 if stream == "rgb" else 2)
+        state = i3d_state(source)
+        _fill(net, state if own else weights.inflate_flow(state), source)
+        return net.fold().to(memory_format=torch.channels_last_3d)
+
+    return Backbone(load, 1024, identity if own else f"inflated from rgb {identity}")
 
 
-_MISSING = (
-    "the I3D weights i3d-kinetics-400.ckpt are not on this machine; run `jcdnet models fetch i3d-rgb` "
-    "(47 MB), or name the file with --rgb-weights."
-)
-
-
-def _i3d_state(path: Path) -> tuple[dict[str, Tensor], str]:
-    """State dict and identity of an I3D file: DeepMind's numbers as arrays (.ckpt), or a PyTorch checkpoint."""
+def _identity(path: Path) -> str:
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file; check the path.")
-    identity = f"sha256:{weights.sha256(path)}"
+    return f"sha256:{weights.sha256(path)}"
+
+
+def i3d_state(path: Path) -> dict[str, Tensor]:
+    """State dict of an I3D file: DeepMind's numbers as arrays (.ckpt), or a PyTorch checkpoint.
+
+    Raises:
+        WeightsError: it is neither.
+    """
     if path.suffix == ".ckpt":
-        return weights.from_jax(weights.load_numpy_pickle(path)), identity
-    return weights.load_torch(path), identity
+        return weights.from_jax(weights.load_numpy_pickle(path))
+    return weights.load_torch(path)
 
 
 class _R50(nn.Module):
@@ -119,13 +122,15 @@ def _i3d_r50(stream: str, path: Path | None) -> Backbone:
             "the backbone i3d_r50 needs its weights by path: --rgb-weights I3D_8x8_R50.pyth "
             "(from pytorchvideo's model zoo)."
         )
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file; check the path.")
-    net = _R50()
-    state = {k: v for k, v in weights.load_torch(path).items() if not k.startswith("blocks.6.")}
-    _fill(net, state, path)
-    net.eval()
-    return Backbone(net.to(memory_format=torch.channels_last_3d), 2048, f"sha256:{weights.sha256(path)}")
+    identity, source = _identity(path), path
+
+    def load() -> nn.Module:
+        net = _R50()
+        trunk = {k: v for k, v in weights.load_torch(source).items() if not k.startswith("blocks.6.")}
+        _fill(net, trunk, source)
+        return net.eval().to(memory_format=torch.channels_last_3d)
+
+    return Backbone(load, 2048, identity)
 
 
 BACKBONES: dict[str, Callable[[str, Path | None], Backbone]] = {"i3d": _i3d, "i3d_r50": _i3d_r50}

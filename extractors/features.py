@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from extractors import backbones, flow
 from extractors.config import STREAMS, FeatureConfig
@@ -66,25 +66,34 @@ class Features:
         return np.concatenate([values for _, values in parts], axis=1)
 
 
-@dataclass
 class Extractor:
-    """The networks of the streams, loaded once, and `chunk`, the unit of extraction."""
+    """The backbones of the streams, loaded once and when first needed, and `chunk`, the unit of extraction."""
 
-    config: FeatureConfig
-    streams: tuple[str, ...] = ("rgb",)
-    device: str = "cpu"
-    weights: Mapping[str, Path | None] = field(default_factory=dict)
-    """by stream: a weights file instead of the published one"""
+    def __init__(
+        self,
+        config: FeatureConfig,
+        streams: tuple[str, ...] = ("rgb",),
+        device: str = "cpu",
+        weights: Mapping[str, Path | None] | None = None,
+    ) -> None:
+        """Find the weights and the flow backend; `weights`: by stream, a file instead of the published one.
 
-    def __post_init__(self) -> None:
-        self.flow_backend = flow.resolve(self.config.flow, self.device) if "flow" in self.streams else None
-        self.nets = {
-            name: backbones.build(self.config.backbone, name, self.weights.get(name))
-            for name in STREAMS
-            if name in self.streams
-        }
-        for net in self.nets.values():
-            net.net.to(self.device)
+        Raises:
+            WeightsError: weights are missing.
+            FlowError: there is no such flow backend.
+        """
+        self.config, self.device = config, device
+        self.streams = tuple(name for name in STREAMS if name in streams)
+        self.flow_backend = flow.resolve(config.flow, device) if "flow" in streams else None
+        chosen = weights or {}
+        self.backbones = {n: backbones.find(config.backbone, n, chosen.get(n)) for n in self.streams}
+        self._nets: dict[str, nn.Module] = {}
+
+    def net(self, stream: str) -> nn.Module:
+        """The network of a stream, on the device."""
+        if stream not in self._nets:
+            self._nets[stream] = self.backbones[stream].load().to(self.device)
+        return self._nets[stream]
 
     def settings(self) -> dict[str, dict[str, Any]]:
         """By stream, everything that decides its numbers: the cache key, and what checkpoints compare."""
@@ -102,7 +111,7 @@ class Extractor:
             "device": torch.device(self.device).type,
             "dtype": "float32",
         }
-        found = {name: common | {"weights": net.weights} for name, net in self.nets.items()}
+        found = {name: common | {"weights": b.weights} for name, b in self.backbones.items()}
         if self.flow_backend is not None:
             found["flow"] |= {"flow": flow.version(self.flow_backend), "flow_clip": config.flow_clip}
         return found
@@ -112,28 +121,31 @@ class Extractor:
         path: Path,
         start: float = 0.0,
         end: float = math.inf,
+        streams: tuple[str, ...] | None = None,
         on_progress: Progress = lambda stage, done, total: None,
     ) -> Features:
         """Features of the snippets that cover seconds start..end of a video; times stay those of the whole video.
 
+        `streams`: those of the extractor's that are wanted now; default all.
         Every snippet goes through the networks alone, so the numbers do not depend on how a video is cut.
 
         Raises:
             VideoError: the file cannot be decoded, or has nothing between start and end.
         """
+        config = self.config
+        wanted = self.streams if streams is None else streams
         duration = probe(path).duration
-        with Frames(path, self.config.fps, self.config.short_side) as frames:
-            first, last = snippet_range(start, end, frames.origin, self.config)
-            _, expected = snippet_range(0.0, duration, frames.origin, self.config)
+        with Frames(path, config.fps, config.short_side) as frames:
+            first, last = snippet_range(start, end, frames.origin, config)
+            _, expected = snippet_range(0.0, duration, frames.origin, config)
             total = max(int(min(expected, last)) - first, 1)
-            rows: dict[str, list[Floats]] = {name: [] for name in self.nets}
+            rows: dict[str, list[Floats]] = {name: [] for name in wanted}
             times: list[tuple[float, float]] = []
             padded = False
-            source = frames.grid(*frame_range(first, last, self.config))
-            config = self.config
+            source = frames.grid(*frame_range(first, last, config))
             for snippet in snippets(source, length=config.length, stride=config.stride, last=last):
                 on_progress("decode", len(times) + 1, total)
-                for name, row in self._rows(snippet):
+                for name, row in self._rows(snippet, wanted):
                     rows[name].append(row)
                     on_progress("flow" if name == "flow" else "i3d", len(times) + 1, total)
                 times.append(snippet_times(snippet.index, frames.origin, config))
@@ -154,14 +166,14 @@ class Extractor:
                 flow=stacked.get("flow"),
                 times=np.array(times, dtype=np.float64),
                 duration=max(frames.end, min(duration, end)) if not frames.partial else frames.end,
-                settings=self.settings(),
+                settings={name: self.settings()[name] for name in wanted},
                 warnings=said,
                 partial=frames.partial,
             )
 
-    def _rows(self, snippet: Snippet) -> Iterator[tuple[str, Floats]]:
+    def _rows(self, snippet: Snippet, streams: tuple[str, ...]) -> Iterator[tuple[str, Floats]]:
         """One feature (D,) a stream."""
-        for name, backbone in self.nets.items():
+        for name in streams:
             if name == "rgb":
                 pixels = rgb_input(snippet.frames, self.config)
             else:
@@ -169,7 +181,7 @@ class Extractor:
                 pixels = flow_input(snippet, self.config, self.flow_backend, self.device)
             with torch.inference_mode():
                 batch = pixels.unsqueeze(0).to(self.device).contiguous(memory_format=torch.channels_last_3d)
-                yield name, backbone.net(batch)[0].float().cpu().numpy()
+                yield name, self.net(name)(batch)[0].float().cpu().numpy()
 
 
 def _libraries() -> str:

@@ -1,0 +1,401 @@
+"""The command line: validates, calls pipeline, renders, sets exit codes; nothing else prints."""
+
+import contextlib
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+# torch and the siblings are imported inside the commands: `--help` answers in under a second.
+from extractors.config import FeatureConfig
+from pipeline.config import STREAM_CHOICES, Config, load_config
+from pipeline.errors import BUG, ENVIRONMENT, INPUT_FAILED, UsageError, exit_code
+from postprocess.config import RULES, LocalizeConfig
+from postprocess.writers import WRITERS, clock, write_csv
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+models_app = typer.Typer(help="Embedded models and published weights.", invoke_without_command=True)
+app.add_typer(models_app, name="models")
+
+F, L, C = FeatureConfig(), LocalizeConfig(), Config()
+STAGES = {"hash": "reading", "decode": "decode", "flow": "flow", "i3d": "I3D", "download": "download"}
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from pipeline.api import package_version
+
+        print(package_version("jcdnet"))
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes; only errors.")] = False,
+) -> None:
+    """Find what happens when in a video: timestamped actions from raw footage."""
+    err.quiet = quiet
+
+
+Paths = Annotated[list[str], typer.Argument(help="Videos, folders (recursive) or glob patterns.")]
+Out = Annotated[
+    str | None, typer.Option("--out", "-o", help="Folder for results, or - for JSON on stdout. Without: a table.")
+]
+Model = Annotated[
+    str | None, typer.Option(help="Name of an embedded model, or a checkpoint.", show_default=C.model)
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(help="What to look for: sports, all, or names joined by commas.", show_default=C.classes),
+]
+Streams = Annotated[
+    str | None,
+    typer.Option(help=f"{', '.join(STREAM_CHOICES)}; auto: what the model needs.", show_default=C.streams),
+]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", show_default=C.device)]
+Start = Annotated[float, typer.Option(min=0, help="Begin at this second of the video.")]
+End = Annotated[float | None, typer.Option(min=0, help="Stop at this second.", show_default="the end")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results made otherwise.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with any of the settings.")]
+Backbone = Annotated[str | None, typer.Option(help="i3d or i3d_r50.", show_default=F.backbone)]
+Stride = Annotated[int | None, typer.Option(help="Frames between snippets.", show_default=str(F.stride))]
+Flow = Annotated[str | None, typer.Option(help="Optical flow backend.", show_default=F.flow)]
+RgbWeights = Annotated[
+    str | None, typer.Option(help="File with the RGB backbone's weights.", show_default="published")
+]
+FlowWeights = Annotated[
+    str | None, typer.Option(help="File with the flow backbone's weights.", show_default="published")
+]
+
+
+@app.command()
+def run(
+    paths: Paths,
+    output: Out = None,
+    formats: Annotated[
+        str, typer.Option("--format", "-f", help=f"Joined by commas: {', '.join(WRITERS)}.")
+    ] = "json",
+    model: Model = None,
+    classes: Classes = None,
+    streams: Streams = None,
+    rule: Annotated[
+        str | None, typer.Option(help=f"Localisation rule: {', '.join(RULES)}.", show_default=L.rule)
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Probability that a snippet must exceed.", show_default=str(L.threshold)),
+    ] = None,
+    min_confidence: Annotated[
+        float | None, typer.Option(help="Leave out less sure segments.", show_default=str(L.min_confidence))
+    ] = None,
+    start: Start = 0.0,
+    end: End = None,
+    device: Device = None,
+    backbone: Backbone = None,
+    stride: Stride = None,
+    flow: Flow = None,
+    rgb_weights: RgbWeights = None,
+    flow_weights: FlowWeights = None,
+    config: ConfigFile = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Videos in, timestamped actions out."""
+    flags = {
+        "model": model,
+        "classes": classes,
+        "streams": streams,
+        "device": device,
+        "rgb_weights": rgb_weights,
+        "flow_weights": flow_weights,
+        "features.backbone": backbone,
+        "features.stride": stride,
+        "features.flow": flow,
+        "localize.rule": rule,
+        "localize.threshold": threshold,
+        "localize.min_confidence": min_confidence,
+    }
+    settings = load_config(config, flags)
+    wanted = _formats(formats)
+    last = _range(start, end)
+
+    from pipeline import batch
+    from pipeline.api import Pipeline
+
+    jobs = batch.find_videos(paths)
+    folder = Path(output) if output not in (None, "-") else None
+    if folder is not None:
+        batch.prepare_output(folder)
+    pipeline = Pipeline.load(config=settings)
+    err.print(f"[dim]{escape(settings.model)} on {pipeline.device}[/]")
+    results, failed = [], 0
+    with _progress() as bars:
+        outcomes = batch.run_batch(
+            pipeline, jobs, folder, wanted, overwrite, start, last, lambda job: bars.video(job.video)
+        )
+        for outcome in outcomes:
+            if outcome.error is not None:
+                failed += 1
+                _complain(outcome.error)
+                continue
+            assert outcome.result is not None
+            results.append(outcome.result)
+            for warning in outcome.result.warnings:
+                err.print(f"[yellow]note:[/] {escape(str(outcome.job.video))}: {escape(warning)}")
+            if output != "-":
+                _table(outcome.result, " (kept from before)" if outcome.skipped else "")
+    if output == "-":
+        _print_results(results, wanted, single=len(jobs) == 1)
+    if folder is not None:
+        batch.write_summary(results, folder)
+        err.print(f"[dim]results are in {escape(str(folder))}[/]")
+    _finish(len(results), failed, jobs)
+
+
+@app.command()
+def extract(
+    paths: Paths,
+    output: Annotated[Path, typer.Option("--out", "-o", help="Folder for the .npz files.")] = Path("features"),
+    streams: Annotated[str, typer.Option(help="both or rgb.")] = "both",
+    start: Start = 0.0,
+    end: End = None,
+    device: Device = None,
+    backbone: Backbone = None,
+    stride: Stride = None,
+    flow: Flow = None,
+    rgb_weights: RgbWeights = None,
+    flow_weights: FlowWeights = None,
+    config: ConfigFile = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Videos in, I3D features out: rgb (T,1024), flow (T,1024), times (T,2)."""
+    flags = {
+        "streams": streams,
+        "device": device,
+        "rgb_weights": rgb_weights,
+        "flow_weights": flow_weights,
+        "features.backbone": backbone,
+        "features.stride": stride,
+        "features.flow": flow,
+    }
+    settings = load_config(config, flags)
+    last = _range(start, end)
+
+    from pipeline import batch
+    from pipeline.api import choose_device, make_extractor
+    from pipeline.cache import FeatureCache
+
+    jobs = batch.find_videos(paths)
+    batch.prepare_output(output)
+    extractor = make_extractor(settings, ("rgb", "flow"), choose_device(settings.device))
+    _say_inflated(extractor)
+    done = failed = 0
+    with _progress() as bars:
+        outcomes = batch.extract_batch(
+            extractor,
+            FeatureCache(),
+            jobs,
+            output,
+            overwrite,
+            start,
+            last,
+            lambda job: bars.video(job.video),
+        )
+        for outcome in outcomes:
+            if outcome.error is not None:
+                failed += 1
+                _complain(outcome.error)
+                continue
+            assert outcome.features is not None
+            done += 1
+            for warning in outcome.features.warnings:
+                err.print(f"[yellow]note:[/] {escape(str(outcome.job.video))}: {escape(warning)}")
+            path = batch.with_suffix(output / outcome.job.name, ".npz")
+            print(f"{path}\t{len(outcome.features.times)} snippets")
+    _finish(done, failed, jobs)
+
+
+@models_app.callback()
+def models(context: typer.Context) -> None:
+    """Embedded models, and the published weights on this machine."""
+    if context.invoked_subcommand is not None:
+        return
+    from extractors.weights import WEIGHTS, WeightsError, find
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "what", "where", "licence"):
+        table.add_column(column, overflow="fold")
+    table.add_row("kinetics400", "embedded model: 400 actions, 100 of them sports", "built in", "that of i3d-rgb")
+    for name, about in WEIGHTS.items():
+        try:
+            path = find(name)
+            where = str(path) if path else f"not here: jcdnet models fetch {name}"
+        except WeightsError as error:
+            where = str(error)
+        table.add_row(name, escape(about.about), escape(where), about.licence)
+    out.print(table)
+
+
+@models_app.command("fetch")
+def models_fetch(name: Annotated[str, typer.Argument(help="i3d-rgb or i3d-flow.")] = "i3d-rgb") -> None:
+    """Download published weights and verify their hash."""
+    from pipeline.fetch import fetch
+
+    with _progress() as bars:
+        path = fetch(name, bars.video(Path(name)))
+    print(path)
+
+
+@models_app.command("classes")
+def models_classes(
+    model: Annotated[str, typer.Argument(help="Model whose classes to list.")] = C.model,
+) -> None:
+    """List the classes that a model knows, with their sport where they have one."""
+    from pipeline.api import load_model
+
+    checkpoint = load_model(model)
+    for name in checkpoint.classes:
+        print(f"{name}\t{checkpoint.groups[name]}" if name in checkpoint.groups else name)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine has, what is missing, and how to get it."""
+    from pipeline.doctor import examine
+
+    checks = examine()
+    for check in checks:
+        mark = "[green]ok [/]" if check.ok else ("[red]no [/]" if check.needed else "[yellow]-  [/]")
+        out.print(f"{mark} [bold]{check.name}[/] {escape(check.detail)}", soft_wrap=True)
+        if not check.ok and check.fix:
+            out.print(f"      {escape(check.fix)}", soft_wrap=True)
+    if any(not check.ok and check.needed for check in checks):
+        raise typer.Exit(ENVIRONMENT)
+
+
+class _Bars:
+    """Progress of one video at a time, a bar a stage, on stderr."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.tasks: dict[str, Any] = {}
+        self.shown = 0.0
+
+    def video(self, path: Path) -> Any:
+        """Progress callable for a video; the bars of the one before go."""
+        for task in self.tasks.values():
+            self.progress.remove_task(task)
+        self.tasks = {}
+
+        def on_progress(stage: str, done: int, total: int) -> None:
+            if stage not in self.tasks:
+                label = f"{escape(path.name)} {STAGES.get(stage, stage)}"
+                self.tasks[stage] = self.progress.add_task(label, total=total)
+            self.progress.update(self.tasks[stage], completed=done, total=max(total, done))
+
+        return on_progress
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[_Bars]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        yield _Bars(progress)
+
+
+def _formats(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in WRITERS:
+            raise UsageError(f"unknown format {name!r}; there are: {', '.join(WRITERS)}.")
+    return names or ["json"]
+
+
+def _range(start: float, end: float | None) -> float:
+    if end is not None and end <= start:
+        raise UsageError(f"--end ({end:g}) must be later than --start ({start:g}).")
+    return math.inf if end is None else end
+
+
+def _table(result: Any, note: str) -> None:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("start", "end", "conf"):
+        table.add_column(column, justify="right")
+    table.add_column("action")
+    for segment in result.segments:
+        table.add_row(
+            clock(segment.start), clock(segment.end), f"{segment.confidence:.2f}", escape(segment.label)
+        )
+    found = "" if result.segments else "  no action found"
+    partial = "  [yellow]partial[/]" if result.partial else ""
+    out.print(f"[bold]{escape(result.video)}[/]  {clock(result.duration)}{partial}{note}{found}", soft_wrap=True)
+    if result.segments:
+        out.print(table)
+
+
+def _print_results(results: Sequence[Any], formats: list[str], single: bool) -> None:
+    """Results on stdout: one document; several videos as JSON Lines, or one CSV."""
+    name = formats[0]
+    if len(formats) > 1 or (name == "srt" and not single):
+        raise UsageError("stdout takes one format, and srt only of one video; use -o FOLDER.")
+    if name == "csv":
+        write_csv(results, sys.stdout)
+        return
+    for result in results:
+        WRITERS[name if single else "jsonl"](result, sys.stdout)
+
+
+def _say_inflated(extractor: Any) -> None:
+    flow = extractor.backbones.get("flow")
+    if flow is not None and flow.weights.startswith("inflated"):
+        err.print(
+            "[yellow]note:[/] no published flow weights here; the flow network starts from the RGB one "
+            "(`jcdnet models fetch i3d-flow`, or --flow-weights)."
+        )
+
+
+def _complain(error: Exception) -> None:
+    Console(stderr=True, highlight=False).print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+
+
+def _finish(done: int, failed: int, jobs: Sequence[Any]) -> None:
+    if len(jobs) > 1:
+        err.print(f"{done} done, {failed} failed")
+    if failed:
+        raise typer.Exit(INPUT_FAILED)
+
+
+def main() -> None:
+    """Run the command line; every user error is one sentence on stderr and an exit code."""
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except Exception as error:
+        if debug:
+            raise
+        code = exit_code(error)
+        if code == BUG:
+            _complain(
+                RuntimeError(
+                    f"a bug in jcdnet: {type(error).__name__}: {error}; please report it with the output of --debug."
+                )
+            )
+        else:
+            _complain(error)
+        raise SystemExit(code) from None
+
+
+if __name__ == "__main__":
+    main()

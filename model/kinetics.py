@@ -1,0 +1,97 @@
+"""The embedded model `kinetics400`: a JCDNet whose tensors are read off the I3D network's own 400-way head.
+
+No training and no data: the head knows what 400 actions look like, and a JCDNet can hold that knowledge exactly.
+
+- X^a passes the RGB feature through (it is a mean of ReLUs, so never negative and LeakyReLU leaves it alone);
+  alpha = 0, the paper's own initialisation, so E^a = X.
+- S and S^coarse are the head's rows, and a background row: a constant logit, `BACKGROUND`.
+- X^e holds, for every class c, the head's logit above `EVIDENCE` and its mirror image: two units from which
+  ReLU(l_c - EVIDENCE) is exact, max(z, 0) = (LeakyReLU(z) + slope LeakyReLU(-z)) / (1 - slope^2). S^temp_c is a
+  gain times that, so its mean over the classes (equation 5) is the summed evidence for any action, and A^ness
+  is high exactly where the head is sure of something. beta = 0, so E^e = X^e.
+
+A high logit, not a high softmax, marks an action: a street scene has no logit above the rest of the world's,
+yet its softmax still sums to one.
+"""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from model.checkpoint import Checkpoint
+from model.config import ModelConfig
+
+NAME = "kinetics400"
+WIDTH = 1024  # D and the width of an RGB feature
+
+# Measured on the corpus clips by benchmarks/kinetics_calibration.py.
+BACKGROUND = 10.0
+EVIDENCE = 9.0
+GAIN = 1.0
+OFFSET = 2.0
+
+
+def sports_groups() -> dict[str, str]:
+    """Class name -> its sport, for the sports among the 400 (kinetics_sports.toml)."""
+    text = (Path(__file__).parent / "kinetics_sports.toml").read_text(encoding="utf-8")
+    return {name: sport for sport, names in tomllib.loads(text)["groups"].items() for name in names}
+
+
+def build(weight: Tensor, bias: Tensor, names: Sequence[str], backbone_weights: str) -> Checkpoint:
+    """The embedded model from the head of an I3D network.
+
+    Args:
+        weight: (C, 1024), bias: (C,): the head's rows.
+        names: C class names in the rows' order.
+        backbone_weights: identity of the weights that the head came with; features from any other are refused.
+    """
+    config = ModelConfig(classes=len(names), in_dim=WIDTH, dim=WIDTH)
+    classes, slope = config.classes, config.slope
+    centre = config.kernel // 2
+
+    embed_a = torch.zeros(WIDTH, WIDTH, config.kernel)
+    embed_a[:, :, centre] = torch.eye(WIDTH)
+
+    # Units 0..C-1 hold l_c - EVIDENCE, units C..2C-1 its mirror image; the rest stay 0.
+    embed_e = torch.zeros(WIDTH, WIDTH, config.kernel)
+    embed_e[: 2 * classes, :, centre] = torch.cat([weight, -weight])
+    embed_e_bias = torch.zeros(WIDTH)
+    embed_e_bias[: 2 * classes] = torch.cat([bias - EVIDENCE, EVIDENCE - bias])
+
+    # The mean over C classes divides by C: the gain makes up for it.
+    relu = GAIN * classes / (1 - slope**2)
+    temp = torch.zeros(classes, WIDTH, 1)
+    rows = torch.arange(classes)
+    temp[rows, rows, 0] = relu
+    temp[rows, rows + classes, 0] = relu * slope
+
+    head = torch.cat([weight, torch.zeros(1, WIDTH)])
+    head_bias = torch.cat([bias, torch.tensor([BACKGROUND])])
+    state = {
+        "embed_a.weight": embed_a,
+        "embed_a.bias": torch.zeros(WIDTH),
+        "embed_e.weight": embed_e,
+        "embed_e.bias": embed_e_bias,
+        "temp.weight": temp,
+        "temp.bias": torch.full((classes,), -OFFSET),
+        "coarse.weight": head.unsqueeze(-1),
+        "coarse.bias": head_bias,
+        "classifier.weight": torch.cat([head, torch.zeros(classes + 1, WIDTH)], dim=1).unsqueeze(-1),
+        "classifier.bias": head_bias.clone(),
+        "alpha": torch.tensor(0.0),
+        "beta": torch.tensor(0.0),
+    }
+    for name in ("query", "key", "value"):  # out of play while beta = 0
+        state |= {f"{name}.weight": torch.zeros(WIDTH, WIDTH, 1), f"{name}.bias": torch.zeros(WIDTH)}
+    return Checkpoint(
+        config=config,
+        classes=tuple(names),
+        streams=("rgb",),
+        features={"rgb": {"backbone": "i3d", "fps": 25.0, "length": 16, "weights": backbone_weights}},
+        state=state,
+        groups=sports_groups(),
+        provenance={"about": "JCDNet built from the Kinetics-400 head of the I3D RGB network, without training"},
+    )

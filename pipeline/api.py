@@ -1,0 +1,266 @@
+"""The pipeline in Python: a video in, a Result out, and its steps one by one."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from extractors import backbones, weights
+from extractors.features import Extractor, Features, Progress
+from extractors.video import VideoInfo, probe
+from model import checkpoint, kinetics
+from model.checkpoint import Checkpoint
+from model.predict import PredictError, Scores, predict
+from pipeline.cache import FeatureCache, content_hash
+from pipeline.config import Config
+from pipeline.errors import EnvironmentMissing, UsageError
+from postprocess.localize import localize
+from postprocess.segment import Result, Segment
+
+EMBEDDED = "kinetics400"
+SPORTS, ALL, AUTO = "sports", "all", "auto"
+
+
+class Pipeline:
+    """Everything that `run` needs, loaded once and used for many videos."""
+
+    def __init__(self, model: Checkpoint, config: Config, cache: FeatureCache | None = None) -> None:
+        """Join a model with settings.
+
+        Raises:
+            UsageError: classes that the model does not know, or settings that its features were not made with.
+            EnvironmentMissing: the device asked for is not there.
+            WeightsError: the backbone's weights are missing.
+        """
+        self.model, self.config = model, config
+        self.device = choose_device(config.device)
+        self.cache = cache or FeatureCache()
+        self.classes = choose_classes(model, config.classes)
+        self.extractor = make_extractor(config, model.streams, self.device)
+        self._check_features()
+        self.warnings = self._stream_warnings()
+
+    @classmethod
+    def load(cls, model: str = EMBEDDED, device: str = AUTO, config: Config | None = None) -> "Pipeline":
+        """Load a model by name or path.
+
+        Raises:
+            CheckpointError: there is no such model, or its file is not one.
+        """
+        settings = config or Config(model=model, device=device)
+        return cls(load_model(settings.model, settings.rgb_weights), settings)
+
+    def __call__(
+        self,
+        video: str | Path,
+        start: float = 0.0,
+        end: float = math.inf,
+        on_progress: Progress = lambda stage, done, total: None,
+    ) -> Result:
+        """Segments of a video, or of its seconds start..end; seconds are always those of the whole video."""
+        return self.run(Path(video), start, end, on_progress)[0]
+
+    def run(
+        self,
+        video: Path,
+        start: float = 0.0,
+        end: float = math.inf,
+        on_progress: Progress = lambda stage, done, total: None,
+    ) -> tuple[Result, Features, Scores]:
+        """As a call, with the features and the scores that the segments came from.
+
+        Raises:
+            VideoError: the video cannot be read.
+        """
+        said: list[str] = []
+        info = probe(video)
+        content = content_hash(video, on_progress)
+        features = self.cache.features(
+            video, content, self.extractor, start, end, on_progress, on_damage=said.append
+        )
+        scores = self.scores(features)
+        result = Result(
+            video=str(video),
+            duration=features.duration,
+            media=_media(info),
+            segments=tuple(self.segments(scores, features, start, end)),
+            warnings=(*features.warnings, *said, *self.warnings),
+            provenance=self.provenance(content, start, end),
+            partial=features.partial,
+        )
+        return result, features, scores
+
+    def scores(self, features: Features) -> Scores:
+        """Actionness and T-CAS of a video's features."""
+        try:
+            return predict(self._net, features.stacked(self.model.streams), device=self.device)
+        except PredictError as error:
+            raise UsageError(f"the model does not take these features: {error}") from error
+
+    @cached_property
+    def _net(self) -> torch.nn.Module:
+        return self.model.build().to(self.device)
+
+    def segments(
+        self, scores: Scores, features: Features, start: float = 0.0, end: float = math.inf
+    ) -> list[Segment]:
+        """Scores as segments, within start..end."""
+        found = localize(
+            scores.cas,
+            scores.actionness,
+            scores.video,
+            features.times,
+            self.model.classes,
+            duration=min(features.duration, end),
+            config=self.config.localize,
+            groups=self.model.groups,
+            keep=self.classes,
+        )
+        late = (dataclasses.replace(s, start=max(s.start, start)) for s in found)
+        return [segment for segment in late if segment.end > segment.start]
+
+    def provenance(self, content: str, start: float = 0.0, end: float = math.inf) -> dict[str, Any]:
+        """What a result came from: two results with the same provenance are the same result."""
+        return {
+            "content": f"sha256:{content}",
+            "model": {"name": self.config.model, "fingerprint": self._fingerprint} | self.model.provenance,
+            "classes": self.config.classes if self.config.classes != AUTO else default_classes(self.model),
+            "features": self.extractor.settings(),
+            "localize": dataclasses.asdict(self.config.localize),
+            "range": [start, None if math.isinf(end) else end],
+            "versions": {name: package_version(name) for name in ("jcdnet", "torch", "numpy")},
+        }
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return f"sha256:{checkpoint.fingerprint(self.model)}"
+
+    def _check_features(self) -> None:
+        """Every feature setting that the model declares must be the one in force."""
+        actual = self.extractor.settings()
+        for stream in self.model.streams:
+            if stream not in actual:
+                raise UsageError(
+                    f"the model {self.config.model} needs the {stream} stream; run it with --streams auto."
+                )
+            for name, wanted in self.model.features.get(stream, {}).items():
+                if (given := actual[stream].get(name)) != wanted:
+                    raise UsageError(
+                        f"the model {self.config.model} was made for {stream} features with {name} = {wanted}, "
+                        f"not {given}; leave that setting alone or train a model for it."
+                    )
+
+    def _stream_warnings(self) -> tuple[str, ...]:
+        extra = set(self.extractor.streams) - set(self.model.streams)
+        if "flow" in extra:
+            return (f"the model {self.config.model} reads RGB only; flow was extracted and cached, unused.",)
+        return ()
+
+
+def choose_device(name: str) -> str:
+    """Turn "auto" into cuda where there is a GPU, else cpu; check any other name.
+
+    Raises:
+        EnvironmentMissing: the device is not there.
+    """
+    if name == AUTO:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError as error:
+        raise UsageError(f"unknown device {name!r}; use auto, cpu, cuda, cuda:1 or mps.") from error
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not here.get(kind, False):
+        raise EnvironmentMissing(f"no {kind} device on this machine; use --device cpu, or see `jcdnet doctor`.")
+    return name
+
+
+def make_extractor(config: Config, declared: tuple[str, ...], device: str) -> Extractor:
+    """The extractor that a run needs; `declared`: streams that the model reads."""
+    streams = {"auto": declared, "both": ("rgb", "flow"), "rgb": ("rgb",)}[config.streams]
+    files = {
+        name: Path(given) if given else None
+        for name, given in (("rgb", config.rgb_weights), ("flow", config.flow_weights))
+    }
+    return Extractor(config.features, streams, device, files)
+
+
+def load_model(name: str, rgb_weights: str | None = None) -> Checkpoint:
+    """The embedded model, or a checkpoint by its path.
+
+    Raises:
+        CheckpointError: neither.
+        WeightsError: the embedded model is asked for, but the I3D weights are not there.
+    """
+    if name != EMBEDDED:
+        if not Path(name).exists():
+            raise UsageError(f"unknown model {name!r}: neither {EMBEDDED} nor a checkpoint's path.")
+        return checkpoint.load(Path(name))
+    backbone = backbones.find("i3d", "rgb", Path(rgb_weights) if rgb_weights else None)
+    head = backbone.load().get_submodule("logits.conv3d")
+    return kinetics.build(
+        head.get_parameter("weight").detach().flatten(1),
+        head.get_parameter("bias").detach(),
+        weights.kinetics400_names(),
+        backbone_weights=backbone.weights,
+    )
+
+
+def default_classes(model: Checkpoint) -> str:
+    """Sports where the model groups its classes by sport, else all."""
+    return SPORTS if model.groups else ALL
+
+
+def choose_classes(model: Checkpoint, asked: str) -> frozenset[str] | None:
+    """The classes to look for; None is all. Names may be classes or groups, joined by commas.
+
+    Raises:
+        UsageError: a name that the model does not know.
+    """
+    asked = default_classes(model) if asked == AUTO else asked
+    if asked == ALL:
+        return None
+    if asked == SPORTS:
+        if not model.groups:
+            raise UsageError("this model has no list of sports; use --classes all, or names.")
+        return frozenset(model.groups)
+    chosen: set[str] = set()
+    for name in filter(None, (part.strip() for part in asked.split(","))):
+        members = {c for c, group in model.groups.items() if group == name} | ({name} & set(model.classes))
+        if not members:
+            known = sorted({*model.classes, *model.groups.values()})
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+            hint = f"did you mean {close[0]!r}?" if close else "`jcdnet models` lists them."
+            raise UsageError(f"unknown class {name!r}; {hint}")
+        chosen |= members
+    if not chosen:
+        raise UsageError("--classes names no class; give names joined by commas, sports, or all.")
+    return frozenset(chosen)
+
+
+def _media(info: VideoInfo) -> dict[str, Any]:
+    return {
+        "width": info.width,
+        "height": info.height,
+        "rate": info.rate,
+        "start_timecode": info.start_timecode,
+    }
+
+
+def package_version(name: str) -> str:
+    """Version of an installed package; jcdnet's own from its metadata or the checkout."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return VERSION if name == "jcdnet" else "absent"
+
+
+VERSION = "0.1.0"
+
+LoadPipeline = Callable[[Config], Pipeline]

@@ -1,0 +1,99 @@
+"""All settings of a run in one place: defaults < checkpoint < `--config file.toml` < flags."""
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from extractors.config import FeatureConfig
+from pipeline.errors import UsageError
+from postprocess.config import LocalizeConfig
+
+STREAM_CHOICES = ("auto", "both", "rgb")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of `run` and `extract`."""
+
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    localize: LocalizeConfig = field(default_factory=LocalizeConfig)
+    model: str = "kinetics400"
+    """name of an embedded model, or a checkpoint"""
+    classes: str = "auto"
+    """"sports", "all", or names joined by commas; auto: sports for kinetics400, all for other models"""
+    streams: str = "auto"
+    """auto: what the model declares; both; rgb"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps"""
+    rgb_weights: str | None = None
+    """file with the RGB backbone's weights instead of the published ones"""
+    flow_weights: str | None = None
+    """file with the flow backbone's weights instead of the published ones"""
+
+    def __post_init__(self) -> None:
+        if self.streams not in STREAM_CHOICES:
+            raise ValueError(f"streams must be one of {', '.join(STREAM_CHOICES)}, not {self.streams!r}.")
+
+
+SECTIONS: dict[str, type] = {"features": FeatureConfig, "localize": LocalizeConfig}
+
+
+def load_config(path: Path | None, flags: Mapping[str, Any]) -> Config:
+    """Settings from a TOML file and flags; the flags win, a flag of None was not given.
+
+    Flags carry their section: `localize.threshold`, `features.stride`, `model`.
+
+    Raises:
+        UsageError: the file is missing or not TOML, a name is unknown, or a value makes no sense.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = _flatten(tomllib.loads(path.read_text(encoding="utf-8")), path)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read ({error.strerror}); check --config.") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path}: not TOML ({error}).") from error
+    values |= {name: value for name, value in flags.items() if value is not None}
+    where = f"{path}: " if path is not None else ""
+    try:
+        parts = {name: kind(**_section(values, name)) for name, kind in SECTIONS.items()}
+        return Config(**parts, **{k: v for k, v in values.items() if "." not in k})
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{where}{error}") from error
+
+
+def _section(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key.removeprefix(f"{name}."): value for key, value in values.items() if key.startswith(f"{name}.")}
+
+
+def _flatten(tree: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Nested tables to dotted names, each checked against the dataclasses: its name and its type."""
+    known = {f.name: f for f in dataclasses.fields(Config) if f.name not in SECTIONS}
+    for section, kind in SECTIONS.items():
+        known |= {f"{section}.{f.name}": f for f in dataclasses.fields(kind)}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        entries = {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+        for name, entry in entries.items():
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {close[0]}?" if close else f"; there are: {', '.join(known)}."
+                raise UsageError(f"{path}: unknown setting {name}{hint}")
+            default = known[name].default
+            if isinstance(default, float) and type(entry) is int:
+                entry = float(entry)
+            wanted = str if default is None or default is dataclasses.MISSING else type(default)
+            if type(entry) is not wanted:
+                raise UsageError(f"{path}: {name} must be a {wanted.__name__}, not {entry!r}.")
+            flat[name] = entry
+    return flat
+
+
+def to_toml_dict(config: Config) -> dict[str, Any]:
+    """The settings as plain nested dicts, for provenance."""
+    return dataclasses.asdict(config)

@@ -1,0 +1,48 @@
+"""Which mistakes are the user's, and the exit code of each; everything else is a bug."""
+
+from functools import cache
+
+BUG, USAGE, INPUT_FAILED, ENVIRONMENT, INTERRUPTED = 1, 2, 3, 4, 130
+
+
+class UsageError(Exception):
+    """What was asked for does not make sense; the message names it and the next step."""
+
+
+class OutputError(Exception):
+    """A result cannot be written, or would overwrite another one."""
+
+
+class EnvironmentMissing(Exception):
+    """This machine lacks something: a GPU, a network."""
+
+
+@cache
+def exit_codes() -> dict[type[Exception], int]:
+    """Exit code by kind of user error. A function, so that `--help` need not import the siblings."""
+    from extractors.features import FeaturesError
+    from extractors.flow import FlowError
+    from extractors.video import VideoError
+    from extractors.weights import WeightsError
+    from model.checkpoint import CheckpointError
+
+    return {
+        UsageError: USAGE,
+        CheckpointError: USAGE,
+        OutputError: USAGE,
+        VideoError: INPUT_FAILED,
+        FeaturesError: INPUT_FAILED,
+        WeightsError: ENVIRONMENT,
+        FlowError: ENVIRONMENT,
+        EnvironmentMissing: ENVIRONMENT,
+    }
+
+
+def user_errors() -> tuple[type[Exception], ...]:
+    """The kinds of error that a user's mistake raises."""
+    return tuple(exit_codes())
+
+
+def exit_code(error: Exception) -> int:
+    """Exit code of a user's mistake, 1 for anything else."""
+    return next((code for kind, code in exit_codes().items() if isinstance(error, kind)), BUG)
