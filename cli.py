@@ -52,11 +52,10 @@ def main_options(
 
 Paths = Annotated[list[str], typer.Argument(help="Videos, folders (recursive) or glob patterns.")]
 Out = Annotated[
-    str | None, typer.Option("--out", "-o", help="Folder for results, or - for JSON on stdout. Without: a table.")
+    str | None,
+    typer.Option("--out", "-o", help="Folder for results, or - for JSON on stdout. Without: a table."),
 ]
-Model = Annotated[
-    str | None, typer.Option(help="Name of an embedded model, or a checkpoint.", show_default=C.model)
-]
+Model = Annotated[str | None, typer.Option(help="Name of an embedded model, or a checkpoint.", show_default=C.model)]
 Classes = Annotated[
     str | None,
     typer.Option(help="What to look for: sports, all, or names joined by commas.", show_default=C.classes),
@@ -73,9 +72,7 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file wit
 Backbone = Annotated[str | None, typer.Option(help="i3d or i3d_r50.", show_default=F.backbone)]
 Stride = Annotated[int | None, typer.Option(help="Frames between snippets.", show_default=str(F.stride))]
 Flow = Annotated[str | None, typer.Option(help="Optical flow backend.", show_default=F.flow)]
-RgbWeights = Annotated[
-    str | None, typer.Option(help="File with the RGB backbone's weights.", show_default="published")
-]
+RgbWeights = Annotated[str | None, typer.Option(help="File with the RGB backbone's weights.", show_default="published")]
 FlowWeights = Annotated[
     str | None, typer.Option(help="File with the flow backbone's weights.", show_default="published")
 ]
@@ -85,9 +82,7 @@ FlowWeights = Annotated[
 def run(
     paths: Paths,
     output: Out = None,
-    formats: Annotated[
-        str, typer.Option("--format", "-f", help=f"Joined by commas: {', '.join(WRITERS)}.")
-    ] = "json",
+    formats: Annotated[str, typer.Option("--format", "-f", help=f"Joined by commas: {', '.join(WRITERS)}.")] = "json",
     model: Model = None,
     classes: Classes = None,
     streams: Streams = None,
@@ -335,9 +330,7 @@ def _table(result: Any, note: str) -> None:
         table.add_column(column, justify="right")
     table.add_column("action")
     for segment in result.segments:
-        table.add_row(
-            clock(segment.start), clock(segment.end), f"{segment.confidence:.2f}", escape(segment.label)
-        )
+        table.add_row(clock(segment.start), clock(segment.end), f"{segment.confidence:.2f}", escape(segment.label))
     found = "" if result.segments else "  no action found"
     partial = "  [yellow]partial[/]" if result.partial else ""
     out.print(f"[bold]{escape(result.video)}[/]  {clock(result.duration)}{partial}{note}{found}", soft_wrap=True)

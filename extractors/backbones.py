@@ -47,9 +47,7 @@ def _fill(net: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     missing = [key for key in result.missing_keys if not key.endswith("num_batches_tracked")]
     if missing or result.unexpected_keys:
         odd = (missing or result.unexpected_keys)[0]
-        raise WeightsError(
-            f"{path}: not weights of this network ({odd} is {'missing' if missing else 'unknown'})."
-        )
+        raise WeightsError(f"{path}: not weights of this network ({odd} is {'missing' if missing else 'unknown'}).")
 
 
 def _last(error: Exception) -> str:

@@ -190,14 +190,15 @@ def _libraries() -> str:
     return " ".join(f"{name}-{'.'.join(map(str, parts[name]))}" for name in ("libavcodec", "libswscale"))
 
 
-def _crop(height: int, width: int, size: int) -> tuple[slice, slice]:
-    top, left = (height - size) // 2, (width - size) // 2
+def _crop(image: NDArray[np.uint8], size: int) -> tuple[slice, slice]:
+    """Rows and columns of the centre square."""
+    top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
     return slice(top, top + size), slice(left, left + size)
 
 
 def rgb_input(frames: tuple[Image, ...], config: FeatureConfig) -> Tensor:
     """Network input (3, L, crop, crop) in [-1, 1] from L frames (H, W, 3) uint8."""
-    rows, columns = _crop(*frames[0].shape[:2], config.crop)
+    rows, columns = _crop(frames[0], config.crop)
     pixels = torch.from_numpy(np.stack([frame[rows, columns] for frame in frames]))
     return pixels.permute(3, 0, 1, 2).float() / 127.5 - 1
 
@@ -208,14 +209,14 @@ def flow_input(snippet: Snippet, config: FeatureConfig, backend: str, device: st
     L fields come from L + 1 frames; at the end of the video the last field is repeated.
     """
     frames = snippet.frames if snippet.following is None else (*snippet.frames, snippet.following)
-    grey = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
+    grey = np.stack([np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8) for frame in frames])
     if len(grey) == 1:  # a one-frame snippet at the very end: nothing moves
         fields = np.zeros((1, *grey.shape[1:], 2), np.float32)
     else:
         fields = flow.FLOWS[backend](grey, device=device)
     if snippet.following is None and len(fields) < config.length:
         fields = np.concatenate([fields, fields[-1:]])
-    rows, columns = _crop(*grey.shape[1:], config.crop)
+    rows, columns = _crop(grey[0], config.crop)
     clipped = np.clip(fields[:, rows, columns], -config.flow_clip, config.flow_clip) / config.flow_clip
     return torch.from_numpy(clipped).permute(3, 0, 1, 2)
 
@@ -229,8 +230,8 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's 0600 would hide results from colleagues
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide results from colleagues
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -286,6 +287,4 @@ def load(path: Path) -> Features:
             partial=bool(meta["partial"]),
         )
     except Exception as error:  # a damaged ZIP raises many kinds
-        raise FeaturesError(
-            f"{path}: not a whole features file ({error}); delete it and extract again."
-        ) from error
+        raise FeaturesError(f"{path}: not a whole features file ({error}); delete it and extract again.") from error

@@ -180,10 +180,11 @@ def picture(frame: av.VideoFrame, size: tuple[int, int]) -> Image:
     """
     turns = round(frame.rotation / 90) % 4  # counter-clockwise quarter turns that put it upright
     height, width = (size[1], size[0]) if turns % 2 else size
-    rgb = frame.to_ndarray(format="rgb24")
+    rgb = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
     if rgb.shape[:2] != (height, width):
         shrink = height * width < rgb.shape[0] * rgb.shape[1]
-        rgb = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+        how = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
+        rgb = np.asarray(cv2.resize(rgb, (width, height), interpolation=how), np.uint8)
     return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
 
 
@@ -217,9 +218,7 @@ class Frames:
             self._source = self._decode()
             head = next(self._source, None)
             if head is None:
-                raise VideoError(
-                    f"{self.path}: no frame of it can be decoded; the file is damaged, get it again."
-                )
+                raise VideoError(f"{self.path}: no frame of it can be decoded; the file is damaged, get it again.")
             self._head = head
             self.origin = head[0]
             self.size = fit(upright_size(head[1], self._stream), self.short_side)

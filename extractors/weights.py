@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import io
 import os
@@ -126,7 +127,7 @@ class _NumpyUnpickler(pickle.Unpickler):
             ("numpy.core.multiarray", "_reconstruct"),
             ("numpy._core.multiarray", "_reconstruct"),
         }:
-            return np._core.multiarray._reconstruct
+            return importlib.import_module("numpy._core.multiarray")._reconstruct
         if (module, name) == ("numpy", "ndarray"):
             return np.ndarray
         if (module, name) == ("numpy", "dtype"):
@@ -143,9 +144,7 @@ def load_numpy_pickle(path: Path) -> dict[str, Any]:
     try:
         loaded = _NumpyUnpickler(io.BytesIO(path.read_bytes())).load()
     except Exception as error:  # a hostile pickle can raise anything
-        raise WeightsError(
-            f"{path}: not a pickle of plain NumPy arrays ({error}); nothing was run."
-        ) from error
+        raise WeightsError(f"{path}: not a pickle of plain NumPy arrays ({error}); nothing was run.") from error
     if not isinstance(loaded, dict):
         raise WeightsError(f"{path}: holds a {type(loaded).__name__}, not a dict of arrays.")
     return loaded

@@ -1,0 +1,1 @@
+"""JCDNet: architecture, checkpoints, prediction."""

@@ -1,0 +1,1 @@
+"""Joins extractors, model and postprocess."""

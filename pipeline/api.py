@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +15,7 @@ from extractors.features import Extractor, Features, Progress
 from extractors.video import VideoInfo, probe
 from model import checkpoint, kinetics
 from model.checkpoint import Checkpoint
+from model.jcdnet import JCDNet
 from model.predict import PredictError, Scores, predict
 from pipeline.cache import FeatureCache, content_hash
 from pipeline.config import Config
@@ -81,9 +81,7 @@ class Pipeline:
         said: list[str] = []
         info = probe(video)
         content = content_hash(video, on_progress)
-        features = self.cache.features(
-            video, content, self.extractor, start, end, on_progress, on_damage=said.append
-        )
+        features = self.cache.features(video, content, self.extractor, start, end, on_progress, on_damage=said.append)
         scores = self.scores(features)
         result = Result(
             video=str(video),
@@ -104,12 +102,10 @@ class Pipeline:
             raise UsageError(f"the model does not take these features: {error}") from error
 
     @cached_property
-    def _net(self) -> torch.nn.Module:
+    def _net(self) -> JCDNet:
         return self.model.build().to(self.device)
 
-    def segments(
-        self, scores: Scores, features: Features, start: float = 0.0, end: float = math.inf
-    ) -> list[Segment]:
+    def segments(self, scores: Scores, features: Features, start: float = 0.0, end: float = math.inf) -> list[Segment]:
         """Scores as segments, within start..end."""
         found = localize(
             scores.cas,
@@ -262,5 +258,3 @@ def package_version(name: str) -> str:
 
 
 VERSION = "0.1.0"
-
-LoadPipeline = Callable[[Config], Pipeline]

@@ -21,7 +21,8 @@ from postprocess.segment import Result, ResultError
 from postprocess.writers import WRITERS, write_csv
 
 VIDEO_SUFFIXES = frozenset(
-    ".3gp .asf .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv".split()
+    (".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg")
+    + (".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv")
 )
 SUFFIXES = {"srt": ".srt", "csv": ".csv", "json": ".json", "jsonl": ".jsonl"}
 
@@ -60,7 +61,7 @@ def find_videos(paths: Sequence[str]) -> list[Job]:
             below = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
             pairs = [(p, p.relative_to(path)) for p in below if not p.name.startswith(".")]
         elif not path.exists() and glob.has_magic(given):
-            matches = sorted(Path(p) for p in glob.glob(given, recursive=True))
+            matches = sorted(Path(p) for p in glob.glob(given, recursive=True))  # noqa: PTH207
             pairs = [(p, Path(p.name)) for p in matches if p.suffix.lower() in VIDEO_SUFFIXES]
         else:
             pairs = [(path, Path(path.name))]
@@ -77,8 +78,7 @@ def _named(pairs: list[tuple[Path, Path]]) -> list[Job]:
     for wider in (lambda video, name: name, lambda video, name: Path(video.absolute().parent.name) / name):
         taken = Counter(names)
         names = [
-            wider(video, name) if taken[short] > 1 else short
-            for (video, name), short in zip(pairs, names, strict=True)
+            wider(video, name) if taken[short] > 1 else short for (video, name), short in zip(pairs, names, strict=True)
         ]
     taken = Counter(names)
     clash = next((name for name in names if taken[name] > 1), None)
@@ -152,15 +152,18 @@ def _existing(target: Path, wanted: dict[str, object], formats: Sequence[str]) -
         raise OutputError(f"{path}: not a result of jcdnet ({error}); move it away or use --overwrite.") from error
     # As JSON, in which a tuple is a list.
     if kept.provenance != json.loads(json.dumps(wanted)):
-        raise OutputError(
-            f"{path}: was made from another file, model or settings; use --overwrite or another -o."
-        )
+        raise OutputError(f"{path}: was made from another file, model or settings; use --overwrite or another -o.")
     whole = all(with_suffix(target, SUFFIXES[name]).exists() for name in formats)
     return kept if whole else None
 
 
 def write_result(
-    result: Result, features: Features, scores: Scores, classes: Sequence[str], target: Path, formats: Sequence[str]
+    result: Result,
+    features: Features,
+    scores: Scores,
+    classes: Sequence[str],
+    target: Path,
+    formats: Sequence[str],
 ) -> None:
     """Write a video's result as `<target>.json` and the other formats, and its curves as `.scores.npz`.
 
@@ -218,9 +221,7 @@ def extract_batch(
         said: list[str] = []
         try:
             progress = on_progress(job)
-            features = cache.features(
-                job.video, content_hash(job.video), extractor, start, end, progress, said.append
-            )
+            features = cache.features(job.video, content_hash(job.video), extractor, start, end, progress, said.append)
             features = dataclasses.replace(features, warnings=(*features.warnings, *said))
             if path.exists() and not overwrite:
                 if not _same_features(path, features):

@@ -85,8 +85,12 @@ class FeatureCache:
 
 
 def _only(features: Features, stream: str) -> Features:
-    kept = {name: getattr(features, name) if name == stream else None for name in ("rgb", "flow")}
-    return dataclasses.replace(features, **kept, settings={stream: features.settings[stream]})
+    return dataclasses.replace(
+        features,
+        rgb=features.rgb if stream == "rgb" else None,
+        flow=features.flow if stream == "flow" else None,
+        settings={stream: features.settings[stream]},
+    )
 
 
 def merge(parts: list[Features]) -> Features:
@@ -99,6 +103,10 @@ def merge(parts: list[Features]) -> Features:
     for other in rest:
         if not np.array_equal(first.times, other.times):
             raise FeaturesError("the streams of this video were cut differently; delete its cache entries.")
-        streams = {name: getattr(other, name) for name in other.settings}
-        first = dataclasses.replace(first, **streams, settings=first.settings | other.settings)
+        first = dataclasses.replace(
+            first,
+            rgb=first.rgb if other.rgb is None else other.rgb,
+            flow=first.flow if other.flow is None else other.flow,
+            settings=first.settings | other.settings,
+        )
     return first

@@ -1,0 +1,1 @@
+"""From scores to segments and files."""

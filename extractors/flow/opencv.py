@@ -1,0 +1,50 @@
+"""TV-L1 by OpenCV: the reference that the other backends are measured against."""
+
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+
+from extractors.flow.tvl1 import FlowError, check, over_pairs
+
+
+def version() -> str:
+    """Return e.g. "opencv-5.0.0.93": 4.14 and 5.0 give different fields, so it belongs in every cache key."""
+    try:
+        from cv2.version import opencv_version
+    except ImportError:  # a build that is not from a wheel
+        return f"opencv-{cv2.__version__}"
+    return f"opencv-{opencv_version}"
+
+
+def flow(grey: np.ndarray, workers: int | None = None) -> np.ndarray:
+    """Compute TV-L1 between consecutive frames with OpenCV's default settings.
+
+    grey: (N+1, H, W) uint8; returns (N, H, W, 2) float32, the displacement in x, then y, in pixels, at every pixel
+    of the first frame of each pair. Any size from 1×1 on. Raises FlowError.
+    """
+    check(grey)
+    if not hasattr(cv2, "optflow"):
+        raise FlowError(
+            "this OpenCV has no TV-L1 (cv2.optflow): uninstall it and install opencv-contrib-python-headless"
+        )
+    out = np.empty((*(len(grey) - 1, *grey.shape[1:]), 2), np.float32)
+
+    def make_solver() -> Callable[[int], None]:
+        # One object a worker and call: it is not thread-safe, and one small frame shrinks its scales for good.
+        tvl1: Any = cv2.optflow.DualTVL1OpticalFlow_create()
+
+        def solve(pair: int) -> None:
+            out[pair] = tvl1.calc(grey[pair], grey[pair + 1], None)
+
+        return solve
+
+    # OpenCV's own threads gain nothing on TV-L1 (its costliest step is serial): the pairs are spread instead.
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        over_pairs(make_solver, len(out), workers)
+    finally:
+        cv2.setNumThreads(before)
+    return out

@@ -1,0 +1,277 @@
+"""A trained JCDNet as one safetensors file: tensors, and everything needed to use them, nothing executable.
+
+Settings travel as one JSON string in the file's own header, so weights and settings cannot be mismatched and
+one rename makes the write atomic.
+"""
+
+import hashlib
+import json
+import os
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors import torch as safetensors_torch
+from torch import Tensor
+
+from model.config import ModelConfig
+from model.jcdnet import JCDNet
+
+FILE_NAME = "model.safetensors"
+FORMAT = 1
+
+_HEADER_KEY = "jcdnet"
+_STREAMS = (("rgb",), ("flow",), ("rgb", "flow"))
+_PICKLE_SUFFIXES = {".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".tar"}
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be read, written or used; one sentence with the cause and the next step."""
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Everything that a trained model is.
+
+    Attributes:
+        config: the network's shape and behaviour.
+        classes: C action names in the order of the network's columns, without the background.
+        streams: ("rgb",), ("flow",) or ("rgb", "flow"), in the order in which they are stacked.
+        features: settings of the features that it was trained on, as the extractor records them (JSON).
+        state: the network's tensors, float32, by name.
+        groups: group (a sport, say) of each class that has one.
+        provenance: where it comes from, free-form JSON.
+    """
+
+    config: ModelConfig
+    classes: tuple[str, ...]
+    streams: tuple[str, ...]
+    features: dict[str, Any]
+    state: dict[str, Tensor]
+    groups: dict[str, str] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def build(self) -> JCDNet:
+        """The network, on the CPU, in evaluation mode, with its own copy of the tensors.
+
+        Raises:
+            CheckpointError: the parts do not fit together.
+        """
+        _check(self, "This checkpoint")
+        with torch.device("meta"):  # no weights are drawn at random to be overwritten
+            net = JCDNet(self.config)
+        net.to_empty(device="cpu").load_state_dict(self.state)
+        return net.eval()
+
+
+def save(checkpoint: Checkpoint, path: str | Path) -> None:
+    """Write to `path`, a .safetensors file or a folder (made if missing) that gets `model.safetensors`.
+
+    The file appears whole or not at all, and the same checkpoint always gives the same bytes.
+
+    Raises:
+        CheckpointError: the parts do not fit together, or the file cannot be written.
+    """
+    path = _file_of(Path(path))
+    if path.suffix.lower() in _PICKLE_SUFFIXES:
+        raise CheckpointError(f"{path}: checkpoints are safetensors; name a folder or a .safetensors file.")
+    _check(checkpoint, str(path))
+    header = {
+        "format": FORMAT,
+        "config": checkpoint.config.to_dict(),
+        "classes": checkpoint.classes,
+        "streams": checkpoint.streams,
+        "features": checkpoint.features,
+        "groups": checkpoint.groups,
+        "provenance": checkpoint.provenance,
+    }
+    try:
+        text = json.dumps(header, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: features and provenance must be plain JSON ({error}).") from error
+    # safetensors refuses tensors that share memory, hence the copies.
+    state = {name: _plain(tensor).clone() for name, tensor in checkpoint.state.items()}
+    _write(path, safetensors_torch.save(state, {_HEADER_KEY: text}))
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Read what `save` wrote, from the file or its folder. Nothing in the file is executed.
+
+    Raises:
+        CheckpointError: the file is missing, is of another kind, is damaged, or its parts do not fit.
+    """
+    path = _existing(Path(path))
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = _header(path, file.metadata() or {})
+            # Copies: the tensors come mapped, and a file that is later overwritten in place would change
+            # them, or end the process.
+            state = {name: file.get_tensor(name).clone() for name in list(file.keys())}
+    except SafetensorError as error:
+        raise CheckpointError(_unreadable(path, error)) from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror or error}).") from error
+    try:
+        config = ModelConfig.from_dict(header["config"])
+    except ValueError as error:
+        raise CheckpointError(f"{path} has settings that this version cannot use: {error}") from error
+    checkpoint = Checkpoint(
+        config=config,
+        classes=tuple(header["classes"]),
+        streams=tuple(header["streams"]),
+        features=header["features"],
+        state=state,
+        groups=header["groups"],
+        provenance=header["provenance"],
+    )
+    _check(checkpoint, str(path))
+    return checkpoint
+
+
+def fingerprint(checkpoint: Checkpoint) -> str:
+    """SHA-256 in hex over tensors (names, types, shapes, bytes), config and classes.
+
+    Equal content gives an equal fingerprint, whatever file it came from and wherever its tensors lie.
+    """
+    shapes = [(name, str(t.dtype), list(t.shape)) for name, t in sorted(checkpoint.state.items())]
+    described = [checkpoint.config.to_dict(), checkpoint.classes, shapes]
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for _, tensor in sorted(checkpoint.state.items()):
+        digest.update(_plain(tensor).numpy().reshape(-1).data)  # .data: the memory itself, not a copy
+    return digest.hexdigest()
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().contiguous()
+
+
+def _file_of(path: Path) -> Path:
+    """`path` itself if it names a file, otherwise the model inside the folder that it names."""
+    is_file = path.suffix.lower() in {".safetensors", *_PICKLE_SUFFIXES} and not path.is_dir()
+    return path if is_file else path / FILE_NAME
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Beside its place first, then renamed into it; a failure leaves what was there."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # the name must not reach the disk before the content
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        cause = error.strerror or error
+        raise CheckpointError(f"{path} cannot be written ({cause}); choose another folder.") from error
+
+
+def _existing(path: Path) -> Path:
+    if path.is_dir():
+        if not (path / FILE_NAME).is_file():
+            raise CheckpointError(f"{path} is a folder without a {FILE_NAME}; name the folder that a training wrote.")
+        return path / FILE_NAME
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; check the name, or train a model there first.")
+    if not path.is_file():
+        raise CheckpointError(f"{path} is not a file; name a {FILE_NAME} or its folder.")
+    return path
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    """Why a file that safetensors refuses is refused, from its first bytes."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(9)
+    if size == 0:
+        return f"{path} is empty; copy or download it again."
+    if head[8:9] == b"{":  # after its length, a safetensors header opens so
+        return f"{path} is cut short or damaged ({error}); copy or download it again."
+    pickled = head[:2] == b"PK" or (head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5")
+    if pickled or path.suffix.lower() in _PICKLE_SUFFIXES:
+        return (
+            f"{path} looks like a pickle, as PyTorch's .pth files are; such files can execute code and are "
+            "not read, so give a checkpoint that jcdnet wrote (.safetensors)."
+        )
+    return f"{path} is not a safetensors file; give a checkpoint that jcdnet wrote."
+
+
+def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The JSON header with every part present and of its type; what they hold is `_check`'s."""
+
+    def fail(cause: str) -> NoReturn:
+        raise CheckpointError(f"{path} {cause}; give a checkpoint that jcdnet wrote.")
+
+    if _HEADER_KEY not in metadata:
+        fail("holds tensors but no jcdnet settings")
+    try:
+        header = json.loads(metadata[_HEADER_KEY])
+    except (ValueError, RecursionError):
+        fail("has jcdnet settings that are not JSON")
+    if not isinstance(header, dict):
+        fail("has jcdnet settings that are not a table")
+    if header.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {header.get('format')!r} and this version reads {FORMAT}; "
+            "update jcdnet, or train the model again."
+        )
+    kinds = {
+        "config": dict,
+        "classes": list,
+        "streams": list,
+        "features": dict,
+        "groups": dict,
+        "provenance": dict,
+    }
+    for name, kind in kinds.items():
+        if not isinstance(header.get(name), kind):
+            fail(f"has no usable {name!r} among its settings")
+    return header
+
+
+def _check(checkpoint: Checkpoint, subject: str) -> None:
+    """Raise a CheckpointError unless names, groups, streams and tensors fit the config and one another."""
+    fault = next(_faults(checkpoint), None)
+    if fault is not None:
+        raise CheckpointError(f"{subject} {fault}; train or fetch the model again.")
+
+
+def _faults(checkpoint: Checkpoint) -> Iterator[str]:
+    """What is wrong, in an order in which each test may rely on those before it: only the first one holds."""
+    classes, config = checkpoint.classes, checkpoint.config
+    if len(classes) != config.classes:
+        yield f"names {len(classes)} classes and its network has {config.classes}"
+    if not all(isinstance(name, str) and name.strip() for name in classes):
+        yield "has a class without a name"
+    name, times = Counter(classes).most_common(1)[0]
+    if times > 1:
+        yield f"names the class {name!r} {times} times"
+    if checkpoint.streams not in _STREAMS:
+        yield f"declares the streams {list(checkpoint.streams)}, not rgb, flow, or rgb and flow"
+    for name, group in checkpoint.groups.items():
+        if name not in classes or not isinstance(group, str):
+            yield f"groups {name!r} as {group!r}, which is no class with the name of a group"
+    with torch.device("meta"):  # shapes only: whatever the config says, nothing is allocated
+        expected = JCDNet(config).state_dict()
+    for name, wanted in expected.items():
+        tensor = checkpoint.state.get(name)
+        if tensor is None:
+            yield f"lacks the tensor {name!r}"
+        elif tensor.shape != wanted.shape:
+            yield f"has the tensor {name!r} {tuple(tensor.shape)}, not {tuple(wanted.shape)}"
+        elif tensor.dtype != torch.float32:
+            yield f"has the tensor {name!r} as {tensor.dtype}, not torch.float32"
+        elif not torch.isfinite(tensor).all():
+            yield f"has a tensor {name!r} with numbers that are not finite"
+    for name in checkpoint.state:
+        if name not in expected:
+            yield f"has a tensor {name!r} that the network does not"

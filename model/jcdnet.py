@@ -1,0 +1,187 @@
+"""JCDNet: the network of Liu et al., "Joint of Common and Definite phases Network", equations 1-6.
+
+Architecture only. Where the paper is silent the choice stands beside the line that makes it.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.config import ModelConfig
+
+# Snippets a convolution sees at a time. Its channels-first copies then stay near 50 MB, where those of a
+# ten-hour video (T = 56,000, width 2048) would be 459 MB each.
+_CHUNK = 4096
+
+
+class Output(NamedTuple):
+    """What one forward pass gives. Background is the last column, index C. Everything is 0 at padding.
+
+    Attributes:
+        cas: (B, T, C+1) logits S of the final T-CAS.
+        coarse_cas: (B, T, C+1) logits S^coarse.
+        temp_cas: (B, T, C) logits S^temp, which have no background.
+        actionness: (B, T) A^ness in [0, 1].
+        suppressed_cas: (B, T, C+1) S with the background suppressed by A^ness, equation 6.
+        suppressed_coarse_cas: (B, T, C+1) the same of S^coarse.
+        embedding: (B, T, D) E^a, which the co-activity similarity loss compares.
+    """
+
+    cas: Tensor
+    coarse_cas: Tensor
+    temp_cas: Tensor
+    actionness: Tensor
+    suppressed_cas: Tensor
+    suppressed_coarse_cas: Tensor
+    embedding: Tensor
+
+
+class JCDNet(nn.Module):
+    """Snippet features in, class activations and actionness out, at any length.
+
+    All weights are Conv1d's, (out, in, taps); `alpha` and `beta` are the scalars of equations 2 and 4.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        c, d, x = config.classes, config.dim, config.in_dim
+        self.coarse = nn.Conv1d(x, c + 1, config.coarse_kernel, padding=config.coarse_kernel // 2)
+        self.embed_a = nn.Conv1d(x, d, config.kernel, padding=config.kernel // 2)
+        self.embed_e = nn.Conv1d(x, d, config.kernel, padding=config.kernel // 2)
+        self.query = nn.Conv1d(d, d, 1)
+        self.key = nn.Conv1d(d, d, 1)
+        self.value = nn.Conv1d(d, d, 1)
+        self.temp = nn.Conv1d(d, c, 1)
+        self.classifier = nn.Conv1d(2 * d, c + 1, 1)
+        self.alpha = nn.Parameter(torch.zeros(()))
+        self.beta = nn.Parameter(torch.zeros(()))
+        for module in self.children():
+            if isinstance(module, nn.Conv1d) and module.bias is not None:
+                nn.init.kaiming_uniform_(module.weight, a=config.slope, nonlinearity="leaky_relu")
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Output:
+        """Equations 1-6.
+
+        Args:
+            x: (B, T, in_dim) snippet features, used as they are: nothing normalises them.
+            mask: (B, T) bool, true where there is a snippet; None when all are. What stands in `x` at
+                padding, NaN included, has no effect, and a row may be padding from end to end.
+
+        Raises:
+            ValueError: a shape or the mask's type is wrong, or there are no snippets.
+        """
+        self._check(x, mask)
+        x = _zero_padding(x, mask)
+        # The attention is the stage that needs most memory, so it runs while nothing else is alive.
+        enhanced, temp_cas, actionness = self._temporal_enhanced_attention(x, mask)
+        embedding, coarse_cas = self._class_aware_discriminative(x, mask)
+        # The classifier sees E = [E^a; E^e]. Applied half by half, E, 459 MB at T = 56,000, is never built.
+        weight_a, weight_e = self.classifier.weight.squeeze(-1).split(self.config.dim, dim=1)
+        cas = F.linear(self._dropout(embedding), weight_a, self.classifier.bias)
+        cas = cas + F.linear(self._dropout(enhanced), weight_e)
+        cas = self._smooth(cas, mask)
+        return Output(
+            cas=cas,
+            coarse_cas=coarse_cas,
+            temp_cas=temp_cas,
+            actionness=actionness,
+            suppressed_cas=self._suppress(cas, actionness),
+            suppressed_coarse_cas=self._suppress(coarse_cas, actionness),
+            embedding=embedding,
+        )
+
+    def _class_aware_discriminative(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """E^a (B, T, D) and S^coarse (B, T, C+1): section 3.3, equations 1 and 2."""
+        coarse_cas = self._smooth(_convolve(self.coarse, self._dropout(x)), mask)
+        # "The probability of the snippet t belonging to the c-th class": logits would let the denominator
+        # be zero or negative.
+        probability = _zero_padding(coarse_cas.softmax(dim=-1), mask)
+        embedding = _zero_padding(self._embed(self.embed_a, x), mask)
+        share = probability.sum(dim=1).clamp(min=1e-6)
+        definite = torch.bmm(probability.transpose(1, 2), embedding) / share.unsqueeze(-1)
+        # alpha goes into the small factor (C+1, D), so that no second (T, D) is needed.
+        return torch.baddbmm(embedding, probability, self.alpha * definite), coarse_cas
+
+    def _temporal_enhanced_attention(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """E^e (B, T, D), S^temp (B, T, C) and A^ness (B, T): section 3.4, equations 3 to 5."""
+        enhanced = self._embed(self.embed_e, x)
+        # beta = 0 makes equation 4 X^e + 0, whatever the attention says. It costs O(T^2 D), by far the most
+        # here, and the embedded model has beta = 0. In training beta needs the gradient.
+        if self.training or bool(self.beta != 0):
+            enhanced = torch.addcmul(enhanced, self.beta, self._attend(enhanced, mask))
+        logits = _convolve(self.temp, self._dropout(enhanced))
+        # f_ave of equation 5 pools over the classes: one score a snippet.
+        actionness = logits.mean(dim=-1, keepdim=True).sigmoid()
+        # Smoothed once, after the sigmoid, and not a second time through S^temp.
+        return enhanced, self._smooth(logits, mask), self._smooth(actionness, mask).squeeze(-1)
+
+    def _attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """sum_i M_ij v_i of equations 3 and 4: (B, T, D) to (B, T, D).
+
+        M_ij = exp(q_i k_j) / sum_i' exp(q_i' k_j) normalises over the source i, the one that `q` indexes.
+        scaled_dot_product_attention normalises over what its `key` indexes, so q and k change places.
+        """
+        q, k, v = (_convolve(conv, x).unsqueeze(1) for conv in (self.query, self.key, self.value))
+        sources = None
+        if mask is not None:
+            # A row without any snippet attends to its padding: some kernels give NaN for a softmax over nothing.
+            sources = (mask | ~mask.any(dim=1, keepdim=True))[:, None, None, :]
+        scale = 1 / math.sqrt(self.config.dim) if self.config.qk_scale else 1.0
+        # 4-D (B, one head, T, D) reaches the kernels that are linear in T; 3-D builds all T x T weights.
+        return F.scaled_dot_product_attention(k, q, v, attn_mask=sources, scale=scale).squeeze(1)
+
+    def _suppress(self, cas: Tensor, actionness: Tensor) -> Tensor:
+        """Equation 6, (B, T, C+1). Literal at inference, as in the networks that train with `min_shift`."""
+        weight = actionness.unsqueeze(-1)
+        if self.training and self.config.suppress == "min_shift":
+            least = cas.amin(dim=-1, keepdim=True)
+            return weight * (cas - least) + least
+        return weight * cas
+
+    def _embed(self, conv: nn.Conv1d, x: Tensor) -> Tensor:
+        return F.leaky_relu(_convolve(conv, x), self.config.slope)
+
+    def _dropout(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.config.dropout, self.training)
+
+    def _smooth(self, sequence: Tensor, mask: Tensor | None) -> Tensor:
+        """Average (B, T, C) over time if asked for; padding counts as 0, like all beyond the ends."""
+        sequence = _zero_padding(sequence, mask)
+        taps = self.config.smooth
+        if not taps:
+            return sequence
+        pooled = F.avg_pool1d(sequence.transpose(1, 2), taps, stride=1, padding=taps // 2)
+        return _zero_padding(pooled.transpose(1, 2), mask)
+
+    def _check(self, x: Tensor, mask: Tensor | None) -> None:
+        if x.dim() != 3 or x.shape[-1] != self.config.in_dim or x.shape[1] == 0:
+            shape = tuple(x.shape)
+            raise ValueError(f"Features must be (B, T, {self.config.in_dim}) with T >= 1, not {shape}.")
+        if mask is not None and (mask.dtype != torch.bool or mask.shape != x.shape[:2]):
+            shape = tuple(mask.shape)
+            raise ValueError(f"The mask must be bool {tuple(x.shape[:2])}, not {mask.dtype} {shape}.")
+
+
+def _zero_padding(x: Tensor, mask: Tensor | None) -> Tensor:
+    return x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0)
+
+
+def _convolve(conv: nn.Conv1d, x: Tensor) -> Tensor:
+    """`conv` over time on (B, T, in), giving (B, T, out), without a channels-first copy of the whole."""
+    reach = conv.kernel_size[0] // 2
+    if reach == 0:
+        return F.linear(x, conv.weight.squeeze(-1), conv.bias)
+    # Filled in place: pieces to be concatenated would need the memory twice.
+    out = x.new_empty(x.shape[0], x.shape[1], conv.out_channels)
+    for start in range(0, x.shape[1], _CHUNK):
+        stop = min(start + _CHUNK, x.shape[1])
+        # A chunk brings its neighbours along; what the convolution's own zero padding spoils is cut off.
+        first = max(start - reach, 0)
+        part = conv(x[:, first : stop + reach].transpose(1, 2)).transpose(1, 2)
+        out[:, start:stop] = part[:, start - first : stop - first]
+    return out

@@ -1,0 +1,149 @@
+"""What the product hands out: segments of a video, and the JSON document that carries them."""
+
+import copy
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+SCHEMA = 1
+
+
+class ResultError(ValueError):
+    """A result document that is not what it says it is."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One action: the paper's (t_s, t_e, ψ, c) and a confidence for people.
+
+    start, end: seconds of the video. score: ψ, made of logits, so unbounded. confidence: mean probability in
+    [0, 1].
+    """
+
+    start: float
+    end: float
+    score: float
+    confidence: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that is known about one video. duration: seconds; media: width, height, rate, start_timecode."""
+
+    video: str
+    duration: float
+    media: dict[str, Any]
+    segments: tuple[Segment, ...]
+    warnings: tuple[str, ...]
+    provenance: dict[str, Any]
+    partial: bool = False
+
+    @property
+    def best(self) -> Segment | None:
+        """The segment of the highest confidence, the first of several; None where nothing was found."""
+        return max(self.segments, key=lambda s: s.confidence, default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result document, schema 1: seconds to the millisecond, score and confidence to 4 decimals."""
+        return {
+            "schema": SCHEMA,
+            "video": self.video,
+            "duration": _rounded(self.duration, 3),
+            "media": copy.deepcopy(self.media),
+            "partial": self.partial,
+            "warnings": list(self.warnings),
+            "segments": [
+                {
+                    "start": _rounded(s.start, 3),
+                    "end": _rounded(s.end, 3),
+                    "score": _rounded(s.score, 4),
+                    "confidence": _rounded(s.confidence, 4),
+                    "label": s.label,
+                }
+                for s in self.segments
+            ],
+            "provenance": copy.deepcopy(self.provenance),
+        }
+
+    @classmethod
+    def from_dict(cls, document: Any) -> "Result":
+        """Read a result document back.
+
+        Raises:
+            ResultError: another schema, a field missing or unknown, a wrong kind of value, a number not
+            finite.
+        """
+        if not isinstance(document, dict) or "schema" not in document:
+            raise ResultError("this is not a result document: it has no schema")
+        if type(document["schema"]) is not int or document["schema"] != SCHEMA:
+            raise ResultError(f"schema {document['schema']!r} is not known here, this version reads schema {SCHEMA}")
+        _expect_fields(document, {"schema", *(f.name for f in fields(cls))}, "the result")
+        _expect(isinstance(document["video"], str), "video", "text")
+        _expect(_is_number(document["duration"]) and document["duration"] >= 0, "duration", "seconds, 0 or more")
+        _expect(isinstance(document["partial"], bool), "partial", "true or false")
+        for name in ("media", "provenance"):
+            _expect(isinstance(document[name], dict), name, "an object")
+            _expect(_is_plain(document[name]), name, "made of JSON values with finite numbers")
+        warnings, segments = document["warnings"], document["segments"]
+        _expect(
+            isinstance(warnings, list) and all(isinstance(w, str) for w in warnings),
+            "warnings",
+            "a list of texts",
+        )
+        _expect(isinstance(segments, list), "segments", "a list")
+        return cls(
+            video=document["video"],
+            duration=float(document["duration"]),
+            media=copy.deepcopy(document["media"]),
+            segments=tuple(_segment(s, f"segment {i}") for i, s in enumerate(segments, start=1)),
+            warnings=tuple(warnings),
+            provenance=copy.deepcopy(document["provenance"]),
+            partial=document["partial"],
+        )
+
+
+def _segment(document: Any, name: str) -> Segment:
+    _expect(isinstance(document, dict), name, "an object")
+    _expect_fields(document, {f.name for f in fields(Segment)}, name)
+    for key in ("start", "end", "score", "confidence"):
+        _expect(_is_number(document[key]), f"{key} of {name}", "a finite number")
+    _expect(0 <= document["start"] <= document["end"], name, "such that 0 ≤ start ≤ end")
+    _expect(0 <= document["confidence"] <= 1, f"confidence of {name}", "between 0 and 1")
+    _expect(isinstance(document["label"], str), f"label of {name}", "text")
+    return Segment(
+        start=float(document["start"]),
+        end=float(document["end"]),
+        score=float(document["score"]),
+        confidence=float(document["confidence"]),
+        label=document["label"],
+    )
+
+
+def _rounded(value: float, digits: int) -> float:
+    # float() because NumPy's scalars are not JSON; adding 0.0 turns −0.0 into 0.0.
+    return round(float(value), digits) + 0.0
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(k, str) and _is_plain(v) for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(v) for v in value)
+    return value is None or isinstance(value, str | bool) or _is_number(value)
+
+
+def _expect(holds: bool, name: str, what: str) -> None:
+    if not holds:
+        raise ResultError(f"{name} must be {what}")
+
+
+def _expect_fields(document: dict[str, Any], wanted: set[str], name: str) -> None:
+    if missing := sorted(wanted - document.keys()):
+        raise ResultError(f"{name} lacks {', '.join(missing)}")
+    if unknown := sorted(str(k) for k in document.keys() - wanted):
+        raise ResultError(f"{name} has fields that schema {SCHEMA} does not know: {', '.join(unknown)}")

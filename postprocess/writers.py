@@ -1,0 +1,103 @@
+"""Results as text, written to the given stream and to nothing else. A new format is one entry of WRITERS.
+
+The text is for UTF-8 streams, and every line of every format ends with a bare newline, which CSV and SRT
+readers take as well as CR LF: open files with encoding="utf-8", newline="" and the bytes are the same on
+every system.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from typing import TextIO
+
+from postprocess.segment import Result
+
+Writer = Callable[[Result, TextIO], None]
+
+CSV_COLUMNS = ("video", "start", "end", "label", "confidence", "score")
+
+
+def write_json(result: Result, out: TextIO) -> None:
+    """The result document, indented for people."""
+    out.write(_json(result, indent=2) + "\n")
+
+
+def write_jsonl(result: Result, out: TextIO) -> None:
+    """The result document on one line."""
+    out.write(_json(result, indent=None) + "\n")
+
+
+def write_csv(results: Iterable[Result], out: TextIO) -> None:
+    """All segments of any number of results under one header; a video without segments has no row.
+
+    Seconds to the millisecond, confidence and score to 4 decimals. CSV is what people open in a spreadsheet,
+    where a text that begins like a formula is run (CWE-1236), and labels may come from a stranger's
+    checkpoint: such a text gets an apostrophe in front. So does one that begins with an apostrophe, and
+    dropping one therefore always gives the original back. JSON has every text as it is.
+    """
+    out.write(",".join(CSV_COLUMNS) + "\n")
+    for result in results:
+        for s in result.segments:
+            numbers = f"{s.start:.3f}", f"{s.end:.3f}", f"{s.confidence:.4f}", f"{s.score:.4f}"
+            start, end, confidence, score = (n.removeprefix("-") if float(n) == 0 else n for n in numbers)
+            out.write(f"{_cell(result.video)},{start},{end},{_cell(s.label)},{confidence},{score}\n")
+
+
+def write_srt(result: Result, out: TextIO) -> None:
+    """Subtitles: label and confidence over each segment, in order of time. Nothing found: an empty file."""
+    for index, s in enumerate(sorted(result.segments, key=lambda s: (s.start, s.end)), start=1):
+        first = _milliseconds(s.start)
+        last = max(_milliseconds(s.end), first + 1)  # players discard a cue without length
+        # A blank line ends a cue and an arrow makes a line a time line, so a label can hold neither.
+        label = _encodable(" ".join(s.label.split())).replace("-->", "→")
+        text = f"{label} {s.confidence:.2f}".lstrip()
+        out.write(f"{index}\n{_srt_time(first)} --> {_srt_time(last)}\n{text}\n\n")
+
+
+WRITERS: dict[str, Writer] = {
+    "json": write_json,
+    "jsonl": write_jsonl,
+    "csv": lambda result, out: write_csv([result], out),
+    "srt": write_srt,
+}
+
+
+def clock(seconds: float) -> str:
+    """Seconds for people: 75.5 → "1:15.50", 3675.5 → "1:01:15.50", rounded to hundredths."""
+    # Rounded before it is split: otherwise 59.999 would become 0:60.00.
+    whole, hundredths = divmod(round(abs(seconds) * 100), 100)
+    minutes, second = divmod(whole, 60)
+    hours, minute = divmod(minutes, 60)
+    sign = "-" if seconds < 0 and (whole or hundredths) else ""
+    text = f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+    return f"{sign}{text}.{hundredths:02d}"
+
+
+def _json(result: Result, indent: int | None) -> str:
+    document = result.to_dict()
+    text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
+    if text == _encodable(text):
+        return text
+    # A file name that is not UTF-8 reaches Python as lone surrogates, which no UTF-8 stream takes.
+    return json.dumps(document, indent=indent, ensure_ascii=True, allow_nan=False)
+
+
+def _cell(text: str) -> str:
+    # Excel in East Asian locales takes the full-width signs for the plain ones.
+    text = "'" * text.startswith(tuple("=+-@\t\r\n\0＝＋－＠'")) + _encodable(text)
+    # RFC 4180 by hand: csv.writer with bare newlines leaves a lone carriage return unquoted (Python 3.11).
+    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _srt_time(milliseconds: int) -> str:
+    seconds, ms = divmod(milliseconds, 1000)
+    minutes, second = divmod(seconds, 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours:02d}:{minute:02d}:{second:02d},{ms:03d}"

@@ -1,0 +1,92 @@
+"""Tiny videos made on the spot, whose frames carry their number, and the optional corpus of real clips."""
+
+import os
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+Image = np.ndarray
+ROWS, COLUMNS = 2, 6  # of black and white cells: 12 bits of the frame's number
+
+
+def coded(number: int, height: int = 48, width: int = 72) -> Image:
+    """A frame (H, W, 3) whose cells spell `number`; a ramp drifts across it, so that no two frames are equal."""
+    bits = (number >> np.arange(ROWS * COLUMNS)) & 1
+    rows = np.arange(height) * ROWS // height
+    columns = np.arange(width) * COLUMNS // width
+    cells = bits.reshape(ROWS, COLUMNS)[rows[:, None], columns[None, :]] * 170 + 30
+    ramp = (np.arange(width) * 3 + number * 7) % 40
+    return np.repeat((cells + ramp)[..., None], 3, axis=2).astype(np.uint8)
+
+
+def number_of(image: Image) -> int:
+    """Read what `coded` wrote, whatever the size and however lossy the codec."""
+    height, width = image.shape[0] / ROWS, image.shape[1] / COLUMNS
+    bits = 0
+    for index in range(ROWS * COLUMNS):
+        row, column = divmod(index, COLUMNS)
+        middle = image[
+            int((row + 0.3) * height) : int((row + 0.7) * height) + 1,
+            int((column + 0.3) * width) : int((column + 0.7) * width) + 1,
+        ]
+        bits |= int(middle.mean() > 130) << index
+    return bits
+
+
+def encode(
+    path: Path,
+    frames: Sequence[Image],
+    codec: str = "libx264",
+    rate: Fraction | int = 25,
+    times: Sequence[float] | None = None,
+    tick: Fraction = Fraction(1, 90000),
+    options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
+    prepare: Callable[[Any], None] = lambda stream: None,
+    sound: float = 0.0,
+) -> Path:
+    """Write a video. `times`: seconds of the frames when they are not k / rate; `sound`: seconds of silence beside it.
+
+    `prepare` gets the stream before the first frame (rotation, aspect ratio, pixel format).
+    """
+    with av.open(str(path), "w", options=container_options or {}) as out:
+        stream = out.add_stream(codec, rate=rate)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = {"gif": "rgb8", "mjpeg": "yuvj420p", "ffv1": "yuv444p"}.get(codec, "yuv420p")
+        stream.options = {"preset": "veryfast"} if codec == "libx264" and options is None else options or {}
+        stream.codec_context.thread_count = 1
+        if times is not None:
+            stream.codec_context.time_base = tick
+        prepare(stream)
+        audio = out.add_stream("aac", rate=48000) if sound else None
+        for k, image in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.time_base = Fraction(1) / rate if times is None else tick
+            frame.pts = k if times is None else round(times[k] / tick)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+        if audio is not None:
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            silence.sample_rate = 48000
+            for k in range(round(sound * 48000 / 1024)):
+                silence.pts, silence.time_base = k * 1024, Fraction(1, 48000)
+                out.mux(audio.encode(silence))
+            out.mux(audio.encode(None))
+    return path
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The folder of real clips: `JCDNET_CORPUS`, or ../shared/corpus beside the repository."""
+    folder = Path(os.environ.get("JCDNET_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
+    if not folder.is_dir():
+        pytest.skip(f"no corpus at {folder} (JCDNET_CORPUS)")
+    return folder

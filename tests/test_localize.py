@@ -1,0 +1,518 @@
+"""Both rules of localisation: hand-worked cases, properties, and oracles that go snippet by snippet."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from postprocess.config import LocalizeConfig
+from postprocess.localize import localize
+
+SNIPPET = 0.64
+CLASSES = ("golf", "tennis", "dunking", "dribbling")
+BASKETBALL = {"dunking": "basketball", "dribbling": "basketball"}
+PLENTY = LocalizeConfig().max_segments
+patient = settings(max_examples=60, deadline=None)
+
+
+def grid(steps):
+    first = np.arange(steps) * SNIPPET
+    return np.stack((first, np.arange(1, steps + 1) * SNIPPET), axis=1)
+
+
+def find(curves, *, actionness=None, video=None, times=None, duration=None, keep=None, groups=BASKETBALL, **config):
+    """Localise from class probabilities: {class: [one probability a snippet]}, what is left is background."""
+    steps = len(next(iter(curves.values())))
+    probability = np.full((steps, len(CLASSES) + 1), 1e-9)
+    for name, curve in curves.items():
+        probability[:, CLASSES.index(name)] = np.maximum(curve, 1e-9)
+    probability[:, -1] = np.maximum(1 - probability[:, :-1].sum(axis=1), 1e-9)
+    times = grid(steps) if times is None else np.array(times)
+    return localize(
+        np.log(probability),
+        np.ones(steps) if actionness is None else np.array(actionness),
+        np.zeros(len(CLASSES)) if video is None else np.array(video),
+        times,
+        CLASSES,
+        duration=(times[-1, 1] if steps else 0.0) if duration is None else duration,
+        config=LocalizeConfig(**config),
+        groups=groups,
+        keep=keep,
+    )
+
+
+def drawn(segments):
+    """Segments as (label, first snippet, last snippet) on the plain grid."""
+    return [(s.label, round(s.start / SNIPPET), round(s.end / SNIPPET) - 1) for s in segments]
+
+
+# --- rule "runs" by hand ---
+
+
+def test_a_run_is_seconds_through_times_with_its_mean_as_confidence():
+    (found,) = find({"golf": [0, 0.9, 0.8, 0.7, 0]})
+    assert (found.start, found.end, found.label) == (1 * SNIPPET, 4 * SNIPPET, "golf")
+    assert found.confidence == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    ("curve", "expected"),
+    [
+        ([0.9, 0.9, 0, 0], [(0, 1)]),  # from the very first snippet (WTAL §3.5)
+        ([0, 0, 0.9, 0.9], [(2, 3)]),  # to the very last
+        ([0.9, 0, 0, 0.9], []),  # one snippet is too short, at either end too
+        ([0.9, 0, 0.9, 0], [(0, 2)]),  # a gap of one is bridged, and the bridge counts
+        ([0.9, 0.9, 0, 0, 0.9, 0.9], [(0, 1), (4, 5)]),  # a gap of two is not
+        ([0.9], [(0, 0)]),  # a video of one snippet needs one
+        ([0.2], []),
+        ([0.3 - 1e-6] * 4, []),  # θ must be exceeded
+        ([0.3 + 1e-6] * 4, [(0, 3)]),
+        ([0, 0, 0, 0], []),  # an empty street has no forced label
+        ([], []),
+    ],
+)
+def test_runs_gaps_and_lengths(curve, expected):
+    assert drawn(find({"golf": curve})) == [("golf", s, e) for s, e in expected]
+
+
+def test_one_snippet_alone_counts_where_it_is_allowed():
+    assert drawn(find({"golf": [0.9, 0, 0, 0.9]}, min_snippets=1)) == [("golf", 0, 0), ("golf", 3, 3)]
+
+
+def test_actionness_weighs_the_probability():
+    assert drawn(find({"golf": [0.9] * 4}, actionness=[1, 1, 0.3, 0.3])) == [("golf", 0, 1)]
+
+
+def test_names_of_one_sport_pass_together_and_the_stronger_name_is_shown():
+    curves = {"dunking": [0, 0.2, 0.2, 0.2, 0], "dribbling": [0, 0.25, 0.25, 0.15, 0]}
+    assert find(curves, groups={}) == []
+    (found,) = find(curves)
+    assert drawn([found]) == [("dribbling", 1, 3)]
+    assert found.confidence == pytest.approx((0.45 + 0.45 + 0.35) / 3)
+
+
+def test_a_name_that_is_not_kept_lends_nothing():
+    curves = {"dunking": [0.2] * 4, "dribbling": [0.25] * 4}
+    assert find(curves, keep={"dunking"}) == []
+    assert drawn(find({"dunking": [0.4] * 4, "dribbling": [0.5] * 4}, keep={"dunking"})) == [("dunking", 0, 3)]
+
+
+def test_a_group_named_like_a_class_outside_it_stays_apart():
+    curves = {"golf": [0.2] * 4, "dunking": [0.2] * 4}
+    assert find(curves, groups={"dunking": "golf"}) == []
+    assert find(curves, groups={"dunking": "x", "golf": "x"}) != []
+
+
+def test_no_class_kept_and_no_snippets_give_nothing():
+    assert find({"golf": [0.9] * 4}, keep=()) == []
+    for rule in ("runs", "paper"):
+        assert find({"golf": []}, rule=rule) == []
+        assert find({"golf": [0.9] * 4}, keep=(), rule=rule) == []
+
+
+def test_smoothing_bridges_a_flicker():
+    curve = [0.9, 0, 0, 0.9, 0, 0, 0.9]
+    assert find({"golf": curve}) == []
+    # Three-snippet means are .45 at both ends and .3 within; θ = .25 is met by all of them.
+    (found,) = find({"golf": curve}, smooth=3, threshold=0.25)
+    assert drawn([found]) == [("golf", 0, 6)]
+    assert found.confidence == pytest.approx((0.45 + 5 * 0.3 + 0.45) / 7)
+
+
+def test_neither_runs_nor_bridges_nor_smoothing_cross_a_gap_in_time():
+    times = np.concatenate((grid(3), grid(3) + 10.0))
+    assert [(s.start, s.end) for s in find({"golf": [0.9] * 6}, times=times)] == [
+        (0, pytest.approx(1.92)),
+        (10, pytest.approx(11.92)),
+    ]
+    assert find({"golf": [0, 0, 0.9, 0.9, 0, 0]}, times=times) == []
+    assert find({"golf": [0, 0.9, 0, 0.9, 0, 0]}, times=times) == []
+    assert len(find({"golf": [0.9] * 3 + [0] * 3}, times=times, smooth=5, threshold=0.01)) == 1
+    assert len(find({"golf": [0.9] * 6}, times=times, rule="paper", video=[1, 0, 0, 0])) == 2
+
+
+def test_segments_end_where_the_video_ends():
+    (found,) = find({"golf": [0.9] * 4}, duration=2.0)
+    assert (found.start, found.end) == (0.0, 2.0)
+    assert find({"golf": [0, 0, 0.9, 0.9]}, duration=1.28) == [], "a segment wholly beyond the end is none"
+    (found,) = find({"golf": [0.9] * 4}, times=grid(4) - 0.1)
+    assert found.start == 0.0
+
+
+def test_min_confidence_filters_both_rules():
+    curves = {"golf": [0.9, 0.9, 0, 0, 0, 0.5, 0.5]}
+    assert drawn(find(curves, min_confidence=0.6)) == [("golf", 0, 1)]
+    weak = find(curves, rule="paper", actionness=[0.9, 0.9, 0, 0, 0, 0.8, 0.8], min_confidence=0.6)
+    assert {d[1:] for d in drawn(weak)} == {(0, 1)}
+
+
+def test_psi_is_the_contrast_of_suppressed_logits_plus_the_videos_score():
+    cas = np.array([[4.0, 0.0], [9.0, 0.0], [9.0, 0.0], [9.0, 0.0], [9.0, 0.0], [2.0, 0.0]])
+    actionness = np.array([0.1, 1, 1, 1, 1, 0.1])
+    (found,) = localize(cas, actionness, np.array([0.5]), grid(6), ["golf"], duration=4.0, config=LocalizeConfig())
+    # Inside 9; around it .4 and .2; γ p = .1.
+    assert found.score == pytest.approx(9 - 0.3 + 0.1)
+
+
+# --- one label at a time ---
+
+
+def test_two_sports_meet_where_their_curves_cross():
+    curves = {"golf": [0.9, 0.9, 0.6, 0.55, 0.32, 0.1, 0], "tennis": [0, 0.1, 0.32, 0.4, 0.6, 0.9, 0.9]}
+    assert drawn(find(curves)) == [("golf", 0, 3), ("tennis", 4, 6)]
+
+
+def test_a_sport_that_stands_out_inside_another_is_drawn():
+    curves = {"golf": [0.9] * 5 + [0.32] * 6 + [0.9] * 5, "tennis": [0] * 5 + [0.65] * 6 + [0] * 5}
+    assert drawn(find(curves)) == [("golf", 0, 4), ("tennis", 5, 10), ("golf", 11, 15)]
+
+
+def test_a_flicker_between_two_near_equal_names_is_one_segment():
+    golf = [0.5, 0.5, 0.4, 0.4] * 6
+    curves = {"golf": golf, "tennis": [0.85 - p for p in golf]}
+    assert drawn(find(curves)) == [("golf", 0, 23)]
+
+
+def test_a_weaker_sport_is_trimmed_to_what_is_left_or_dropped():
+    golf = [0.65] * 6 + [0] * 3
+    assert drawn(find({"golf": golf, "tennis": [0] * 4 + [0.32] * 2 + [0.9] * 3})) == [
+        ("golf", 0, 5),
+        ("tennis", 6, 8),
+    ]
+    # One snippet left over is too short to be a segment.
+    assert drawn(find({"golf": golf, "tennis": [0] * 4 + [0.32] * 3 + [0] * 2})) == [("golf", 0, 5)]
+    assert drawn(find({"golf": golf, "tennis": [0.32] * 6 + [0] * 3})) == [("golf", 0, 5)]
+
+
+def test_two_rivals_of_one_long_segment_are_settled_with_it():
+    curves = {
+        "golf": [0.5] * 16,
+        "tennis": [0] * 3 + [0.45] * 4 + [0] * 9,
+        "dunking": [0] * 10 + [0.45] * 4 + [0] * 2,
+    }
+    assert drawn(find(curves)) == [("golf", 0, 15)]
+
+
+def test_a_rival_in_a_bridged_gap_does_not_tear_a_hole():
+    # Tennis may own snippet 3 alone only if it could be a segment; it can not, so golf keeps its bridge.
+    curves = {"golf": [0.9, 0.9, 0.9, 0, 0.6, 0.9, 0.9], "tennis": [0, 0, 0, 0.9, 0.35, 0, 0]}
+    assert drawn(find(curves)) == [("golf", 0, 6)]
+
+
+def test_a_piece_never_ends_in_a_bridged_gap():
+    # Golf bridges 2..2 towards 3, but tennis takes 3 and on: golf must end at 1, not at the gap.
+    curves = {"golf": [0.9, 0.9, 0.1, 0.35, 0, 0, 0], "tennis": [0, 0, 0, 0.6, 0.9, 0.9, 0.9]}
+    assert drawn(find(curves)) == [("golf", 0, 1), ("tennis", 3, 6)]
+
+
+def test_neighbours_meet_halfway_where_snippets_overlap_in_time():
+    first = np.arange(8) * 0.32
+    times = np.stack((first, first + 0.64), axis=1)
+    golf, tennis = find({"golf": [0.9] * 4 + [0] * 4, "tennis": [0] * 4 + [0.9] * 4}, times=times)
+    # Golf's last snippet ends at 1.60, tennis' first begins at 1.28.
+    assert golf.end == tennis.start == pytest.approx(1.44)
+
+
+# --- rule "paper" by hand ---
+
+
+def test_paper_proposals_are_nested_deduplicated_and_ranked():
+    actionness = [0, 0.4, 0.97, 0.97, 0.4, 0, 0.2]
+    found = find({"golf": [0.5] * 7}, rule="paper", actionness=actionness, video=[0.9, 0, 0, 0])
+    # .97 is above every threshold, .4 above six of them, .2 above three: sixteen sweeps, three distinct runs.
+    assert sorted(drawn(found)) == [("golf", 1, 4), ("golf", 2, 3), ("golf", 6, 6)]
+    assert [s.score for s in found] == sorted((s.score for s in found), reverse=True)
+
+
+def test_paper_finds_a_run_of_the_first_snippet_alone():
+    found = find({"golf": [0.9, 0, 0, 0]}, rule="paper", actionness=[0.9, 0, 0, 0], video=[1, 0, 0, 0])
+    assert drawn(found) == [("golf", 0, 0)]
+    found = find({"golf": [0.9]}, rule="paper", actionness=[0.9], video=[1, 0, 0, 0])
+    assert drawn(found) == [("golf", 0, 0)]
+
+
+def test_paper_classes_pass_the_threshold_or_the_best_kept_one_stands_in():
+    def labels(video, **options):
+        found = find({"golf": [0.5] * 4}, rule="paper", actionness=[0.5] * 4, video=video, **options)
+        return {s.label for s in found}
+
+    assert labels([0.2, 0.5, 0.19, 0.1]) == {"golf", "tennis"}  # 0.2 itself passes
+    assert labels([0.1, 0.12, 0.11, 0.1]) == {"tennis"}
+    assert labels([0.6, 0.1, 0.15, 0.1], keep={"tennis", "dunking"}) == {"dunking"}
+    assert labels([0.1, 0.12, 0.3, 0.1], class_threshold=0.05) == set(CLASSES)
+
+
+def test_paper_without_actionness_finds_nothing():
+    assert find({"golf": [0.9] * 4}, rule="paper", actionness=[0.0] * 4, video=[1, 0, 0, 0]) == []
+
+
+def test_paper_hard_nms_works_per_class_and_in_seconds():
+    actionness = [0, 0.5] + [0.97] * 8 + [0.5, 0]
+    video = [0.5, 0.5, 0, 0]
+    nested = find({"golf": [0.4] * 12, "tennis": [0.4] * 12}, rule="paper", actionness=actionness, video=video)
+    hard = find(
+        {"golf": [0.4] * 12, "tennis": [0.4] * 12},
+        rule="paper",
+        actionness=actionness,
+        video=video,
+        nms="hard",
+    )
+    assert len(nested) == 4  # (1, 10) and (2, 9) of each class
+    # tIoU is 8/10, above 0.7: one of each class stays, and the classes leave each other alone.
+    assert sorted(d[0] for d in drawn(hard)) == ["golf", "tennis"]
+
+
+def test_paper_soft_nms_reports_the_decayed_score():
+    options = {"rule": "paper", "actionness": [0, 0.5] + [0.97] * 8 + [0.5, 0], "video": [0.9, 0, 0, 0]}
+    curves = {"golf": [0.2, 0.5] + [0.999] * 8 + [0.5, 0.2]}
+    raw = find(curves, nms="hard", nms_tiou=1.0, **options)
+    soft = find(curves, **options)
+    assert drawn(raw) == drawn(soft) == [("golf", 2, 9), ("golf", 1, 10)]
+    assert raw[1].score > 0
+    assert soft[0].score == raw[0].score
+    assert soft[1].score == pytest.approx(raw[1].score * math.exp(-(0.8**2) / 0.3))
+
+
+def test_paper_is_capped_at_the_best():
+    rng = np.random.default_rng(0)
+    options = {"rule": "paper", "actionness": rng.random(200), "video": [0.5, 0.4, 0, 0]}
+    curves = {"golf": rng.random(200) / 2, "tennis": rng.random(200) / 2}
+    everything = find(curves, max_segments=10**6, **options)
+    assert len(everything) > 100
+    assert find(curves, max_segments=7, **options) == everything[:7]
+
+
+# --- properties ---
+
+
+@st.composite
+def scenes(draw):
+    """Random logits with stretches in which some classes stand out, so that there is something to find."""
+    steps, count = draw(st.integers(1, 40)), draw(st.integers(1, 5))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    cas = rng.normal(0, draw(st.sampled_from([0.5, 2.0])), (steps, count + 1))
+    for _ in range(draw(st.integers(0, 6))):
+        start, length = rng.integers(0, steps), rng.integers(1, 15)
+        cas[start : start + length, rng.integers(0, count + 1)] += rng.uniform(1, 6)
+    cas = np.round(cas * 1024) / 1024  # so that adding a large constant is exact
+    actionness = draw(st.sampled_from([np.ones(steps), rng.random(steps), np.round(rng.random(steps))]))
+    shape = draw(st.sampled_from(["plain", "gap", "overlapping", "late"]))
+    times = grid(steps)
+    if shape == "gap":
+        times[steps // 2 :] += 5.0
+    elif shape == "overlapping":
+        times = np.stack((np.arange(steps) * 0.2, np.arange(steps) * 0.2 + SNIPPET), axis=1)
+    elif shape == "late":
+        times += 3.0
+    names = [f"class {c}" for c in range(count)]
+    return {
+        "cas": cas,
+        "actionness": actionness,
+        "video": rng.dirichlet(np.ones(count + 1))[:count],
+        "times": times,
+        "classes": names,
+        "duration": times[-1, 1] - draw(st.sampled_from([0.0, 0.1, 1.0])) if steps > 3 else times[-1, 1],
+        "groups": {n: f"group {rng.integers(0, 3)}" for n in names if rng.random() < 0.5},
+        "keep": draw(st.sampled_from([None, names, names[: count // 2 + 1], names[1:]])),
+    }
+
+
+configs = st.builds(
+    LocalizeConfig,
+    rule=st.just("runs"),
+    threshold=st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.9]),
+    merge_gap=st.integers(0, 3),
+    min_snippets=st.integers(1, 4),
+    smooth=st.sampled_from([1, 3, 5]),
+    min_confidence=st.sampled_from([0.0, 0.4]),
+)
+paper_configs = st.builds(
+    LocalizeConfig,
+    rule=st.just("paper"),
+    nms=st.sampled_from(["soft", "hard"]),
+    class_threshold=st.sampled_from([0.0, 0.2, 0.9]),
+    max_segments=st.sampled_from([3, 1000]),
+    min_confidence=st.sampled_from([0.0, 0.2]),
+)
+
+
+@patient
+@given(scene=scenes(), config=configs | paper_configs)
+def test_what_holds_of_every_segment_of_either_rule(scene, config):
+    allowed = scene["classes"] if scene["keep"] is None else scene["keep"]
+    for s in localize(**scene, config=config):
+        assert 0 <= s.start < s.end <= scene["duration"]
+        assert config.min_confidence <= s.confidence <= 1
+        assert math.isfinite(s.score)
+        assert s.label in allowed
+        assert all(type(v) is float for v in (s.start, s.end, s.score, s.confidence))
+
+
+@patient
+@given(scene=scenes(), config=configs)
+def test_runs_are_in_order_and_never_overlap(scene, config):
+    for before, after in pairwise(localize(**scene, config=config)):
+        assert before.end <= after.start
+
+
+@patient
+@given(scene=scenes(), config=configs, constant=st.sampled_from([-(2.0**20), 256.0, 2.0**20]))
+def test_runs_do_not_depend_on_a_constant_in_the_logits(scene, config, constant):
+    plain = localize(**scene, config=config)
+    lifted = localize(**(scene | {"cas": scene["cas"] + constant}), config=config)
+    # ψ is a contrast of A ⊙ S and does depend on it (equation 6, literal).
+    assert [(s.start, s.end, s.confidence, s.label) for s in lifted] == [
+        (s.start, s.end, s.confidence, s.label) for s in plain
+    ]
+
+
+@patient
+@given(scene=scenes(), config=configs)
+def test_an_empty_street_gives_nothing(scene, config):
+    scene["cas"][:, -1] = 60.0
+    assert localize(**scene, config=LocalizeConfig(rule="runs")) == []
+    scene["actionness"] = np.zeros_like(scene["actionness"])
+    assert localize(**scene, config=config) == []
+
+
+@patient
+@given(scene=scenes(), config=paper_configs)
+def test_paper_is_in_order_of_score_and_within_its_cap(scene, config):
+    found = localize(**scene, config=config)
+    assert len(found) <= config.max_segments
+    assert all(a.score >= b.score for a, b in pairwise(found))
+    assert len({(s.start, s.end, s.label) for s in found}) == len(found) or scene["duration"] < scene["times"][-1, 1]
+
+
+@patient
+@given(scene=scenes(), rule=st.sampled_from(["runs", "paper"]))
+def test_float32_and_a_transposed_layout_are_taken_as_they_come(scene, rule):
+    config = LocalizeConfig(rule=rule)
+    other = scene | {"cas": np.asfortranarray(scene["cas"].astype(np.float32)), "keep": scene["keep"]}
+    before = other["cas"].copy()
+    found = localize(**other, config=config)
+    assert (other["cas"] == before).all()
+    plain = localize(**scene, config=config)
+    assert [(s.start, s.end, s.label) for s in found] == [(s.start, s.end, s.label) for s in plain]
+
+
+# --- oracles ---
+
+
+def naive_probability(scene, t, c):
+    row = [math.exp(v) for v in scene["cas"][t]]
+    return scene["actionness"][t] * row[c] / sum(row)
+
+
+@patient
+@given(scene=scenes(), threshold=st.sampled_from([0.5, 0.7]), shortest=st.integers(1, 3))
+def test_runs_equal_the_oracle_where_groups_cannot_collide(scene, threshold, shortest):
+    """Above one half at most one group can be, so without bridges there is nothing to settle."""
+    scene |= {"times": grid(len(scene["times"])), "duration": 100.0}
+    allowed = scene["classes"] if scene["keep"] is None else scene["keep"]
+    steps, expected = len(scene["cas"]), []
+    sports = {}
+    for c, name in enumerate(scene["classes"]):
+        if name in allowed:
+            sports.setdefault(scene["groups"].get(name, "alone " + name), []).append(c)
+    for members in sports.values():
+        curve = [sum(naive_probability(scene, t, c) for c in members) for t in range(steps)] + [0.0]
+        start = None
+        for t in range(steps + 1):
+            if curve[t] > threshold:
+                start = t if start is None else start
+            elif start is not None:
+                if t - start >= min(shortest, steps):
+                    best = max(members, key=lambda c: sum(naive_probability(scene, u, c) for u in range(start, t)))
+                    expected.append((start, t - 1, scene["classes"][best], sum(curve[start:t]) / (t - start)))
+                start = None
+    expected.sort()
+    config = LocalizeConfig(threshold=threshold, merge_gap=0, min_snippets=shortest)
+    found = localize(**scene, config=config)
+    assert [(s, e, label) for label, s, e in drawn(found)] == [x[:3] for x in expected]
+    assert [s.confidence for s in found] == pytest.approx([x[3] for x in expected])
+
+
+@patient
+@given(scene=scenes())
+def test_paper_with_hard_nms_equals_the_oracle(scene):
+    scene |= {"times": grid(len(scene["times"])), "duration": 100.0}
+    names, steps = scene["classes"], len(scene["cas"])
+    allowed = [c for c, n in enumerate(names) if scene["keep"] is None or n in scene["keep"]]
+    chosen = [c for c in allowed if scene["video"][c] >= 0.2]
+    if not chosen and allowed:
+        chosen = [sorted(allowed, key=lambda c: -scene["video"][c])[0]]
+    proposals = set()
+    for i in range(16):
+        threshold = 0.05 + 0.06 * i
+        if any(abs(a - threshold) < 1e-12 for a in scene["actionness"]):
+            return  # rounding decides
+        t = 0
+        while t < steps:
+            s = t
+            while t < steps and scene["actionness"][t] > threshold:
+                t += 1
+            if t > s:
+                proposals.add((s, t - 1))
+            t += 1
+    expected = []
+    for c in chosen:
+        suppressed = [scene["actionness"][t] * scene["cas"][t, c] for t in range(steps)]
+        scored = []
+        for s, e in proposals:
+            reach = 0.25 * (e - s + 1)
+            around = [suppressed[t] for t in range(max(0, int(s - reach)), s)]
+            around += [suppressed[t] for t in range(e + 1, min(steps - 1, int(e + reach)) + 1)]
+            contrast = sum(suppressed[s : e + 1]) / (e - s + 1) - (sum(around) / len(around) if around else 0)
+            scored.append((contrast + 0.2 * scene["video"][c], s, e))
+        kept = []
+        for psi, s, e in sorted(scored, reverse=True):
+            overlaps = (max(0, min(e, v) - max(s, u) + 1) / (max(e, v) - min(s, u) + 1) for _, u, v in kept)
+            if all(o <= 0.7 + 1e-9 for o in overlaps):
+                kept.append((psi, s, e))
+        expected += [(psi, s, e, names[c]) for psi, s, e in kept]
+    expected.sort(key=lambda x: -x[0])
+    found = localize(**scene, config=LocalizeConfig(rule="paper", nms="hard"))
+    assert [s.score for s in found] == pytest.approx([x[0] for x in expected[:PLENTY]], abs=1e-9)
+    assert {(s, e, label) for label, s, e in drawn(found)} == {x[1:] for x in expected[:PLENTY]}
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"cas": np.zeros((3, 2))}, r"cas must have the shape \(3, 3\)"),
+        ({"actionness": np.zeros((3, 1))}, r"actionness must have the shape \(3,\)"),
+        ({"video": np.zeros(3)}, r"video must have the shape \(2,\)"),
+        ({"times": np.zeros((3, 3))}, r"times must have the shape \(3, 2\)"),
+        ({"cas": np.full((3, 3), np.nan)}, "cas holds values that are not finite"),
+        ({"times": np.full((3, 2), np.inf)}, "times holds values that are not finite"),
+        ({"actionness": np.full(3, 1.5)}, "actionness must lie"),
+        ({"actionness": np.full(3, -0.5)}, "actionness must lie"),
+        ({"times": grid(3)[::-1]}, "times must be"),
+        ({"times": grid(3)[:, ::-1]}, "times must be"),
+        ({"duration": math.nan}, "duration must be"),
+        ({"duration": -1.0}, "duration must be"),
+        ({"classes": ["a", "a"]}, "one name twice"),
+        ({"keep": {"a", "croquet"}}, "does not have: croquet"),
+    ],
+)
+@pytest.mark.parametrize("rule", ["runs", "paper"])
+def test_wrong_input_is_one_clear_sentence(changes, says, rule):
+    scene = {
+        "cas": np.zeros((3, 3)),
+        "actionness": np.full(3, 0.5),
+        "video": np.full(2, 0.5),
+        "times": grid(3),
+        "classes": ["a", "b"],
+        "duration": 2.0,
+    }
+    localize(**scene, config=LocalizeConfig(rule=rule))
+    with pytest.raises(ValueError, match=says) as caught:
+        localize(**(scene | changes), config=LocalizeConfig(rule=rule))
+    assert "\n" not in str(caught.value)

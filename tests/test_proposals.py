@@ -1,0 +1,214 @@
+"""Runs, ψ, blocks and ownership against oracles written with loops, one snippet at a time."""
+
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from postprocess.config import LocalizeConfig
+from postprocess.proposals import blocks, merge, moving_average, outer_inner_score, owners, runs
+
+# No deadline: a busy machine is not a wrong answer.
+patient = settings(deadline=None)
+
+levels = st.sampled_from([0.0, 0.1, 0.3, 0.30000001, 0.5, 1.0])
+curves = st.lists(levels, max_size=30).map(lambda v: np.array(v, dtype=np.float64))
+
+
+def naive_runs(curve, threshold, block):
+    found, start = [], None
+    for t in range(len(curve)):
+        if start is not None and (curve[t] <= threshold or block[t] != block[t - 1]):
+            found.append([start, t - 1])
+            start = None
+        if start is None and curve[t] > threshold:
+            start = t
+    if start is not None:
+        found.append([start, len(curve) - 1])
+    return found
+
+
+def naive_contrast(cas, s, e, inflation):
+    length = e - s + 1
+    left, right = max(0, int(s - inflation * length)), min(len(cas) - 1, int(e + inflation * length))
+    inside = [cas[t] for t in range(s, e + 1)]
+    outside = [cas[t] for t in range(left, s)] + [cas[t] for t in range(e + 1, right + 1)]
+    return sum(inside) / len(inside) - (sum(outside) / len(outside) if outside else 0.0)
+
+
+def block_numbers(draw, n):
+    return np.cumsum([0, *draw(st.lists(st.sampled_from([0, 0, 0, 1]), min_size=n - 1, max_size=n - 1))])
+
+
+@patient
+@given(curve=curves, threshold=st.sampled_from([0.0, 0.3, 0.95]), data=st.data())
+def test_runs_equal_the_oracle(curve, threshold, data):
+    block = block_numbers(data.draw, len(curve)) if len(curve) else np.zeros(0, dtype=int)
+    assert runs(curve, threshold, block).tolist() == naive_runs(curve, threshold, block)
+    assert runs(curve, threshold).tolist() == naive_runs(curve, threshold, np.zeros(len(curve)))
+
+
+@pytest.mark.parametrize(
+    ("curve", "expected"),
+    [
+        ([1, 0, 0], [[0, 0]]),  # WTAL §3.5: `any()` over the indexes loses this one
+        ([0, 0, 1], [[2, 2]]),
+        ([1], [[0, 0]]),
+        ([1, 1], [[0, 1]]),
+        ([1, 0, 1], [[0, 0], [2, 2]]),
+        ([0.5, 0.5], []),  # the threshold must be exceeded
+        ([], []),
+    ],
+)
+def test_runs_by_hand(curve, expected):
+    found = runs(np.array(curve), 0.5)
+    assert found.tolist() == expected
+    assert found.shape == (len(expected), 2)
+
+
+@patient
+@given(curve=curves, gap=st.integers(0, 3), data=st.data())
+def test_merge_joins_what_is_close_and_in_one_block(curve, gap, data):
+    block = block_numbers(data.draw, len(curve)) if len(curve) else np.zeros(0, dtype=int)
+    spans = runs(curve, 0.3, block)
+    expected = []
+    for s, e in spans.tolist():
+        if expected and s - expected[-1][1] - 1 <= gap and block[s] == block[expected[-1][1]]:
+            expected[-1][1] = e
+        else:
+            expected.append([s, e])
+    assert merge(spans, gap, block).tolist() == expected
+
+
+@patient
+@given(
+    cas=st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=40),
+    inflation=st.sampled_from([0.0, 0.1, 0.25, 1 / 3, 0.5, 2.0]),
+    data=st.data(),
+)
+def test_outer_inner_score_equals_the_oracle(cas, inflation, data):
+    ends = st.tuples(st.integers(0, len(cas) - 1), st.integers(0, len(cas) - 1)).map(sorted)
+    spans = data.draw(st.lists(ends, max_size=8))
+    found = outer_inner_score(np.array(cas, np.float32), np.array(spans, dtype=int).reshape(-1, 2), inflation)
+    assert found == pytest.approx([naive_contrast(cas, s, e, inflation) for s, e in spans], abs=1e-9)
+
+
+def test_outer_inner_score_by_hand():
+    cas = np.array([1.0, 2, 8, 8, 8, 8, 3, 100])
+    # L = 4, λL = 1: inside 8, around is index 1 and index 6.
+    assert outer_inner_score(cas, np.array([[2, 5]]), 0.25) == pytest.approx([8 - 2.5])
+    # L = 3: int(2 − .75) = 1 but int(4 + .75) = 4, so the two sides are not alike.
+    assert outer_inner_score(cas, np.array([[2, 4]]), 0.25) == pytest.approx([8 - 2.0])
+    # The whole curve: nothing around it, which counts as 0.
+    assert outer_inner_score(cas, np.array([[0, 7]]), 0.25) == pytest.approx([cas.mean()])
+
+
+def test_outer_inner_score_keeps_its_digits_over_hours():
+    cas = np.full(60_000, 1e3, dtype=np.float32)
+    cas[-2:] = 1e3 + 0.25
+    assert outer_inner_score(cas, np.array([[59_998, 59_999]]), 1.0) == pytest.approx([0.25], abs=1e-6)
+
+
+@patient
+@given(curve=curves, window=st.sampled_from([1, 3, 5, 99]), data=st.data())
+def test_moving_average_stays_in_its_block(curve, window, data):
+    block = block_numbers(data.draw, len(curve)) if len(curve) else np.zeros(0, dtype=int)
+    expected = []
+    for t in range(len(curve)):
+        near = [curve[u] for u in range(len(curve)) if abs(u - t) <= window // 2 and block[u] == block[t]]
+        expected.append(sum(near) / len(near))
+    assert moving_average(curve, window, block) == pytest.approx(expected, abs=1e-12)
+
+
+def grid(starts, length=0.64):
+    return np.array([[s, s + length] for s in starts]).reshape(-1, 2)
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        (grid([]), []),
+        (grid([5.0]), [0]),
+        (grid([0, 0.64, 1.28, 1.92]), [0, 0, 0, 0]),
+        (grid([0, 0.64, 1.58, 2.22]), [0, 0, 0, 0]),  # a gap of .30 s is less than half a snippet
+        (grid([0, 0.64, 1.62, 2.26]), [0, 0, 1, 1]),  # .34 s is more
+        (grid([0, 10]), [0, 1]),
+        (grid([0, 0.32, 0.64, 0.96]), [0, 0, 0, 0]),  # overlapping snippets
+        (grid([0, 2.0, 4.0, 6.0, 8.0]), [0, 0, 0, 0, 0]),  # sparse on purpose: the gap is the rule
+        (grid([0, 2.0, 4.0, 6.5, 8.5]), [0, 0, 0, 1, 1]),
+    ],
+)
+def test_blocks(times, expected):
+    assert blocks(times).tolist() == expected
+
+
+def worth(owner, mass, may, min_length, toll):
+    """Of a drawing, or None if it breaks a rule."""
+    cuts = [0] + [t for t in range(1, len(owner)) if owner[t] != owner[t - 1]] + [len(owner)]
+    value = 0.0
+    for s, e in pairwise(cuts):
+        k = owner[s]
+        if k >= 0:
+            if e - s < min_length or not all(may[k][t] for t in range(s, e)):
+                return None
+            value += sum(mass[k][t] for t in range(s, e)) - toll
+    return value
+
+
+@patient
+@given(
+    n=st.integers(1, 6),
+    rivals=st.integers(1, 3),
+    min_length=st.integers(1, 3),
+    toll=st.sampled_from([0.0, 0.3, 0.6]),
+    seed=st.integers(0, 10**6),
+)
+def test_owners_are_the_best_of_all_drawings(n, rivals, min_length, toll, seed):
+    rng = np.random.default_rng(seed)
+    mass = rng.integers(0, 9, (rivals, n)) / 8
+    may = rng.random((rivals, n)) < 0.8
+    values = (worth(d, mass, may, min_length, toll) for d in product(range(-1, rivals), repeat=n))
+    best = max(v for v in values if v is not None)
+    owner = owners(mass, may, min_length, toll).tolist()
+    found = worth(owner, mass, may, min_length, toll)
+    assert found is not None, f"{owner} breaks a rule"
+    assert found == pytest.approx(best, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rule": "best"},
+        {"nms": "none"},
+        {"threshold": 1.5},
+        {"threshold": float("nan")},
+        {"threshold": True},
+        {"threshold": "0.3"},
+        {"class_threshold": -0.1},
+        {"min_confidence": 2},
+        {"merge_gap": -1},
+        {"merge_gap": 1.0},
+        {"min_snippets": 0},
+        {"smooth": 2},
+        {"smooth": -1},
+        {"sigma": 0},
+        {"inflation": -0.1},
+        {"video_weight": float("inf")},
+        {"nms_tiou": 1.1},
+        {"max_segments": 0},
+        {"actionness_count": 0},
+        {"actionness_start": 0.9, "actionness_stop": 0.1},
+    ],
+)
+def test_config_names_what_is_wrong(wrong):
+    with pytest.raises(ValueError, match=rf"^({'|'.join(wrong)}) must [^\n]+$"):
+        LocalizeConfig(**wrong)
+
+
+def test_config_defaults_give_the_papers_sixteen_thresholds():
+    config = LocalizeConfig()
+    steps = np.linspace(config.actionness_start, config.actionness_stop, config.actionness_count)
+    assert len(steps) == 16
+    assert np.diff(steps) == pytest.approx(0.06)
