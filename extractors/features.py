@@ -46,7 +46,7 @@ class Features:
     times: NDArray[np.float64]
     """(T, 2) start and end of each snippet, seconds of the video"""
     duration: float
-    """seconds from 0 to where the last frame read stops being shown"""
+    """seconds from 0 to where the video's last frame stops being shown"""
     settings: dict[str, dict[str, Any]]
     """by stream: everything that decided the numbers"""
     warnings: tuple[str, ...] = ()
@@ -154,7 +154,8 @@ class Extractor:
                 raise VideoError(
                     f"{path}: nothing between {start:g} s and {end:g} s; the video ends at {frames.end:.2f} s."
                 )
-            said = frames.warnings(whole=math.isinf(end))
+            whole = math.isinf(last)
+            said = frames.warnings(whole)
             if padded:
                 said = (
                     *said,
@@ -165,10 +166,10 @@ class Extractor:
                 rgb=stacked.get("rgb"),
                 flow=stacked.get("flow"),
                 times=np.array(times, dtype=np.float64),
-                duration=max(frames.end, min(duration, end)) if not frames.partial else frames.end,
+                duration=frames.end if whole else max(duration, frames.end),
                 settings={name: self.settings()[name] for name in wanted},
                 warnings=said,
-                partial=frames.partial,
+                partial=frames.partial(whole),
             )
 
     def _rows(self, snippet: Snippet, streams: tuple[str, ...]) -> Iterator[tuple[str, Floats]]:

@@ -299,10 +299,12 @@ class Frames:
             raise VideoError(f"{self.path}: cannot be read again from its start; convert it to MP4.")
         return head, source
 
-    @property
-    def partial(self) -> bool:
-        """Whether frames are missing: some could not be decoded, or the stream stops long before its header says."""
-        return bool(self.damage.errors) or self._missing > MISSING_TAIL
+    def partial(self, whole: bool) -> bool:
+        """Whether frames are missing: some could not be decoded, or the stream stops long before its header says.
+
+        whole: the video was read to its end.
+        """
+        return bool(self.damage.errors) or (whole and self._missing > MISSING_TAIL)
 
     @property
     def _missing(self) -> float:

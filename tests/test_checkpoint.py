@@ -91,7 +91,12 @@ def test_the_same_checkpoint_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_tensors_may_share_memory_or_be_strided(tmp_path: Path) -> None:
     original = checkpoint()
     square = torch.arange(25.0).reshape(5, 5, 1)
-    state = {**original.state, "query.weight": square, "key.weight": square.transpose(0, 1), "value.weight": square}
+    state = {
+        **original.state,
+        "query.weight": square,
+        "key.weight": square.transpose(0, 1),
+        "value.weight": square,
+    }
     save(replace(original, state=state), tmp_path)
     back = load(tmp_path)
     assert torch.equal(back.state["key.weight"], square.transpose(0, 1))

@@ -27,11 +27,25 @@ def _opencv_version() -> str:
     return opencv.version()
 
 
+def _numba(grey: np.ndarray, workers: int | None = None, device: str = "cpu") -> np.ndarray:
+    from extractors.flow import numba_tvl1
+
+    return numba_tvl1.flow(grey, workers)
+
+
+def _numba_version() -> str:
+    from extractors.flow import numba_tvl1
+
+    return numba_tvl1.version()
+
+
 FLOWS: dict[str, Callable[..., np.ndarray]] = {
     "opencv": _opencv,
+    "numba": _numba,
 }
 VERSIONS: dict[str, Callable[[], str]] = {
     "opencv": _opencv_version,
+    "numba": _numba_version,
 }
 
 

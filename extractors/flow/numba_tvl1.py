@@ -1,6 +1,10 @@
 """TV-L1 on the CPU: OpenCV's numerics in kernels compiled for this machine, one pair a core."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,11 +23,11 @@ def flow(grey: np.ndarray, workers: int | None = None) -> np.ndarray:
     """Compute TV-L1 between consecutive frames, as OpenCV 5.0 does with its defaults.
 
     grey: (N+1, H, W) uint8; returns (N, H, W, 2) float32, the displacement in x, then y, in pixels. Any size from
-    1×1 on; the same bytes for any number of workers. Raises FlowError. The first call compiles (see `warmup`).
+    1×1 on; the same bytes for any number of workers. Raises FlowError. The first call compiles (see `is_compiled`).
     """
     check(grey)
-    from extractors.flow import numba_kernels
-
+    kernels = warmup(grey.shape[2])
+    grey = np.require(grey, requirements=["C", "W"])  # a read-only array is another type, and another compilation
     _, height, width = grey.shape
     out = np.empty((len(grey) - 1, height, width, 2), np.float32)
 
@@ -31,7 +35,7 @@ def flow(grey: np.ndarray, workers: int | None = None) -> np.ndarray:
         scratch = workspace(height, width)
 
         def solve(pair: int) -> None:
-            numba_kernels.solve(grey[pair], grey[pair + 1], out[pair], *scratch)
+            kernels.solve(grey[pair], grey[pair + 1], out[pair], *scratch)
 
         return solve
 
@@ -39,26 +43,49 @@ def flow(grey: np.ndarray, workers: int | None = None) -> np.ndarray:
     return out
 
 
+def warmup(width: int) -> ModuleType:
+    """Compile the kernels for frames of this width, or load them from disk; returns the module of kernels.
+
+    About ten seconds the first time for a width (widths share kernels by 32 pixels), half a second in later processes.
+    """
+    kernels = _kernels()
+    types = _types(width)
+    if types not in kernels.solve.overloads:
+        with _one_process_at_a_time(kernels.CACHED):
+            kernels.solve.compile(types)
+    return kernels
+
+
+def is_compiled(width: int) -> bool:
+    """Tell whether `warmup` would be quick, so that whoever talks to the user can announce a compilation.
+
+    Where Numba's cache cannot be asked, the answer is no.
+    """
+    kernels = _kernels()
+    types = _types(width)
+    if types in kernels.solve.overloads:
+        return True
+    try:
+        cache = kernels.solve._cache
+        return cache._index_key(types, kernels.solve.targetctx.codegen()) in cache._cache_file._load_index()
+    except Exception:  # these are Numba's own affairs: another version may keep them elsewhere
+        return False
+
+
 def stride(width: int) -> int:
-    """Return the floats from one plane of a row to the next: room for LEAD, the pixels and a column after them.
+    """Return the floats from one plane of a row to the next: 16 before the pixels, and at least one after them.
 
     An odd number of cache lines, so that the planes of a pixel do not fall into one set of the L1 cache. At least
-    272: LLVM gives up wide vectors where it sees stores 32 vectors ahead of loads. Widths share a stride, because
-    each stride is a compilation.
+    272: LLVM gives up wide vectors where a store comes fewer than 32 vectors before a load.
     """
     lines = -(-(16 + -(-width // 16) * 16 + 1) // 16)
     return 16 * max(lines | 1, 17)
 
 
 def workspace(height: int, width: int) -> tuple[Any, ...]:
-    """Allocate what `numba_kernels.solve` needs for frames of one size; one a thread."""
-    from extractors.flow.numba_kernels import PLANES
-
+    """Allocate what `numba_kernels.solve` needs for frames of one size, 18 MB at 340×256; one a thread."""
     step = stride(width)
-    row = np.dtype([(name, np.float32, (step,)) for name in PLANES])
-    slab = np.zeros((height + 4) * row.itemsize + 64, np.uint8)
-    slab = slab[-slab.ctypes.data % 64 :][: (height + 4) * row.itemsize]
-    sizes = levels(height, width)
+    row = np.dtype([(plane, np.float32, (step,)) for plane in _kernels().PLANES])
     line = np.dtype(
         [
             ("weights", np.float32, (8, step)),
@@ -69,9 +96,12 @@ def workspace(height: int, width: int) -> tuple[Any, ...]:
             ("column", np.int32, (step,)),
         ]
     )
+    sizes = levels(height, width)
+    slab = np.zeros((height + 4) * row.itemsize + 64, np.uint8)
+    slab = slab[-slab.ctypes.data % 64 :][: (height + 4) * row.itemsize]  # on a cache line
     return (
         slab.view(row),
-        slab.view(np.float32).reshape(height + 4, len(PLANES), step),
+        slab.view(np.float32).reshape(height + 4, len(row.names or ()), step),
         np.array(sizes, np.uint64),
         np.empty((2, len(sizes), height, width), np.float32),
         np.empty((2, height, width), np.float32),
@@ -80,3 +110,38 @@ def workspace(height: int, width: int) -> tuple[Any, ...]:
         np.empty((height + 4, step), np.float32),
         np.empty(1, line),
     )
+
+
+def _kernels() -> ModuleType:
+    from extractors.flow import numba_kernels  # numba takes a second to import
+
+    return numba_kernels
+
+
+def _types(width: int) -> tuple[Any, ...]:
+    """Numba's types of the arguments of `solve`; of the frame's size only the stride is in them."""
+    import numba
+
+    frame = np.empty((1, width), np.uint8)
+    arguments = (frame, frame, np.empty((1, width, 2), np.float32), *workspace(1, width))
+    return tuple(numba.typeof(argument) for argument in arguments)
+
+
+@contextmanager
+def _one_process_at_a_time(cached: bool) -> Iterator[None]:
+    """Hold a lock on the kernel cache while compiling.
+
+    Numba numbers its files without one: two processes that compile two strides at a time can swap them. Those that
+    wait find the kernels on disk.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    if not cached:
+        yield
+        return
+    with (Path(os.environ["NUMBA_CACHE_DIR"]) / "jcdnet.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -25,7 +25,8 @@ def flow(grey: np.ndarray, workers: int | None = None) -> np.ndarray:
     of the first frame of each pair. Any size from 1×1 on. Raises FlowError.
     """
     check(grey)
-    if not hasattr(cv2, "optflow"):
+    optflow: Any = getattr(cv2, "optflow", None)
+    if optflow is None:
         raise FlowError(
             "this OpenCV has no TV-L1 (cv2.optflow): uninstall it and install opencv-contrib-python-headless"
         )
@@ -33,7 +34,7 @@ def flow(grey: np.ndarray, workers: int | None = None) -> np.ndarray:
 
     def make_solver() -> Callable[[int], None]:
         # One object a worker and call: it is not thread-safe, and one small frame shrinks its scales for good.
-        tvl1: Any = cv2.optflow.DualTVL1OpticalFlow_create()
+        tvl1 = optflow.DualTVL1OpticalFlow_create()
 
         def solve(pair: int) -> None:
             out[pair] = tvl1.calc(grey[pair], grey[pair + 1], None)
