@@ -24,7 +24,7 @@ def grid(steps):
 
 
 def find(curves, *, actionness=None, video=None, times=None, duration=None, keep=None, groups=BASKETBALL, **config):
-    """Localise from class probabilities: {class: [one probability a snippet]}, what is left is background."""
+    """Localise, unsmoothed, from class probabilities {class: [one a snippet]}; what is left is background."""
     steps = len(next(iter(curves.values())))
     probability = np.full((steps, len(CLASSES) + 1), 1e-9)
     for name, curve in curves.items():
@@ -38,7 +38,7 @@ def find(curves, *, actionness=None, video=None, times=None, duration=None, keep
         times,
         CLASSES,
         duration=(times[-1, 1] if steps else 0.0) if duration is None else duration,
-        config=LocalizeConfig(**config),
+        config=LocalizeConfig(**({"smooth": 1} | config)),
         groups=groups,
         keep=keep,
     )
@@ -152,7 +152,7 @@ def test_min_confidence_filters_both_rules():
 def test_psi_is_the_contrast_of_suppressed_logits_plus_the_videos_score():
     cas = np.array([[4.0, 0.0], [9.0, 0.0], [9.0, 0.0], [9.0, 0.0], [9.0, 0.0], [2.0, 0.0]])
     actionness = np.array([0.1, 1, 1, 1, 1, 0.1])
-    (found,) = localize(cas, actionness, np.array([0.5]), grid(6), ["golf"], duration=4.0, config=LocalizeConfig())
+    (found,) = localize(cas, actionness, np.array([0.5]), grid(6), ["golf"], duration=4.0, config=LocalizeConfig(smooth=1))
     # Inside 9; around it .4 and .2; γ p = .1.
     assert found.score == pytest.approx(9 - 0.3 + 0.1)
 
@@ -430,7 +430,7 @@ def test_runs_equal_the_oracle_where_groups_cannot_collide(scene, threshold, sho
                     expected.append((start, t - 1, scene["classes"][best], sum(curve[start:t]) / (t - start)))
                 start = None
     expected.sort()
-    config = LocalizeConfig(threshold=threshold, merge_gap=0, min_snippets=shortest)
+    config = LocalizeConfig(smooth=1, threshold=threshold, merge_gap=0, min_snippets=shortest)
     found = localize(**scene, config=config)
     assert [(s, e, label) for label, s, e in drawn(found)] == [x[:3] for x in expected]
     assert [s.confidence for s in found] == pytest.approx([x[3] for x in expected])

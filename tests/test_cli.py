@@ -1,0 +1,301 @@
+"""The command line as a user meets it: what it prints and writes, and one clear sentence for every mistake."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from conftest import coded, encode
+
+import cli
+from extractors import weights
+
+ROOT = Path(__file__).parent.parent
+needs_weights = pytest.mark.skipif(
+    weights.find("i3d-rgb") is None, reason="the I3D weights are not installed (jcdnet models fetch i3d-rgb)"
+)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JCDNET_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """20 frames: one snippet and a tail."""
+    return encode(tmp_path / "clip.mp4", [coded(k) for k in range(20)])
+
+
+@pytest.fixture
+def jcdnet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Run the command line in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["jcdnet", *map(str, arguments)])
+        monkeypatch.setattr(cli.err, "quiet", False)
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def one_sentence(stderr: str) -> str:
+    """The error, which must be one line and no traceback."""
+    lines = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, stderr
+    assert "Traceback" not in stderr
+    return lines[0]
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return [p for p in folder.rglob("*") if p.name.startswith(".") or p.suffix == ".tmp"]
+
+
+@needs_weights
+def test_run_writes_the_result_of_the_design(jcdnet, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "my results"
+    code, _, said = jcdnet("run", clip, "-o", out, "-f", "csv,srt")
+    assert code == 0, said
+    document = json.loads((out / "clip.json").read_text())
+    assert document["schema"] == 1
+    assert document["duration"] == pytest.approx(0.8)
+    assert document["media"] == {"width": 72, "height": 48, "rate": "25", "start_timecode": None}
+    assert document["provenance"]["model"]["name"] == "kinetics400"
+    assert document["provenance"]["features"]["rgb"]["weights"].startswith("sha256:af5c50f0")
+    with np.load(out / "clip.scores.npz") as scores:
+        assert scores["cas"].shape == (1, 401)
+        assert scores["times"].tolist() == [[0.0, 0.64]]
+    assert {p.name for p in out.iterdir()} == {
+        "clip.json",
+        "clip.csv",
+        "clip.srt",
+        "clip.scores.npz",
+        "segments.csv",
+    }
+
+    # The same again is kept; another model or setting needs a word.
+    before = (out / "clip.json").stat().st_mtime_ns
+    code, printed, _ = jcdnet("run", clip, "-o", out)
+    assert code == 0
+    assert "kept from before" in printed
+    assert (out / "clip.json").stat().st_mtime_ns == before
+    code, _, said = jcdnet("run", clip, "-o", out, "--classes", "all")
+    assert code == 3
+    assert "--overwrite" in one_sentence(said)
+    assert jcdnet("run", clip, "-o", out, "--classes", "all", "--overwrite")[0] == 0
+
+
+@needs_weights
+def test_stdout_is_data(jcdnet, clip: Path, tmp_path: Path) -> None:
+    code, printed, _ = jcdnet("run", clip, "-o", "-")
+    assert code == 0
+    assert json.loads(printed)["segments"] == []
+    other = encode(tmp_path / "other.mp4", [coded(k) for k in range(17)])
+    _, printed, _ = jcdnet("run", clip, other, "-o", "-")
+    assert [json.loads(line)["video"] for line in printed.splitlines()] == [str(clip), str(other)]
+    _, printed, _ = jcdnet("run", clip, "-o", "-", "-f", "csv")
+    assert printed == "video,start,end,label,confidence,score\n"
+    code, printed, _ = jcdnet("run", clip)
+    assert code == 0
+    assert "no action found" in printed
+
+
+@needs_weights
+def test_a_bad_file_among_good_ones(jcdnet, clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_text("I am text")
+    out = tmp_path / "out"
+    code, _, said = jcdnet("run", tmp_path / "bad.mp4", clip, "-o", out)
+    assert code == 3
+    assert "bad.mp4" in one_sentence(said)
+    assert (out / "clip.json").exists()
+    assert not (out / "bad.json").exists()
+    assert leftovers(out) == []
+
+
+def audio_only(path: Path) -> Path:
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("aac", rate=48000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 48000
+        out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+def truncated(path: Path) -> Path:
+    """An mp4 whose index, at its end, is gone."""
+    whole = encode(path, [coded(k) for k in range(40)]).read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    return path
+
+
+BAD_INPUTS = {
+    "no such file": (lambda p: p, "no such file"),
+    "empty": (lambda p: (p.write_bytes(b""), p)[1], "empty"),
+    "text": (lambda p: (p.write_text("hello"), p)[1], "not a video"),
+    "audio only": (audio_only, "no video stream"),
+    "truncated": (truncated, "not a video that FFmpeg can open"),
+}
+
+
+@needs_weights
+@pytest.mark.parametrize("kind", BAD_INPUTS)
+def test_bad_input_is_one_sentence_and_exit_3(jcdnet, tmp_path: Path, kind: str) -> None:
+    make, cause = BAD_INPUTS[kind]
+    video = make(tmp_path / "video.mp4")
+    out = tmp_path / "out"
+    code, _, said = jcdnet("run", video, "-o", out)
+    assert code == 3
+    sentence = one_sentence(said)
+    assert "video.mp4" in sentence
+    assert cause in sentence
+    assert [p.name for p in out.iterdir()] == ["segments.csv"]
+
+
+@needs_weights
+@pytest.mark.parametrize(
+    ("name", "frames"),
+    [
+        ("one.mp4", [coded(1)]),
+        ("tiny.mp4", [coded(k, 8, 8) for k in range(20)]),
+        ("huge.mp4", [coded(k, 2160, 4096) for k in range(3)]),
+    ],
+)
+def test_odd_videos_give_a_result(jcdnet, tmp_path: Path, name: str, frames: list[np.ndarray]) -> None:
+    video = encode(tmp_path / name, frames)
+    code, _, said = jcdnet("run", video, "-o", tmp_path / "out")
+    assert code == 0, said
+    document = json.loads((tmp_path / "out" / name).with_suffix(".json").read_text())
+    assert document["media"]["height"] == frames[0].shape[0]
+    assert ("its last frame was repeated" in said) == (len(frames) < 16)
+
+
+USAGE = {
+    "unknown class": (("--classes", "golf drivin"), "did you mean 'golf driving'"),
+    "unknown model": (("--model", "thumos99"), "unknown model 'thumos99'"),
+    "unknown format": (("-f", "xml"), "unknown format 'xml'"),
+    "unknown device": (("--device", "toaster"), "unknown device"),
+    "end before start": (("--start", "5", "--end", "2"), "--end (2) must be later"),
+    "unknown rule": (("--rule", "guess"), "rule must be one of"),
+    "unknown streams": (("--streams", "audio"), "streams must be one of"),
+    "threshold": (("--threshold", "7"), "threshold must lie between 0 and 1"),
+    "no config": (("--config", "no.toml"), "no.toml: cannot be read"),
+}
+
+
+@needs_weights
+@pytest.mark.parametrize("kind", USAGE)
+def test_wrong_usage_is_one_sentence_and_exit_2(jcdnet, clip: Path, tmp_path: Path, kind: str) -> None:
+    flags, cause = USAGE[kind]
+    code, _, said = jcdnet("run", clip, "-o", tmp_path / "out", *flags)
+    assert code == 2
+    assert cause in one_sentence(said)
+    assert not (tmp_path / "out" / "clip.json").exists()
+
+
+def test_wrong_checkpoint(jcdnet, clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"not tensors")
+    code, _, said = jcdnet("run", clip, "--model", tmp_path / "model.safetensors")
+    assert code == 2
+    assert "model.safetensors" in one_sentence(said)
+    (tmp_path / "old.pth").write_bytes(b"\x80\x04.")
+    code, _, said = jcdnet("run", clip, "--model", tmp_path / "old.pth")
+    assert code == 2
+    assert "old.pth" in one_sentence(said)
+
+
+@needs_weights
+def test_unwritable_output(jcdnet, clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    code, _, said = jcdnet("run", clip, "-o", tmp_path / "file")
+    assert code == 2
+    assert "choose another folder" in one_sentence(said)
+
+
+def test_missing_weights_are_exit_4(
+    jcdnet, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "find", lambda name: None)
+    code, _, said = jcdnet("run", clip)
+    assert code == 4
+    assert "models fetch i3d-rgb" in one_sentence(said)
+    monkeypatch.setenv("JCDNET_OFFLINE", "1")
+    monkeypatch.setattr("pipeline.fetch.find", lambda name: None)
+    code, _, said = jcdnet("models", "fetch", "i3d-flow")
+    assert code == 4
+    assert "JCDNET_OFFLINE" in one_sentence(said)
+
+
+def test_no_gpu_is_exit_4(jcdnet, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, _, said = jcdnet("run", clip, "--device", "cuda")
+    assert code == 4
+    assert "no cuda device" in one_sentence(said)
+
+
+def test_a_bug_is_exit_1_and_says_so(jcdnet, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.batch.find_videos", lambda paths: 1 / 0)
+    code, _, said = jcdnet("run", clip)
+    assert code == 1
+    assert "a bug in jcdnet: ZeroDivisionError" in one_sentence(said)
+    monkeypatch.setattr(sys, "argv", ["jcdnet", "--debug", "run", str(clip)])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+
+
+@needs_weights
+def test_config_file_and_flags(jcdnet, clip: Path, tmp_path: Path) -> None:
+    config = tmp_path / "my.toml"
+    config.write_text('classes = "all"\n[localize]\nthreshold = 0.2\nmin_snippets = 3\n')
+    jcdnet("run", clip, "-o", tmp_path / "out", "--config", config, "--threshold", "0.4")
+    localize = json.loads((tmp_path / "out" / "clip.json").read_text())["provenance"]["localize"]
+    assert (localize["threshold"], localize["min_snippets"]) == (0.4, 3)
+    config.write_text("[localize]\ntreshold = 0.2\n")
+    code, _, said = jcdnet("run", clip, "--config", config)
+    assert code == 2
+    assert "did you mean localize.threshold" in one_sentence(said)
+
+
+@needs_weights
+def test_extract_writes_features(jcdnet, clip: Path, tmp_path: Path) -> None:
+    code, printed, said = jcdnet("extract", clip, "-o", tmp_path / "features", "--streams", "rgb")
+    assert code == 0, said
+    assert printed == f"{tmp_path / 'features' / 'clip.npz'}\t1 snippets\n"
+    with np.load(tmp_path / "features" / "clip.npz", allow_pickle=False) as archive:
+        assert archive["rgb"].shape == (1, 1024)
+        assert json.loads(str(archive["settings"]))["settings"]["rgb"]["stride"] == 16
+
+
+@needs_weights
+def test_models_and_doctor(jcdnet) -> None:
+    code, printed, _ = jcdnet("models")
+    assert code == 0
+    assert "kinetics400" in printed
+    code, printed, _ = jcdnet("models", "classes")
+    assert "golf driving\tgolf" in printed.splitlines()
+    assert len(printed.splitlines()) == 400
+    code, printed, _ = jcdnet("doctor")
+    assert code == 0
+    assert "TV-L1" in printed
+
+
+def test_version_help_and_completion_in_a_terminal() -> None:
+    def terminal(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "cli.py", *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    assert terminal("--version").stdout == "0.1.0\n"
+    helped = terminal("run", "--help")
+    assert helped.returncode == 0
+    assert "--min-confidence" in helped.stdout
+    assert terminal("run").returncode == 2
+    assert terminal("--show-completion", "bash").returncode == 0

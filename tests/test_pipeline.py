@@ -1,0 +1,119 @@
+"""Joining the parts: settings, names of results, classes, and the features that a model asks for."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from extractors import weights
+from extractors.config import FeatureConfig
+from model.checkpoint import Checkpoint
+from model.config import ModelConfig
+from model.jcdnet import JCDNet
+from pipeline import errors
+from pipeline.api import Pipeline, choose_classes
+from pipeline.batch import find_videos
+from pipeline.config import Config, load_config
+from pipeline.errors import UsageError, exit_code
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def names(*paths: Path | str) -> list[str]:
+    return [str(job.name) for job in find_videos([str(p) for p in paths])]
+
+
+def test_folders_keep_their_structure_and_only_videos_count(tmp_path: Path) -> None:
+    touch(tmp_path / "a/x.mp4", tmp_path / "a/b/y.MOV", tmp_path / "a/notes.txt", tmp_path / "a/._x.mp4")
+    assert names(tmp_path / "a") == ["b/y", "x"]
+
+
+def test_two_files_of_one_stem(tmp_path: Path) -> None:
+    touch(tmp_path / "x.mp4", tmp_path / "x.mov", tmp_path / "other/x.mp4")
+    assert names(tmp_path / "x.mp4", tmp_path / "x.mov") == ["x.mp4", "x.mov"]
+    assert names(tmp_path / "x.mp4", tmp_path / "other/x.mp4") == [f"{tmp_path.name}/x.mp4", "other/x.mp4"]
+    assert names(tmp_path / "x.mp4", tmp_path / "x.mp4") == ["x"]
+
+
+def test_names_with_dots_blanks_and_globs(tmp_path: Path) -> None:
+    touch(tmp_path / "clip.v2.mp4", tmp_path / "my clip.mp4", tmp_path / "x[1].mp4")
+    assert names(tmp_path / "*.mp4") == ["clip.v2", "my clip", "x[1]"]
+    assert names(tmp_path / "x[1].mp4") == ["x[1]"]
+
+
+def test_an_empty_folder_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no video in it"):
+        find_videos([str(tmp_path)])
+
+
+def test_defaults_then_file_then_flags(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("streams = 'rgb'\n[features]\nstride = 8\nfps = 30\n")
+    config = load_config(file, {"features.stride": 4, "model": None})
+    assert (config.features.stride, config.features.fps, config.streams) == (4, 30.0, "rgb")
+    assert config.model == Config().model
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("[features]\nstride = 'a'", "stride must be a int"),
+        ("modell = 'x'", "did you mean model"),
+        ("[features]\nstride = 0", "must be positive"),
+        ("not toml", "not TOML"),
+    ],
+)
+def test_a_bad_config_file_is_one_sentence(tmp_path: Path, text: str, cause: str) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=cause):
+        load_config(file, {})
+
+
+def small_checkpoint(**features: object) -> Checkpoint:
+    config = ModelConfig(classes=2, in_dim=1024, dim=4)
+    torch.manual_seed(0)
+    return Checkpoint(
+        config=config,
+        classes=("serve", "volley"),
+        streams=("rgb",),
+        features={"rgb": features},
+        state=JCDNet(config).state_dict(),
+        groups={"serve": "tennis", "volley": "tennis"},
+    )
+
+
+def test_choosing_classes_by_name_and_by_group() -> None:
+    model = small_checkpoint()
+    assert choose_classes(model, "serve") == {"serve"}
+    assert choose_classes(model, "tennis") == choose_classes(model, "auto") == {"serve", "volley"}
+    assert choose_classes(model, "all") is None
+    with pytest.raises(UsageError, match="did you mean 'volley'"):
+        choose_classes(model, "voley")
+    ungrouped = dataclasses.replace(model, groups={})
+    assert choose_classes(ungrouped, "auto") is None
+    with pytest.raises(UsageError, match="no list of sports"):
+        choose_classes(ungrouped, "sports")
+
+
+@pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
+def test_features_that_the_model_was_not_made_for_are_refused() -> None:
+    Pipeline(small_checkpoint(stride=16), Config(device="cpu"))
+    with pytest.raises(UsageError, match=r"stride = 16, not 8"):
+        Pipeline(small_checkpoint(stride=16), Config(device="cpu", features=FeatureConfig(stride=8)))
+    two = dataclasses.replace(small_checkpoint(), streams=("rgb", "flow"))
+    with pytest.raises(UsageError, match="needs the flow stream"):
+        Pipeline(two, Config(device="cpu", streams="rgb"))
+    both = Pipeline(small_checkpoint(), Config(device="cpu", streams="both"))
+    assert "reads RGB only" in both.warnings[0]
+
+
+def test_exit_codes() -> None:
+    assert exit_code(UsageError("x")) == 2
+    assert exit_code(ZeroDivisionError()) == 1
+    assert set(errors.exit_codes().values()) == {2, 3, 4}
