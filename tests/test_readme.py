@@ -1,0 +1,70 @@
+"""Every command of the README runs, on a tiny video and a folder of them."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import coded, encode
+
+import cli
+from extractors import weights
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.split("#")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.strip()
+]
+needs_weights = pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
+
+
+@pytest.fixture
+def footage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with match.mp4 and footage/, the working directory."""
+    monkeypatch.setenv("JCDNET_CACHE", str(tmp_path / "cache"))
+    match = encode(tmp_path / "match.mp4", [coded(k) for k in range(34)])
+    (tmp_path / "footage" / "day 1").mkdir(parents=True)
+    shutil.copy(match, tmp_path / "footage" / "day 1" / "a.mp4")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@needs_weights
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command(command: str, footage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, script, *arguments = shlex.split(command)
+    assert (program, script) == ("python", "cli.py")
+    monkeypatch.setattr(sys, "argv", ["cli.py", *arguments])
+    try:
+        cli.main()
+    except SystemExit as stop:
+        assert stop.code in (0, None)
+
+
+@needs_weights
+def test_python_example(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("video", ["match.mp4", "my match.mp4"])
+def test_make_run_hands_the_video_on(video: str) -> None:
+    done = subprocess.run(
+        ["make", "--dry-run", "--assume-old=.venv/.ready", "run", f"VIDEO={video}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shlex.split(done.stdout.splitlines()[-1])[1:5] == ["cli.py", "run", video, "-o"]
+
+
+def test_the_make_commands_of_the_readme_exist() -> None:
+    for target in set(re.findall(r"`?\bmake (\w+)", README)):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
