@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,15 @@ from torch import Tensor, nn
 
 from extractors import backbones, flow
 from extractors.config import STREAMS, FeatureConfig
-from extractors.snippets import Snippet, frame_range, snippet_range, snippet_times, snippets
-from extractors.video import Frames, Image, VideoError, probe
+from extractors.decoder import Decoder
+from extractors.snippets import Snippet, snippet_range, snippet_times, snippets
+from extractors.video import Image, VideoError
 
 Floats = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 """(stage, done, total), in snippets; total is an estimate from the container's duration"""
+
+GPU_BATCH = 32  # snippets; the last one is filled up, so a larger batch only costs short videos
 
 FORMAT = 1  # of the settings and of the features file; raise it when the same settings would mean other numbers
 
@@ -47,6 +51,8 @@ class Features:
     """(T, 2) start and end of each snippet, seconds of the video"""
     duration: float
     """seconds from 0 to where the video's last frame stops being shown"""
+    media: dict[str, Any]
+    """width and height upright in square pixels, rate as a fraction, start_timecode"""
     settings: dict[str, dict[str, Any]]
     """by stream: everything that decided the numbers"""
     warnings: tuple[str, ...] = ()
@@ -87,6 +93,8 @@ class Extractor:
         self.flow_backend = flow.resolve(config.flow, device) if "flow" in streams else None
         chosen = weights or {}
         self.backbones = {n: backbones.find(config.backbone, n, chosen.get(n)) for n in self.streams}
+        self.batch = 1 if torch.device(device).type == "cpu" else GPU_BATCH
+        self.decoder = Decoder()
         self._nets: dict[str, nn.Module] = {}
 
     def net(self, stream: str) -> nn.Module:
@@ -127,62 +135,88 @@ class Extractor:
         """Features of the snippets that cover seconds start..end of a video; times stay those of the whole video.
 
         `streams`: those of the extractor's that are wanted now; default all.
-        Every snippet goes through the networks alone, so the numbers do not depend on how a video is cut.
+        Snippets go through the networks in batches of one fixed size, the last one filled up with copies, so that
+        the numbers do not depend on how a video is cut (on the CPU the size is 1).
 
         Raises:
             VideoError: the file cannot be decoded, or has nothing between start and end.
         """
         config = self.config
         wanted = self.streams if streams is None else streams
-        duration = probe(path).duration
-        with Frames(path, config.fps, config.short_side) as frames:
-            first, last = snippet_range(start, end, frames.origin, config)
-            _, expected = snippet_range(0.0, duration, frames.origin, config)
-            total = max(int(min(expected, last)) - first, 1)
-            rows: dict[str, list[Floats]] = {name: [] for name in wanted}
-            times: list[tuple[float, float]] = []
-            padded = False
-            source = frames.grid(*frame_range(first, last, config))
-            for snippet in snippets(source, length=config.length, stride=config.stride, last=last):
-                on_progress("decode", len(times) + 1, total)
-                for name, row in self._rows(snippet, wanted):
-                    rows[name].append(row)
-                    on_progress("flow" if name == "flow" else "i3d", len(times) + 1, total)
-                times.append(snippet_times(snippet.index, frames.origin, config))
-                padded |= snippet.padded
-            if not times:
-                raise VideoError(
-                    f"{path}: nothing between {start:g} s and {end:g} s; the video ends at {frames.end:.2f} s."
-                )
-            whole = math.isinf(last)
-            said = frames.warnings(whole)
-            if padded:
-                said = (
-                    *said,
-                    f"shorter than a snippet ({config.length / config.fps:.2f} s): its last frame was repeated.",
-                )
-            stacked = {name: np.stack(values) for name, values in rows.items()}
-            return Features(
-                rgb=stacked.get("rgb"),
-                flow=stacked.get("flow"),
-                times=np.array(times, dtype=np.float64),
-                duration=frames.end if whole else max(duration, frames.end),
-                settings={name: self.settings()[name] for name in wanted},
-                warnings=said,
-                partial=frames.partial(whole),
-            )
+        rows: dict[str, list[Floats]] = {name: [] for name in wanted}
+        times: list[tuple[float, float]] = []
+        padded = False
+        with self.decoder.open(path, config, start, end) as (clip, frames):
+            _, expected = snippet_range(0.0, clip.info.duration, clip.origin, config)
+            total = max(int(min(expected, clip.last)) - clip.first, 1)
+            cut = snippets(frames, length=config.length, stride=config.stride, last=clip.last)
+            for batch in _batched(cut, self.batch):
+                on_progress("decode", len(times) + len(batch), total)
+                for name in wanted:
+                    rows[name].append(self._rows(batch, name))
+                    on_progress("flow" if name == "flow" else "i3d", len(times) + len(batch), total)
+                times += [snippet_times(snippet.index, clip.origin, config) for snippet in batch]
+                padded |= batch[0].padded
+        if not times:
+            raise VideoError(f"{path}: nothing between {start:g} s and {end:g} s; the video ends at {clip.end:.2f} s.")
+        said = clip.warnings
+        if padded:
+            seconds = config.length / config.fps
+            said = (*said, f"shorter than a snippet ({seconds:.2f} s): its last frame was repeated.")
+        stacked = {name: np.concatenate(values) for name, values in rows.items()}
+        return Features(
+            rgb=stacked.get("rgb"),
+            flow=stacked.get("flow"),
+            times=np.array(times, dtype=np.float64),
+            duration=clip.end if math.isinf(clip.last) else max(clip.info.duration, clip.end),
+            media={
+                "width": clip.info.width,
+                "height": clip.info.height,
+                "rate": clip.info.rate,
+                "start_timecode": clip.info.start_timecode,
+            },
+            settings={name: self.settings()[name] for name in wanted},
+            warnings=said,
+            partial=clip.partial,
+        )
 
-    def _rows(self, snippet: Snippet, streams: tuple[str, ...]) -> Iterator[tuple[str, Floats]]:
-        """One feature (D,) a stream."""
-        for name in streams:
-            if name == "rgb":
-                pixels = rgb_input(snippet.frames, self.config)
-            else:
-                assert self.flow_backend is not None
-                pixels = flow_input(snippet, self.config, self.flow_backend, self.device)
-            with torch.inference_mode():
-                batch = pixels.unsqueeze(0).to(self.device).contiguous(memory_format=torch.channels_last_3d)
-                yield name, self.net(name)(batch)[0].float().cpu().numpy()
+    def _rows(self, batch: list[Snippet], stream: str) -> Floats:
+        """Features (B, D) of one stream, for B snippets."""
+        if stream == "rgb":
+            pixels = torch.stack([rgb_input(snippet.frames, self.config) for snippet in batch])
+        else:
+            assert self.flow_backend is not None
+            pixels = torch.stack(
+                [flow_input(snippet, self.config, self.flow_backend, self.device) for snippet in batch]
+            )
+        return self._forward(pixels, stream)
+
+    def _forward(self, pixels: Tensor, stream: str) -> Floats:
+        """(B, C, L, crop, crop) -> (B, D); B filled up to the fixed batch size, halved when the GPU is full."""
+        kept = len(pixels)
+        filled = torch.cat([pixels, pixels[-1:].expand(self.batch - kept, *pixels.shape[1:])])
+        while True:
+            try:
+                parts = [self._infer(part, stream) for part in filled.split(self.batch)]
+                return torch.cat(parts)[:kept].numpy()
+            except torch.cuda.OutOfMemoryError:
+                if self.batch == 1:
+                    raise
+                self.batch //= 2
+                torch.cuda.empty_cache()
+
+    def _infer(self, pixels: Tensor, stream: str) -> Tensor:
+        with torch.inference_mode():
+            placed = pixels.to(self.device).contiguous(memory_format=torch.channels_last_3d)
+            features: Tensor = self.net(stream)(placed)
+            return features.float().cpu()
+
+
+def _batched(items: Iterable[Snippet], size: int) -> Iterator[list[Snippet]]:
+    """Lists of `size` items, the last one shorter."""
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
 
 
 def _libraries() -> str:
@@ -249,6 +283,7 @@ def save(features: Features, path: Path) -> None:
     meta = {
         "settings": features.settings,
         "duration": features.duration,
+        "media": features.media,
         "warnings": features.warnings,
         "partial": features.partial,
     }
@@ -283,6 +318,7 @@ def load(path: Path) -> Features:
             flow=streams.get("flow"),
             times=times,
             duration=float(meta["duration"]),
+            media=dict(meta["media"]),
             settings=dict(meta["settings"]),
             warnings=tuple(meta["warnings"]),
             partial=bool(meta["partial"]),

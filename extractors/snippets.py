@@ -68,8 +68,9 @@ def snippet_range(start: float, end: float, origin: float, config: FeatureConfig
         origin: seconds of grid point 0.
     """
     step = config.stride / config.fps
-    first = max(math.floor((start - origin) / step + TIME_EPS), 0)
-    last = math.inf if math.isinf(end) else max(math.ceil((end - origin) / step - TIME_EPS), first)
+    zero, _ = snippet_times(0, origin, config)
+    first = max(math.floor((start - zero) / step + TIME_EPS), 0)
+    last = math.inf if math.isinf(end) else max(math.ceil((end - zero) / step - TIME_EPS), first + (end > origin))
     return first, last
 
 

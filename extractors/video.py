@@ -8,6 +8,7 @@ and shows the frame whose presentation time (PTS) is nearest; so variable frame 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,15 @@ MISSING_TAIL = 1.0
 # A silence between two frames longer than this (s) is a broken clock (a wrapped counter, a spliced recording),
 # not a still picture: the frames behind it are moved up, or a bad file could ask for days of copies of one frame.
 LONGEST_STILL = 600.0
-# Decoder errors that are carried on over before the file is given up: a stream of noise would take for ever.
+# Decoder errors before the first frame after which a stream is given up as noise.
 MAX_DAMAGE = 500
+# Sample aspect ratios beyond this come from damaged headers, not from lenses: a frame would take gigabytes.
+WIDEST_PIXEL = 8
+# AVI has no true PTS and MPEG-PS gives one to some frames only: after a jump into them no time can be trusted.
+UNSEEKABLE = frozenset({"avi", "mpeg"})
+# What FFmpeg opens too: playlists lead to other files or the network and may be read again for ever; text and ANSI
+# art are drawn.
+NOT_VIDEO = frozenset({"adf", "bin", "concat", "dash", "hls", "idf", "imf", "lavfi", "sdp", "tty", "xbin"})
 
 
 class VideoError(Exception):
@@ -66,7 +74,9 @@ def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.vid
     try:
         if path.stat().st_size == 0:
             raise VideoError(f"{path}: the file is empty; copy or download it again.")
-        container = av.open(str(path), metadata_errors="replace")
+        # "file:", or FFmpeg takes what stands before a colon in a name for a protocol.
+        formats = ",".join(sorted(av.formats_available - NOT_VIDEO))
+        container = av.open(f"file:{path}", metadata_errors="replace", options={"format_whitelist": formats})
     except PermissionError as error:
         raise VideoError(f"{path}: may not be read; check its permissions.") from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -100,26 +110,49 @@ def probe(path: Path) -> VideoInfo:
     Raises:
         VideoError: the file cannot be opened or holds no frame that can be decoded.
     """
-    with open_video(path) as (container, stream):
-        _, frame = next(decode(container, stream, path, Damage()), (0.0, None))
-        if frame is None:
-            raise VideoError(f"{path}: no frame of it can be decoded; the file is damaged, get it again.")
-        height, width = upright_size(frame, stream)
-        duration = container.duration / 1e6 if container.duration else 0.0
-        if not duration and stream.duration and stream.time_base:
-            duration = float(stream.duration * stream.time_base)
-        rate = stream.guessed_rate or stream.average_rate
-        timecode = stream.metadata.get("timecode") or container.metadata.get("timecode")
-        mean = float(stream.average_rate or rate or 0)
-        return VideoInfo(path, duration, width, height, mean, str(rate or "0"), timecode)
+    with Frames(path) as frames:
+        return frames.info
+
+
+def _describe(
+    path: Path, container: av.container.InputContainer, stream: av.video.VideoStream, frame: av.VideoFrame
+) -> VideoInfo:
+    height, width = upright_size(frame, stream)
+    duration = container.duration / 1e6 if container.duration else 0.0
+    if not duration and stream.duration and stream.time_base:
+        duration = float(stream.duration * stream.time_base)
+    rate = stream.guessed_rate or stream.average_rate
+    timecode = stream.metadata.get("timecode") or container.metadata.get("timecode")
+    mean = float(stream.average_rate or rate or 0)
+    return VideoInfo(path, duration, width, height, mean, str(rate or "0"), timecode)
 
 
 def upright_size(frame: av.VideoFrame, stream: av.video.VideoStream) -> tuple[int, int]:
     """(height, width) as a player shows the frame: square pixels, display rotation applied."""
-    aspect = stream.sample_aspect_ratio
-    width = round(frame.width * float(aspect)) if aspect and aspect > 0 else frame.width
+    aspect = float(stream.sample_aspect_ratio or 1)
+    width = round(frame.width * aspect) if 1 / WIDEST_PIXEL <= aspect <= WIDEST_PIXEL else frame.width
     size = (frame.height, max(width, 1))
     return (size[1], size[0]) if frame.rotation % 180 else size
+
+
+def declared_duration(container: av.container.InputContainer, stream: av.video.VideoStream) -> float:
+    """Seconds that the header gives the picture, 0 where it does not tell them from the sound's."""
+    alone = len(container.streams) == 1
+    ticks = stream.duration or 0
+    if (
+        container.format.name == "avi"
+    ):  # FFmpeg's duration is what it found in the file, the frame count is the header's
+        ticks = max(ticks, stream.frames)
+    if container.format.name != "asf" or alone:  # ASF gives every stream the duration of the longest
+        if ticks and stream.time_base:
+            return float(ticks * stream.time_base)
+        if clock := _CLOCK.fullmatch(stream.metadata.get("DURATION", "")):  # Matroska's, for each stream
+            hours, minutes, seconds = map(float, clock.groups())
+            return hours * 3600 + minutes * 60 + seconds
+    return (container.duration or 0) / 1e6 if alone else 0.0
+
+
+_CLOCK = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 
 
 @dataclass
@@ -127,11 +160,18 @@ class Damage:
     """What went wrong on the way through a file; filled while it is decoded."""
 
     errors: int = 0
+    """places that could not be decoded, or that the demuxer or the decoder marks as corrupt"""
     jumps: int = 0
 
 
+def frame_step(stream: av.video.VideoStream) -> float:
+    """Seconds from one frame to the next, nominally."""
+    rate = float(stream.average_rate or stream.guessed_rate or 25)
+    return 1 / rate if rate > 0 else 1 / 25
+
+
 def decode(
-    container: av.container.InputContainer, stream: av.video.VideoStream, path: Path, damage: Damage
+    container: av.container.InputContainer, stream: av.video.VideoStream, damage: Damage
 ) -> Iterator[tuple[float, av.VideoFrame]]:
     """Frames in display order with their time (s) from the container's start; errors are skipped and counted.
 
@@ -140,8 +180,7 @@ def decode(
     """
     base = float(stream.time_base or 0) or 1 / 25
     zero = (container.start_time or 0) / 1e6
-    rate = float(stream.average_rate or stream.guessed_rate or 25)
-    step = 1 / rate if rate > 0 else 1 / 25
+    step = frame_step(stream)
     last: float | None = None
     shift = 0.0
     packets = container.demux(stream)
@@ -151,16 +190,20 @@ def decode(
         except av.error.FFmpegError:
             packet = None  # the demuxer cannot go on: what came so far is all there is
             damage.errors += 1
+        except IndexError:
+            packet = None  # PyAV trips at the very end over a stream that appeared midway; ours is through by then
         if packet is None:
             return
+        damage.errors += packet.is_corrupt
         try:
             frames = packet.decode()
         except av.error.FFmpegError:
             damage.errors += 1
-            if damage.errors > MAX_DAMAGE:
-                raise VideoError(f"{path}: too damaged to decode; get the file again.") from None
+            if last is None and damage.errors > MAX_DAMAGE:
+                return
             continue
         for frame in frames:
+            damage.errors += frame.is_corrupt
             time = None if frame.pts is None else frame.pts * base - zero - shift
             if last is not None:
                 if time is None or time <= last:
@@ -185,7 +228,21 @@ def picture(frame: av.VideoFrame, size: tuple[int, int]) -> Image:
         shrink = height * width < rgb.shape[0] * rgb.shape[1]
         how = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
         rgb = np.asarray(cv2.resize(rgb, (width, height), interpolation=how), np.uint8)
-    return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+    if _mirrored(frame):
+        rgb = rgb[::-1]
+    return np.ascontiguousarray(np.rot90(rgb, turns))
+
+
+def _mirrored(frame: av.VideoFrame) -> bool:
+    """Whether the display matrix mirrors: its angle is that of the picture flipped top to bottom."""
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # beside it stands a kind of side data that PyAV has no name for
+        return False
+    if matrix is None:
+        return False
+    a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).astype(float)
+    return bool(a * d < b * c)
 
 
 def fit(size: tuple[int, int], short_side: int) -> tuple[int, int]:
@@ -198,7 +255,7 @@ def fit(size: tuple[int, int], short_side: int) -> tuple[int, int]:
 class Frames:
     """The frames of a video on its grid: a context manager, iterated once through `grid`.
 
-    Entering decodes the first frame, which gives `origin`, the time of grid point 0 (s). After the iteration
+    Entering decodes the first frame, which gives `info`, and `origin`, the time of grid point 0 (s). After the iteration
     `end` is the time at which the last frame read stops being shown (s); `partial` and `warnings` say what was
     wrong with the file.
 
@@ -206,7 +263,7 @@ class Frames:
         VideoError: the file cannot be opened, or nothing in it can be decoded.
     """
 
-    def __init__(self, path: Path, fps: float, short_side: int) -> None:
+    def __init__(self, path: Path, fps: float = 25.0, short_side: int = 256) -> None:
         self.path, self.fps, self.short_side = path, fps, short_side
         self.damage = Damage()
         self.end = 0.0
@@ -221,6 +278,9 @@ class Frames:
                 raise VideoError(f"{self.path}: no frame of it can be decoded; the file is damaged, get it again.")
             self._head = head
             self.origin = head[0]
+            self._declared = declared_duration(self._container, self._stream)
+            self._zero = (self._container.start_time or 0) / 1e6
+            self.info = _describe(self.path, self._container, self._stream, head[1])
             self.size = fit(upright_size(head[1], self._stream), self.short_side)
             self._stack = stack.pop_all()
         return self
@@ -236,7 +296,7 @@ class Frames:
         yield from self._nearest(head, source, first, last)
 
     def _decode(self) -> Iterator[tuple[float, av.VideoFrame]]:
-        return decode(self._container, self._stream, self.path, self.damage)
+        return decode(self._container, self._stream, self.damage)
 
     def _time(self, k: float) -> float:
         return self.origin + k / self.fps
@@ -261,7 +321,8 @@ class Frames:
                 return
             time, frame, shown = later, successor, None
         base = float(frame.time_base or 0)
-        self.end = time + (frame.duration * base or 1 / self.fps)
+        lasts = frame.duration * base
+        self.end = time + (min(lasts, LONGEST_STILL) if lasts > TIME_EPS else frame_step(self._stream))
         while k < last and self._time(k) < self.end - TIME_EPS:
             shown = picture(frame, self.size) if shown is None else shown
             yield k, shown
@@ -272,14 +333,16 @@ class Frames:
     ) -> tuple[tuple[float, av.VideoFrame], Iterator[tuple[float, av.VideoFrame]]] | None:
         """Jump to a keyframe at or before `target` (s) and prove it by its PTS; None: go on from the start.
 
-        AVI has no trustworthy PTS, and a stream whose first frame is not flagged as a keyframe cannot show where
-        decoding is clean: both are decoded from their start. MPEG-TS lands late, so further back is tried.
+        Formats without trustworthy PTS, and a stream whose first frame is not flagged as a keyframe and so cannot
+        show where decoding is clean, are decoded from their start. MPEG-TS lands late, so further back is tried; and
+        where it was spliced its clock says nothing.
         """
         container, stream = self._container, self._stream
         base = float(stream.time_base or 0)
-        if container.format.name == "avi" or not first.key_frame or not base or first.pts is None:
+        if container.format.name in UNSEEKABLE or not first.key_frame or not base or first.pts is None:
             return None
-        for margin in (0.0, 2.0, 10.0, 40.0):
+        errors = self.damage.errors  # what is wrong on the way to a keyframe comes from the jump, not from the file
+        for margin in (0.0, 2.0, 10.0, 40.0) if self._rising() else ():
             goal = target - margin
             if goal <= self.origin:
                 break
@@ -290,14 +353,29 @@ class Frames:
             source = self._decode()
             # Frames before the first keyframe lean on frames that were never read.
             head = next(((t, f) for t, f in source if f.key_frame or t > target), None)
+            self.damage.errors = errors
             if head is not None and head[1].key_frame and head[1].pts is not None and head[0] <= target:
                 return head, source
-        container.seek(0)
+        # Opened anew: not every format finds back to its start.
+        self._container, self._stream = self._stack.enter_context(open_video(self.path))
         source = self._decode()
         head = next(source, None)
-        if head is None or abs(head[0] - self.origin) > TIME_EPS:
+        if head is None or head[0] != self.origin:
             raise VideoError(f"{self.path}: cannot be read again from its start; convert it to MP4.")
         return head, source
+
+    def _rising(self) -> bool:
+        """Whether the clock only rises, as far as the packets say: only MPEG-TS can be spliced, and is read through."""
+        if self._container.format.name != "mpegts":
+            return True
+        longest = LONGEST_STILL / float(self._stream.time_base or 1)
+        last: int | None = None
+        with contextlib.suppress(av.error.FFmpegError, IndexError):  # as in `decode`
+            for packet in self._container.demux(self._stream):
+                if packet.dts is not None and last is not None and not 0 <= packet.dts - last <= longest:
+                    return False
+                last = last if packet.dts is None else packet.dts
+        return True
 
     def partial(self, whole: bool) -> bool:
         """Whether frames are missing: some could not be decoded, or the stream stops long before its header says.
@@ -308,16 +386,17 @@ class Frames:
 
     @property
     def _missing(self) -> float:
-        """Seconds by which the frames fall short of the stream's declared duration."""
-        if not self._stream.duration or not self._stream.time_base:
-            return 0.0
-        return float(self._stream.duration * self._stream.time_base) - (self.end - self.origin)
+        """Seconds by which the frames fall short of the duration that the header declares, if it does.
+
+        Some formats count it from the stream's own start, some from 0: the later end is believed.
+        """
+        return self._declared - self._zero - self.end
 
     def warnings(self, whole: bool) -> tuple[str, ...]:
         """What to tell the user; `whole`: the video was read to its end."""
         said = []
         if self.damage.errors:
-            said.append(f"{self.damage.errors} damaged places were skipped.")
+            said.append(f"it is damaged in {self.damage.errors} place{'s' if self.damage.errors > 1 else ''}.")
         if whole and self._missing > MISSING_TAIL:
             said.append(f"its frames end {self._missing:.1f} s before the file says that they do.")
         if self.damage.jumps:

@@ -12,7 +12,6 @@ import torch
 
 from extractors import backbones, weights
 from extractors.features import Extractor, Features, Progress
-from extractors.video import VideoInfo, probe
 from model import checkpoint, kinetics
 from model.checkpoint import Checkpoint
 from model.jcdnet import JCDNet
@@ -79,14 +78,13 @@ class Pipeline:
             VideoError: the video cannot be read.
         """
         said: list[str] = []
-        info = probe(video)
         content = content_hash(video, on_progress)
         features = self.cache.features(video, content, self.extractor, start, end, on_progress, on_damage=said.append)
         scores = self.scores(features)
         result = Result(
             video=str(video),
             duration=features.duration,
-            media=_media(info),
+            media=features.media,
             segments=tuple(self.segments(scores, features, start, end)),
             warnings=(*features.warnings, *said, *self.warnings),
             provenance=self.provenance(content, start, end),
@@ -238,15 +236,6 @@ def choose_classes(model: Checkpoint, asked: str) -> frozenset[str] | None:
     if not chosen:
         raise UsageError("--classes names no class; give names joined by commas, sports, or all.")
     return frozenset(chosen)
-
-
-def _media(info: VideoInfo) -> dict[str, Any]:
-    return {
-        "width": info.width,
-        "height": info.height,
-        "rate": info.rate,
-        "start_timecode": info.start_timecode,
-    }
 
 
 def package_version(name: str) -> str:

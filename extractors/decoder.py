@@ -1,0 +1,268 @@
+"""Decoding in a process of its own: a file that crashes the decoder costs that video alone (PyAV#2344).
+
+The child decodes, resizes and puts frames into a ring of slots in shared memory (a file, mapped by both, unlinked
+at once); its lines on a pipe say which slot holds which frame, ours give slots back. So it runs ahead of the
+networks by one ring and no further, and memory does not grow with the video. One child serves many videos.
+
+It is a plain subprocess, not a multiprocessing one: those import the caller's `__main__` again, which would run a
+user's script twice.
+"""
+
+import contextlib
+import json
+import math
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+import weakref
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from extractors.config import FeatureConfig
+from extractors.snippets import frame_range, snippet_range
+from extractors.video import Frames, Image, VideoError, VideoInfo
+
+RING_BYTES = 32 << 20  # about 90 frames of 256 x 455; half of the 64 MiB that Docker gives /dev/shm
+MOST_SLOTS, LEAST_SLOTS = 128, 4
+
+
+@dataclass
+class Clip:
+    """A video that is being decoded. `end`, `partial` and `warnings` are known after the last frame."""
+
+    info: VideoInfo
+    origin: float
+    """seconds of grid point 0"""
+    first: int
+    last: float
+    """snippets first <= i < last were asked for"""
+    size: tuple[int, int]
+    """(H, W) of the frames"""
+    end: float = 0.0
+    """seconds at which the last frame read stops being shown"""
+    partial: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+class Decoder:
+    """The child process, started when first needed and again after a crash."""
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[str] | None = None
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+        self._busy = False
+        """whether the child is at work on a video, rather than waiting for one"""
+
+    @contextlib.contextmanager
+    def open(
+        self, path: Path, config: FeatureConfig, start: float = 0.0, end: float = math.inf
+    ) -> Iterator[tuple[Clip, Iterator[tuple[int, Image]]]]:
+        """Open a video; gives what is known of it and its grid frames (k, (H, W, 3) uint8 RGB), to be read once.
+
+        The frames are those of the snippets that cover seconds start..end.
+
+        Raises:
+            VideoError: the file cannot be decoded, or crashed the decoder, here or while frames are read.
+        """
+        request = {
+            "path": str(path),
+            "fps": config.fps,
+            "short_side": config.short_side,
+            "length": config.length,
+            "stride": config.stride,
+            "start": start,
+            "end": None if math.isinf(end) else end,
+        }
+        child = self._running()
+        self._busy = True
+        try:
+            self._send(child, json.dumps(request), path)
+            header = self._receive(child, path)
+            clip = Clip(
+                info=VideoInfo(**header["info"] | {"path": path}),
+                origin=header["origin"],
+                first=header["first"],
+                last=math.inf if header["last"] is None else header["last"],
+                size=tuple(header["size"]),
+            )
+            with _ring(clip.size) as (name, memory):
+                self._send(child, json.dumps({"ring": str(name), "slots": len(memory)}), path)
+                self._receive(child, path)  # it has opened the ring, which needs its name no longer:
+                with contextlib.suppress(PermissionError):  # Windows keeps the name of an open file
+                    name.unlink()  # nothing is left behind even when both of us are killed
+                yield clip, self._frames(child, clip, memory, path)
+        finally:
+            if self._busy:  # in the middle of frames that nobody wants any more
+                self.close()
+
+    def _frames(
+        self, child: "subprocess.Popen[str]", clip: Clip, memory: Image, path: Path
+    ) -> Iterator[tuple[int, Image]]:
+        while "end" not in (said := self._receive(child, path)):
+            frame = memory[said["slot"]].copy()
+            self._send(child, ".", path)  # the slot is free again
+            yield said["k"], frame
+        self._busy = False
+        clip.end, clip.partial, clip.warnings = said["end"], said["partial"], tuple(said["warnings"])
+
+    def _running(self) -> "subprocess.Popen[str]":
+        if self._child is None or self._child.poll() is not None:
+            self.close()
+            root = str(Path(__file__).resolve().parents[1])
+            paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+            self._child = subprocess.Popen(
+                [sys.executable, "-c", "from extractors.decoder import serve; serve()"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # FFmpeg's own chatter; what matters comes as a message
+                text=True,
+                env=os.environ | {"PYTHONPATH": paths},
+            )
+            self._finalizer = weakref.finalize(self, _kill, self._child)
+        return self._child
+
+    def close(self) -> None:
+        """End the child; the next video starts a fresh one."""
+        if self._finalizer is not None:
+            self._finalizer()
+        self._child = self._finalizer = None
+        self._busy = False
+
+    def _send(self, child: "subprocess.Popen[str]", line: str, path: Path) -> None:
+        assert child.stdin is not None
+        try:
+            child.stdin.write(line + "\n")
+            child.stdin.flush()
+        except OSError:
+            raise self._crashed(child, path) from None
+
+    def _receive(self, child: "subprocess.Popen[str]", path: Path) -> dict[str, Any]:
+        assert child.stdout is not None
+        line = child.stdout.readline()
+        if not line.endswith("\n"):
+            raise self._crashed(child, path)
+        said: dict[str, Any] = json.loads(line)
+        if "error" in said:
+            self._busy = False
+            raise VideoError(said["error"])
+        if "bug" in said:
+            raise RuntimeError(f"the decoder failed on {path}:\n{said['bug']}")
+        return said
+
+    def _crashed(self, child: "subprocess.Popen[str]", path: Path) -> VideoError:
+        code = child.wait()
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return VideoError(f"{path}: crashed the decoder ({how}); the file is damaged, get it again or convert it.")
+
+
+def _kill(child: "subprocess.Popen[str]") -> None:
+    child.kill()
+    child.wait()
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+@contextlib.contextmanager
+def _ring(size: tuple[int, int]) -> Iterator[tuple[Path, Image]]:
+    """A file of slots, mapped: its name, and (slots, H, W, 3) uint8 over it; in memory where the system has that."""
+    height, width = size
+    slots = min(max(RING_BYTES // (height * width * 3), LEAST_SLOTS), MOST_SLOTS)
+    total = slots * height * width * 3
+    for folder in ("/dev/shm", None):
+        if folder is not None and not os.access(folder, os.W_OK):
+            continue
+        handle, name = tempfile.mkstemp(prefix="jcdnet-", dir=folder)
+        try:
+            # Reserved, not just sized: writing to a full /dev/shm would kill the child.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(handle, 0, total)
+            else:
+                os.truncate(handle, total)
+        except OSError:
+            os.close(handle)
+            Path(name).unlink()
+            if folder is None:
+                raise
+            continue
+        break
+    try:
+        # The mapping is not closed by hand: it goes when the last view of it does.
+        yield Path(name), np.frombuffer(mmap.mmap(handle, total), np.uint8).reshape(slots, height, width, 3)
+    finally:
+        os.close(handle)
+        Path(name).unlink(missing_ok=True)
+
+
+def serve() -> None:
+    """The child: videos in on stdin, frames out through the ring, until stdin ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it ends us
+    answers = sys.stdout
+    # FFmpeg, or a library of it, may print; the pipe carries nothing but answers.
+    sys.stdout = sys.stderr
+    for line in sys.stdin:
+        if line.strip() in ("", "."):  # slots given back after the last frame
+            continue
+        try:
+            _serve_video(json.loads(line), sys.stdin, answers)
+        except VideoError as error:
+            _answer(answers, {"error": str(error)})
+        except (BrokenPipeError, EOFError):
+            return
+        except Exception:
+            _answer(answers, {"bug": traceback.format_exc()})
+
+
+def _answer(answers: IO[str], message: dict[str, Any]) -> None:
+    answers.write(json.dumps(message) + "\n")
+    answers.flush()
+
+
+def _serve_video(request: dict[str, Any], questions: IO[str], answers: IO[str]) -> None:
+    config = FeatureConfig(
+        fps=request["fps"],
+        length=request["length"],
+        stride=request["stride"],
+        short_side=request["short_side"],
+        crop=min(request["short_side"], FeatureConfig.crop),
+    )
+    end = math.inf if request["end"] is None else request["end"]
+    with Frames(Path(request["path"]), config.fps, config.short_side) as frames:
+        first, last = snippet_range(request["start"], end, frames.origin, config)
+        info = asdict(frames.info) | {"path": request["path"]}
+        header = {"info": info, "origin": frames.origin, "size": frames.size, "first": first}
+        _answer(answers, header | {"last": None if math.isinf(last) else last})
+        offer = _ask(questions)
+        with Path(offer["ring"]).open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+            ring = np.frombuffer(mapped, np.uint8).reshape(offer["slots"], *frames.size, 3)
+            _answer(answers, {"ready": True})
+            try:
+                for sent, (k, picture) in enumerate(frames.grid(*frame_range(first, last, config))):
+                    if sent >= offer["slots"]:
+                        _ask(questions)
+                    slot = sent % offer["slots"]
+                    ring[slot] = picture
+                    _answer(answers, {"k": k, "slot": slot})
+            finally:
+                del ring
+        whole = math.isinf(last)
+        _answer(
+            answers,
+            {"end": frames.end, "partial": frames.partial(whole), "warnings": frames.warnings(whole)},
+        )
+
+
+def _ask(questions: IO[str]) -> dict[str, Any]:
+    line = questions.readline()
+    if not line:
+        raise EOFError
+    return {} if line.strip() == "." else json.loads(line)

@@ -1,0 +1,580 @@
+"""Score predictions against ground truth: files in, an Evaluation out, as data, as JSON and as tables."""
+
+import difflib
+import json
+import math
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from postprocess.diagnose import Diagnosis, diagnose
+from postprocess.metrics import Instances, Predictions, classification_ap, detect, video_scores
+from postprocess.protocols import (
+    CONJOINT,
+    EvaluateError,
+    as_path,
+    averages,
+    choose_subset,
+    find_protocol,
+    match_names,
+    parse_tious,
+    tiou_name,
+    to_snippets,
+    touches,
+    without_duplicates,
+)
+from postprocess.segment import SCHEMA, Result, ResultError
+
+
+@dataclass(frozen=True)
+class Action:
+    """A span of seconds with a label; the score is 0 where it is an annotation."""
+
+    start: float
+    end: float
+    label: str
+    score: float = 0.0
+
+
+@dataclass(frozen=True)
+class AnnotatedVideo:
+    """What is true of one video. subset: "" where the ground truth names none."""
+
+    subset: str
+    actions: tuple[Action, ...]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Video → actions found in it; video → class → video-level score, where that is known."""
+
+    actions: dict[str, list[Action]]
+    video_scores: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MeanAP:
+    """Percent by threshold, and the averages, over so many videos and instances."""
+
+    videos: int
+    instances: int
+    mean_ap: dict[str, float]
+    average: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Percent to 4 decimals."""
+        counts = {"videos": self.videos, "instances": self.instances}
+        return {**counts, "mAP": _rounded(self.mean_ap), "average": _rounded(self.average)}
+
+
+@dataclass(frozen=True)
+class ClassAP:
+    """One class: percent by threshold, and the mean over all thresholds."""
+
+    label: str
+    instances: int
+    predictions: int
+    ap: dict[str, float]
+    average: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that `evaluate` says. classification: mAP in percent, None where video-level scores are not known."""
+
+    protocol: str
+    subset: str
+    unit: str
+    predictions: int
+    overall: MeanAP
+    per_class: tuple[ClassAP, ...]
+    classification: float | None
+    conjoint: dict[str, MeanAP]
+    diagnosis: Diagnosis | None
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document, schema 1; percent to 4 decimals."""
+        per_class = {
+            c.label: {
+                "instances": c.instances,
+                "predictions": c.predictions,
+                "AP": _rounded(c.ap),
+                "average": round(c.average, 4),
+            }
+            for c in self.per_class
+        }
+        return {
+            "schema": SCHEMA,
+            "protocol": self.protocol,
+            "subset": self.subset,
+            "unit": self.unit,
+            "predictions": self.predictions,
+            **self.overall.to_dict(),
+            "per_class": per_class,
+            "classification_mAP": None if self.classification is None else round(self.classification, 4),
+            "conjoint": {name: value.to_dict() for name, value in self.conjoint.items()},
+            "diagnosis": None if self.diagnosis is None else self.diagnosis.to_dict(),
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class TableData:
+    """A table for people: the first column is a name, the others are numbers."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def evaluate_files(
+    predictions: Sequence[Path],
+    ground_truth: Path,
+    *,
+    protocol: str = "default",
+    ambiguous: Path | None = None,
+    subset: str | None = None,
+    tiou: str | None = None,
+    diagnosis: bool = False,
+) -> Evaluation:
+    """Read, and score.
+
+    Args:
+        predictions: ActivityNet's JSON, or result documents of this product, or folders of them.
+        ground_truth: ActivityNet's JSON.
+        protocol: a name of PROTOCOLS.
+        ambiguous: text file, `video start end` in seconds a line; predictions that share time with one are dropped.
+        subset: instead of the protocol's.
+        tiou: thresholds as `0.1:0.9:0.1`, instead of the protocol's.
+        diagnosis: say what the false positives are, too.
+
+    Raises:
+        EvaluateError: anything wrong with these, in one sentence.
+    """
+    find_protocol(protocol)
+    tious = None if tiou is None else parse_tious(tiou)
+    truth, predicted = read_ground_truth(ground_truth), read_predictions(predictions)
+    listed = None if ambiguous is None else read_ambiguous(ambiguous)
+    try:
+        return evaluate(
+            truth, predicted, protocol=protocol, ambiguous=listed, subset=subset, tious=tious, diagnosis=diagnosis
+        )
+    except EvaluateError as error:
+        given = ", ".join(map(str, predictions)) or "no predictions"
+        raise EvaluateError(f"{given} against {ground_truth}: {error}") from error
+
+
+def evaluate(
+    ground_truth: Mapping[str, AnnotatedVideo],
+    predicted: Predicted,
+    *,
+    protocol: str = "default",
+    ambiguous: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    subset: str | None = None,
+    tious: Sequence[float] | None = None,
+    diagnosis: bool = False,
+) -> Evaluation:
+    """Score predictions.
+
+    Args:
+        ambiguous: video → spans of seconds; None: there is no such list.
+        tious: thresholds in (0, 1], ascending, instead of the protocol's.
+
+    Raises:
+        EvaluateError: a video or a label that the ground truth does not know, a subset that is not there, nothing
+            to score against.
+    """
+    scene = _join(ground_truth, predicted, protocol, ambiguous, subset)
+    truth, found = scene.truth, scene.found
+    thresholds = np.array(find_protocol(protocol).tious if tious is None else tuple(tious))
+    detection = detect(truth, found, thresholds)
+    names = [tiou_name(t) for t in thresholds]
+    per_class = tuple(
+        ClassAP(
+            label=scene.classes[label],
+            instances=int((truth.label == label).sum()),
+            predictions=int((found.label == label).sum()),
+            ap=dict(zip(names, (100 * detection.ap[:, c]).tolist(), strict=True)),
+            average=float(100 * detection.ap[:, c].mean()),
+        )
+        for c, label in enumerate(detection.classes)
+    )
+    return Evaluation(
+        protocol=protocol,
+        subset=scene.subset,
+        unit=find_protocol(protocol).unit,
+        predictions=len(found),
+        overall=_mean(len(scene.videos), len(truth), thresholds, detection.mean_ap),
+        per_class=per_class,
+        classification=_classification(scene, predicted),
+        conjoint=_conjoint(scene, thresholds),
+        diagnosis=diagnose(truth, found) if diagnosis else None,
+        notes=tuple(scene.notes),
+    )
+
+
+# --- joining ---
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What is scored, in numbers."""
+
+    subset: str
+    names: dict[str, str]  # predicted video → video of the ground truth
+    videos: dict[str, int]  # the videos that count, in the order of the ground truth
+    classes: list[str]
+    truth: Instances
+    found: Predictions
+    notes: list[str]
+
+
+def _join(
+    ground_truth: Mapping[str, AnnotatedVideo],
+    predicted: Predicted,
+    protocol: str,
+    ambiguous: Mapping[str, Sequence[tuple[float, float]]] | None,
+    subset: str | None,
+) -> _Scene:
+    rules = find_protocol(protocol)
+    names = match_names(predicted.actions, ground_truth)
+    subset_of = {name: video.subset for name, video in ground_truth.items()}
+    chosen = choose_subset(subset_of, list(names.values()), subset or rules.subset)
+    annotated = {
+        name: [action for action in video.actions if action.label not in rules.ignored_labels]
+        for name, video in ground_truth.items()
+    }
+    # Classes of the other subsets too: to predict one of those here is no mistake of the user's.
+    classes = sorted({action.label for actions in annotated.values() for action in actions})
+    _check_labels(predicted, classes)
+    counted = [
+        name
+        for name, actions in annotated.items()
+        if subset_of[name] == chosen and as_path(name).stem not in rules.excluded and (actions or not rules.drop_empty)
+    ]
+    videos = {name: index for index, name in enumerate(counted)}
+    notes = []
+    if rules.videos not in (None, len(videos)):
+        notes.append(f"{protocol} is published on {rules.videos} videos; this ground truth has {len(videos)} of them.")
+    if silent := len(videos.keys() - set(names.values())):
+        notes.append(f"{silent} of {len(videos)} videos are not predicted at all; what they hold counts as missed.")
+
+    truth = Instances(*_columns([(videos[name], action) for name in videos for action in annotated[name]], classes))
+    if not len(truth):
+        raise EvaluateError(f"no annotated instance in subset {chosen!r}; choose another with --subset.")
+    if rules.drop_duplicates:
+        keep = without_duplicates(truth)
+        notes.append(f"{int((~keep).sum())} duplicate annotations were removed.")
+        truth = truth.take(keep)
+    inside = [name for name in predicted.actions if names[name] in videos]
+    if outside := len(predicted.actions) - len(inside):
+        notes.append(f"{outside} of {len(predicted.actions)} predicted videos do not count here and were left out.")
+    rows = [(videos[names[name]], action) for name in inside for action in predicted.actions[name]]
+    found = Predictions(*_columns(rows, classes), np.array([action.score for _, action in rows], dtype=np.float64))
+    to_unit = to_snippets if rules.snippets else np.asarray
+    truth = Instances(truth.video, truth.label, to_unit(truth.span))
+    found = Predictions(found.video, found.label, to_unit(found.span), found.score)
+    if empty := int((truth.span[:, 0] == truth.span[:, 1]).sum()):
+        notes.append(f"{empty} instances have no length in {rules.unit} and cannot be found.")
+    if ambiguous is not None:
+        listed = [(videos[name], span) for name, spans in ambiguous.items() if name in videos for span in spans]
+        spans = to_unit(np.array([span for _, span in listed], dtype=np.float64).reshape(-1, 2))
+        drop = touches(found, [video for video, _ in listed], spans)
+        notes.append(f"{int(drop.sum())} predictions that touch one of {len(listed)} ambiguous segments were dropped.")
+        found = found.take(~drop)
+    elif rules.snippets:
+        notes.append("without --ambiguous nothing is dropped; CO2-Net and DELU drop what touches ambiguous segments.")
+    if absent := sorted(set(found.label.tolist()) - set(truth.label.tolist())):
+        labels = ", ".join(classes[label] for label in absent)
+        notes.append(f"this subset has no instance of {labels}: such predictions count nowhere.")
+    return _Scene(chosen, names, videos, classes, truth, found, notes)
+
+
+def _columns(rows: Sequence[tuple[int, Action]], classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    number = {label: i for i, label in enumerate(classes)}
+    return (
+        np.array([video for video, _ in rows], dtype=np.int64),
+        np.array([number[action.label] for _, action in rows], dtype=np.int64),
+        np.array([(action.start, action.end) for _, action in rows], dtype=np.float64).reshape(-1, 2),
+    )
+
+
+def _check_labels(predicted: Predicted, classes: Sequence[str]) -> None:
+    known = set(classes)
+    for name, actions in predicted.actions.items():
+        if unknown := next((action.label for action in actions if action.label not in known), None):
+            close = difflib.get_close_matches(unknown, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "rename it, or leave such predictions out."
+            raise EvaluateError(f"video {name!r}: label {unknown!r} is not in the ground truth; {hint}")
+
+
+def _mean(videos: int, instances: int, tious: np.ndarray, mean_ap: np.ndarray) -> MeanAP:
+    percent = dict(zip(tious.tolist(), (100 * mean_ap).tolist(), strict=True))
+    return MeanAP(videos, instances, {tiou_name(t): value for t, value in percent.items()}, averages(percent))
+
+
+def _conjoint(scene: _Scene, tious: np.ndarray) -> dict[str, MeanAP]:
+    """§4.3, where its eleven classes are there: the videos that have one of them, and these classes alone."""
+    if not {scene.classes[label] for label in scene.truth.label.tolist()}.issuperset(CONJOINT["all"]):
+        return {}
+    result = {}
+    for name, labels in CONJOINT.items():
+        wanted = [scene.classes.index(label) for label in labels]
+        truth = scene.truth.take(np.isin(scene.truth.label, wanted))
+        found = scene.found.take(np.isin(scene.found.label, wanted) & np.isin(scene.found.video, truth.video))
+        result[name] = _mean(len(np.unique(truth.video)), len(truth), tious, detect(truth, found, tious).mean_ap)
+    return result
+
+
+def _classification(scene: _Scene, predicted: Predicted) -> float | None:
+    """Percent, over the classes that the truth has; a class that the model does not know counts 0."""
+    known = {scene.names[name]: scores for name, scores in predicted.video_scores.items() if name in scene.names}
+    known = {name: scores for name, scores in known.items() if name in scene.videos}
+    if missing := len(scene.videos) - len(known):
+        if known:
+            scene.notes.append(f"no classification mAP: {missing} videos have no curves beside their result.")
+        return None
+    labels = np.zeros((len(scene.videos), len(scene.classes)), dtype=bool)
+    labels[scene.truth.video, scene.truth.label] = True
+    scores = np.array([[known[name].get(label, -math.inf) for label in scene.classes] for name in scene.videos])
+    ap = np.where(np.isinf(scores).all(axis=0), 0.0, classification_ap(scores, labels))
+    return float(100 * ap[labels.any(axis=0)].mean())
+
+
+# --- reading ---
+
+
+def read_ground_truth(path: Path) -> dict[str, AnnotatedVideo]:
+    """ActivityNet's `database`; numbers may be strings.
+
+    Raises:
+        EvaluateError: not readable, not JSON, not of that form, a number that is none, an end before its start.
+    """
+    videos = {}
+    for name, entry in _member(_parsed(_text(path), str(path)), "database", dict, f"{path}: this").items():
+        where = f"{path}: video {name!r}"
+        annotations = _member(entry, "annotations", list, where)
+        subset = _member(entry, "subset", str, where) if "subset" in entry else ""
+        actions = [_action(a, f"{where}, annotation {i}", scored=False) for i, a in enumerate(annotations, start=1)]
+        videos[name] = AnnotatedVideo(subset, tuple(actions))
+    return videos
+
+
+def read_predictions(paths: Sequence[Path]) -> Predicted:
+    """ActivityNet's `results`, result documents (.json, .jsonl), or folders of them, all together.
+
+    Where `<name>.scores.npz` stands beside `<name>.json`, it gives the video-level scores.
+
+    Raises:
+        EvaluateError: as read_ground_truth; or a video that comes twice.
+    """
+    actions: dict[str, list[Action]] = {}
+    scores: dict[str, dict[str, float]] = {}
+    for path in _files(paths):
+        for name, found in _documents(path):
+            if name in actions:
+                raise EvaluateError(f"{path}: video {name!r} was predicted before; give each video once.")
+            actions[name] = found
+            curves = path.with_name(path.name.removesuffix(".json") + ".scores.npz")
+            if path.suffix == ".json" and curves.is_file():
+                scores[name] = _curve_scores(curves)
+    return Predicted(actions, scores)
+
+
+def from_results(results: Iterable[Result]) -> Predicted:
+    """Results of this product as predictions, to be ranked by ψ; of two results of one video the last."""
+    return Predicted({r.video: [Action(s.start, s.end, s.label, s.score) for s in r.segments] for r in results})
+
+
+def read_ambiguous(path: Path) -> dict[str, list[tuple[float, float]]]:
+    """THUMOS14's list: `video start end` a line, in seconds.
+
+    Raises:
+        EvaluateError: not readable, or a line of another form.
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
+    for i, line in enumerate(_text(path).splitlines(), start=1):
+        if words := line.split():
+            found.setdefault(words[0], []).append(_span(words[1:], f"{path}, line {i}"))
+    return found
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    files: list[Path] = []
+    for path in paths:
+        below = [path]
+        if path.is_dir():
+            below = sorted(p for p in path.rglob("*.json") if not p.name.startswith((".", "_")))
+            if not below:
+                raise EvaluateError(f"{path}: no result JSON in it; give the folder that `run -o` wrote.")
+        files += below
+    return files
+
+
+def _documents(path: Path) -> list[tuple[str, list[Action]]]:
+    """(video, actions) of all that a file holds."""
+    if path.suffix == ".jsonl":
+        lines = enumerate(_text(path).splitlines(), start=1)
+        documents = [_parsed(line, f"{path}, line {i}") for i, line in lines if line.strip()]
+    else:
+        documents = [_parsed(_text(path), str(path))]
+        if isinstance(documents[0], dict) and "results" in documents[0]:
+            return _activitynet_results(documents[0], path)
+    try:
+        return [pair for document in documents for pair in from_results([Result.from_dict(document)]).actions.items()]
+    except ResultError as error:
+        raise EvaluateError(f"{path}: neither ActivityNet's `results` nor a result of jcdnet ({error}).") from error
+
+
+def _activitynet_results(document: dict[str, Any], path: Path) -> list[tuple[str, list[Action]]]:
+    results = _member(document, "results", dict, f"{path}: this")
+    pairs = []
+    for name in results:
+        where = f"{path}: video {name!r}"
+        entries = enumerate(_member(results, name, list, f"{path}: `results`"), start=1)
+        pairs.append((name, [_action(entry, f"{where}, prediction {i}", scored=True) for i, entry in entries]))
+    return pairs
+
+
+def _action(entry: Any, where: str, scored: bool) -> Action:
+    label = _member(entry, "label", str, where)
+    start, end = _span(_member(entry, "segment", list, where), where)
+    score = _number(_member(entry, "score", object, where), f"{where}: its score") if scored else 0.0
+    return Action(start, end, label, score)
+
+
+def _span(segment: Sequence[Any], where: str) -> tuple[float, float]:
+    if len(segment) != 2:
+        raise EvaluateError(f"{where}: a segment is a start and an end, not {len(segment)} values.")
+    start, end = _number(segment[0], f"{where}: its start"), _number(segment[1], f"{where}: its end")
+    if end < start:
+        raise EvaluateError(f"{where}: it ends at {end:g}, before it starts at {start:g}.")
+    return start, end
+
+
+def _number(value: Any, where: str) -> float:
+    """A finite number; a string that spells one will do, the wild is full of them."""
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise EvaluateError(f"{where} must be a finite number, not {str(value)[:40]!r}.")
+    return number
+
+
+def _member(entry: Any, key: str, kind: type, where: str) -> Any:
+    if not isinstance(entry, dict):
+        raise EvaluateError(f"{where} must be a JSON object, in ActivityNet's form.")
+    if key not in entry:
+        raise EvaluateError(f"{where} has no {key!r}, which ActivityNet's form has.")
+    if not isinstance(entry[key], kind):
+        names: dict[type, str] = {dict: "an object", list: "a list", str: "text"}
+        raise EvaluateError(f"{where}: {key!r} must be {names[kind]}.")
+    return entry[key]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise EvaluateError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
+    except UnicodeDecodeError as error:
+        raise EvaluateError(f"{path}: is not text in UTF-8; check that it is the right file.") from error
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise EvaluateError(f"{where}: not JSON ({error}).") from error
+
+
+def _curve_scores(path: Path) -> dict[str, float]:
+    """Class → video-level score, from the curves that stand beside a result."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            cas, classes = arrays["cas"], arrays["classes"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise EvaluateError(f"{path}: not the curves of a result ({error}); run that video again.") from error
+    if cas.ndim != 2 or not len(cas) or cas.shape[1] != len(classes) + 1 or not np.isfinite(cas).all():
+        raise EvaluateError(f"{path}: its curves do not fit its {len(classes)} classes; run that video again.")
+    return dict(zip(map(str, classes), video_scores(cas).tolist(), strict=True))
+
+
+# --- showing ---
+
+
+def tables(evaluation: Evaluation) -> list[TableData]:
+    """What the command line shows, in order."""
+    overall = evaluation.overall
+    rows = {"all classes": overall} | {f"conjoint, {name}": value for name, value in evaluation.conjoint.items()}
+    at, of = tuple(overall.mean_ap), tuple(overall.average)
+    title = f"protocol {evaluation.protocol}, subset {evaluation.subset or 'all'}, {evaluation.unit}: mAP (%) at tIoU"
+    shown = [
+        TableData(title, ("", *at), tuple((name, *map(_percent, v.mean_ap.values())) for name, v in rows.items())),
+        TableData(
+            "average mAP (%)",
+            ("", "videos", "instances", *of),
+            tuple(
+                (name, str(v.videos), str(v.instances), *map(_percent, v.average.values())) for name, v in rows.items()
+            ),
+        ),
+        TableData(
+            "AP (%) of each class",
+            ("class", "inst.", "pred.", *at, "mean"),
+            tuple(
+                (c.label, str(c.instances), str(c.predictions), *map(_percent, (*c.ap.values(), c.average)))
+                for c in evaluation.per_class
+            ),
+        ),
+    ]
+    if evaluation.classification is not None:
+        body = (("all classes", _percent(evaluation.classification)),)
+        shown.append(TableData("classification of whole videos", ("", "mAP (%)"), body))
+    if evaluation.diagnosis is not None:
+        shown += _diagnosis_tables(evaluation.diagnosis, evaluation.unit)
+    return shown
+
+
+def _diagnosis_tables(diagnosis: Diagnosis, unit: str) -> list[TableData]:
+    gains = {kind: _percent(100 * gain) for kind, gain in diagnosis.gains.items()}
+    kinds = tuple(
+        (kind, str(count), share, gains.get(kind, ""))
+        for (kind, count), share in zip(diagnosis.counts.items(), _shares(diagnosis.counts), strict=True)
+    )
+    bands = tuple((f"{band.multiple}G", *_shares(band.counts)) for band in diagnosis.bands)
+    lengths = tuple(
+        (
+            b.name,
+            f"{b.shortest:.1f}–{b.longest:.1f}",
+            str(b.instances),
+            _percent(100 * b.recall),
+            _percent(100 * b.ap_n),
+        )
+        for b in diagnosis.lengths
+    )
+    at = f"at tIoU {tiou_name(diagnosis.tiou)}"
+    return [
+        TableData(f"kinds of predictions {at}", ("kind", "count", "%", "mAP gained without"), kinds),
+        TableData("kinds down the ranking (%), G instances a class", ("rank", *diagnosis.counts), bands),
+        TableData(f"by length {at}", ("length", unit, "instances", "recall %", "mAP_N %"), lengths),
+    ]
+
+
+def _shares(counts: Mapping[str, int]) -> list[str]:
+    total = max(sum(counts.values()), 1)
+    return [_percent(100 * count / total) for count in counts.values()]
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1f}"
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in values.items()}

@@ -1,0 +1,125 @@
+"""Decoding in another process gives the same frames, and a crash costs one video."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import coded, encode, number_of
+
+from extractors import decoder
+from extractors.config import FeatureConfig
+from extractors.decoder import Decoder
+from extractors.video import Frames, VideoError
+
+CONFIG = FeatureConfig(short_side=32, crop=32)
+
+
+@pytest.fixture
+def child() -> Decoder:
+    return Decoder()
+
+
+def pid(child: Decoder) -> int:
+    assert child._child is not None
+    return child._child.pid
+
+
+def test_frames_are_those_of_this_process(child: Decoder, tmp_path: Path) -> None:
+    video = encode(tmp_path / "v.mp4", [coded(k) for k in range(300)])
+    with child.open(video, CONFIG) as (clip, frames):
+        theirs = list(frames)
+    with Frames(video, CONFIG.fps, CONFIG.short_side) as direct:
+        ours = list(direct.grid())
+    assert len(theirs) == 300  # more than the ring holds
+    assert all(k == j and np.array_equal(a, b) for (k, a), (j, b) in zip(ours, theirs, strict=True))
+    assert (clip.end, clip.partial, clip.warnings) == (pytest.approx(12.0), False, ())
+    assert clip.info.path == video
+
+
+def test_a_stretch_has_the_frames_of_its_snippets(child: Decoder, tmp_path: Path) -> None:
+    video = encode(tmp_path / "v.mp4", [coded(k) for k in range(100)])
+    with child.open(video, CONFIG, 1.0, 2.0) as (clip, frames):
+        numbers = [(k, number_of(image)) for k, image in frames]
+    assert (clip.first, clip.last) == (1, 4)
+    assert numbers == [(k, k) for k in range(16, 65)]  # 3 snippets and the frame that flow needs
+
+
+def test_one_child_serves_many_videos_and_survives_bad_ones(child: Decoder, tmp_path: Path) -> None:
+    good = encode(tmp_path / "good.mp4", [coded(k) for k in range(20)])
+    (tmp_path / "bad.mp4").write_text("text")
+    seen = set()
+    for _ in range(2):
+        with child.open(good, CONFIG) as (_, frames):
+            assert len(list(frames)) == 20
+        seen.add(pid(child))
+        with pytest.raises(VideoError, match=r"bad.mp4: not a video"), child.open(tmp_path / "bad.mp4", CONFIG):
+            pass
+        seen.add(pid(child))
+    assert len(seen) == 1
+
+
+def test_a_crash_costs_one_video(child: Decoder, tmp_path: Path) -> None:
+    video = encode(tmp_path / "v.mp4", [coded(k) for k in range(400)])
+    with pytest.raises(VideoError, match=r"v.mp4: crashed the decoder \(SIGSEGV\)"), child.open(
+        video, CONFIG
+    ) as (_, frames):
+        next(frames)
+        os.kill(pid(child), signal.SIGSEGV)
+        list(frames)
+    with child.open(video, CONFIG) as (_, frames):
+        assert len(list(frames)) == 400
+
+
+def test_frames_that_nobody_wants_end_the_child(child: Decoder, tmp_path: Path) -> None:
+    video = encode(tmp_path / "v.mp4", [coded(k) for k in range(400)])
+    with pytest.raises(ZeroDivisionError), child.open(video, CONFIG) as (_, frames):
+        next(frames)
+        first = pid(child)
+        _ = 1 / 0
+    with child.open(video, CONFIG) as (_, frames):
+        next(frames)
+        assert pid(child) != first
+
+
+def test_the_child_ends_with_its_parent_and_leaves_no_ring(tmp_path: Path) -> None:
+    video = encode(tmp_path / "v.mp4", [coded(k) for k in range(400)])
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "from extractors.decoder import Decoder; from extractors.config import FeatureConfig\n"
+        "d = Decoder(); opened = d.open(Path(sys.argv[1]), FeatureConfig()); _, frames = opened.__enter__()\n"
+        "next(frames); print(d._child.pid, flush=True); os._exit(0)"
+    )
+    root = Path(__file__).parent.parent
+    before = set(Path("/dev/shm").glob("jcdnet-*"))  # other runs on this machine
+    done = subprocess.run([sys.executable, "-c", code, video], cwd=root, capture_output=True, text=True, check=True)
+    orphan = int(done.stdout)
+    for _ in range(100):
+        if not Path(f"/proc/{orphan}").exists():
+            break
+        time.sleep(0.1)
+    assert not Path(f"/proc/{orphan}").exists()
+    assert set(Path("/dev/shm").glob("jcdnet-*")) <= before
+
+
+def test_a_full_shared_memory_folder_is_worked_around(
+    child: Decoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = encode(tmp_path / "v.mp4", [coded(k) for k in range(20)])
+    reserve = os.posix_fallocate
+    tried = []
+
+    def full_once(handle: int, start: int, size: int) -> None:
+        tried.append(size)
+        if len(tried) == 1:
+            raise OSError(28, "No space left on device")
+        reserve(handle, start, size)
+
+    monkeypatch.setattr(decoder.os, "posix_fallocate", full_once)
+    with child.open(video, CONFIG) as (_, frames):
+        assert len(list(frames)) == 20
+    assert len(tried) == 2
