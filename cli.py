@@ -1,6 +1,7 @@
 """The command line: validates, calls pipeline, renders, sets exit codes; nothing else prints."""
 
 import contextlib
+import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -220,6 +221,56 @@ def extract(
             path = batch.with_suffix(output / outcome.job.name, ".npz")
             print(f"{path}\t{len(outcome.features.times)} snippets")
     _finish(done, failed, jobs)
+
+
+@app.command()
+def evaluate(
+    predictions: Annotated[
+        list[Path],
+        typer.Option(help="ActivityNet JSON, or results of `run`: files or the folder; may be given several times."),
+    ],
+    ground_truth: Annotated[Path, typer.Option(help="ActivityNet JSON.")],
+    protocol: Annotated[
+        str, typer.Option(help="default, thumos14, thumos14-co2, thumos14-tad or activitynet.")
+    ] = "default",
+    ambiguous: Annotated[
+        Path | None, typer.Option(help="Text file, `video start end` a line: what touches one is dropped.")
+    ] = None,
+    subset: Annotated[
+        str | None, typer.Option(help="Subset to score.", show_default="the one that holds the predicted videos")
+    ] = None,
+    tiou: Annotated[
+        str | None, typer.Option(help="Thresholds, as in 0.1:0.9:0.1.", show_default="the protocol's")
+    ] = None,
+    diagnose: Annotated[bool, typer.Option("--diagnose", help="Say what kind the false positives are.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+) -> None:
+    """Score predictions against ground truth: mAP, per class and averaged."""
+    from pipeline.evaluate import evaluate_files, tables
+
+    result = evaluate_files(
+        predictions,
+        ground_truth,
+        protocol=protocol,
+        ambiguous=ambiguous,
+        subset=subset,
+        tiou=tiou,
+        diagnosis=diagnose,
+    )
+    for note in result.notes:
+        err.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+    if as_json:
+        print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    for data in tables(result):
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+        for i, column in enumerate(data.columns):
+            table.add_column(escape(column), justify="left" if i == 0 else "right", overflow="fold")
+        for row in data.rows:
+            table.add_row(*map(escape, row))
+        out.print(f"[bold]{escape(data.title)}[/]", soft_wrap=True)
+        out.print(table)
+        out.print()
 
 
 @models_app.callback()

@@ -87,7 +87,11 @@ def i3d_state(path: Path) -> dict[str, Tensor]:
         WeightsError: it is neither.
     """
     if path.suffix == ".ckpt":
-        return weights.from_jax(weights.load_numpy_pickle(path))
+        arrays = weights.load_numpy_pickle(path)
+        try:
+            return weights.from_jax(arrays)
+        except WeightsError as error:
+            raise WeightsError(f"{path}: {error}") from error
     return weights.load_torch(path)
 
 

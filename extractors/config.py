@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 STREAMS = ("rgb", "flow")  # the order in which streams are stacked: RGB first (W-TALC, CO2-Net)
 
 
@@ -26,6 +27,8 @@ class FeatureConfig:
     """pixels of the shorter side after resizing"""
     crop: int = 224
     """pixels of the square centre crop that the network sees"""
+    precision: str = "auto"
+    """float32, float16 or bfloat16 in the networks; auto: float32 on the CPU, float16 on a GPU"""
     flow: str = "auto"
     """optical flow backend"""
     flow_clip: float = 20.0
@@ -34,6 +37,8 @@ class FeatureConfig:
     def __post_init__(self) -> None:
         if self.fps <= 0 or self.length < 1 or self.stride < 1:
             raise ValueError("fps, length and stride must be positive.")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}.")
         if not 32 <= self.crop <= self.short_side:
             raise ValueError(f"crop ({self.crop}) must be between 32 and short_side ({self.short_side}).")
 

@@ -63,11 +63,17 @@ class Decoder:
 
     @contextlib.contextmanager
     def open(
-        self, path: Path, config: FeatureConfig, start: float = 0.0, end: float = math.inf
+        self,
+        path: Path,
+        config: FeatureConfig,
+        start: float = 0.0,
+        end: float = math.inf,
+        native: bool = False,
     ) -> Iterator[tuple[Clip, Iterator[tuple[int, Image]]]]:
         """Open a video; gives what is known of it and its grid frames (k, (H, W, 3) uint8 RGB), to be read once.
 
-        The frames are those of the snippets that cover seconds start..end.
+        The frames are those of the snippets that cover seconds start..end, their short side `config.short_side`,
+        or, `native`, as large as the video has them.
 
         Raises:
             VideoError: the file cannot be decoded, or crashed the decoder, here or while frames are read.
@@ -75,7 +81,7 @@ class Decoder:
         request = {
             "path": str(path),
             "fps": config.fps,
-            "short_side": config.short_side,
+            "short_side": None if native else config.short_side,
             "length": config.length,
             "stride": config.stride,
             "start": start,
@@ -228,15 +234,9 @@ def _answer(answers: IO[str], message: dict[str, Any]) -> None:
 
 
 def _serve_video(request: dict[str, Any], questions: IO[str], answers: IO[str]) -> None:
-    config = FeatureConfig(
-        fps=request["fps"],
-        length=request["length"],
-        stride=request["stride"],
-        short_side=request["short_side"],
-        crop=min(request["short_side"], FeatureConfig.crop),
-    )
+    config = FeatureConfig(fps=request["fps"], length=request["length"], stride=request["stride"])
     end = math.inf if request["end"] is None else request["end"]
-    with Frames(Path(request["path"]), config.fps, config.short_side) as frames:
+    with Frames(Path(request["path"]), config.fps, request["short_side"]) as frames:
         first, last = snippet_range(request["start"], end, frames.origin, config)
         info = asdict(frames.info) | {"path": request["path"]}
         header = {"info": info, "origin": frames.origin, "size": frames.size, "first": first}

@@ -23,14 +23,18 @@ from torch import Tensor, nn
 from extractors import backbones, flow
 from extractors.config import STREAMS, FeatureConfig
 from extractors.decoder import Decoder
+from extractors.device import DeviceInputs
+from extractors.inputs import HostInputs
 from extractors.snippets import Snippet, snippet_range, snippet_times, snippets
-from extractors.video import Image, VideoError
+from extractors.video import VideoError
 
 Floats = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 """(stage, done, total), in snippets; total is an estimate from the container's duration"""
 
-GPU_BATCH = 32  # snippets; the last one is filled up, so a larger batch only costs short videos
+# Of a GPU's free memory, a snippet in the networks and in flow takes well under this much (bytes).
+SNIPPET_BYTES = 512 << 20
+MOST_SNIPPETS = 32  # 512 frame pairs of flow at once; a larger batch only costs short videos, which fill it up
 
 FORMAT = 1  # of the settings and of the features file; raise it when the same settings would mean other numbers
 
@@ -93,7 +97,14 @@ class Extractor:
         self.flow_backend = flow.resolve(config.flow, device) if "flow" in streams else None
         chosen = weights or {}
         self.backbones = {n: backbones.find(config.backbone, n, chosen.get(n)) for n in self.streams}
-        self.batch = 1 if torch.device(device).type == "cpu" else GPU_BATCH
+        on_host = torch.device(device).type == "cpu"
+        self.precision = config.precision
+        if config.precision == "auto":
+            self.precision = "float32" if on_host else "float16"
+        self.inputs: Any = (
+            HostInputs(config, self.flow_backend) if on_host else DeviceInputs(config, self.flow_backend, device)
+        )
+        self.batch = 1 if on_host else gpu_batch(device)
         self.decoder = Decoder()
         self._nets: dict[str, nn.Module] = {}
 
@@ -114,10 +125,10 @@ class Extractor:
             "stride": config.stride,
             "short_side": config.short_side,
             "crop": config.crop,
-            "resize": f"opencv-{cv2.__version__}",
+            "resize": "device-1" if self.inputs.native else f"opencv-{cv2.__version__}",
             "decoder": f"pyav-{av.__version__} {_libraries()}",
             "device": torch.device(self.device).type,
-            "dtype": "float32",
+            "dtype": self.precision,
         }
         found = {name: common | {"weights": b.weights} for name, b in self.backbones.items()}
         if self.flow_backend is not None:
@@ -146,14 +157,15 @@ class Extractor:
         rows: dict[str, list[Floats]] = {name: [] for name in wanted}
         times: list[tuple[float, float]] = []
         padded = False
-        with self.decoder.open(path, config, start, end) as (clip, frames):
+        with self.decoder.open(path, config, start, end, native=self.inputs.native) as (clip, frames):
             _, expected = snippet_range(0.0, clip.info.duration, clip.origin, config)
             total = max(int(min(expected, clip.last)) - clip.first, 1)
-            cut = snippets(frames, length=config.length, stride=config.stride, last=clip.last)
+            placed = ((k, self.inputs.frame(image, config.short_side)) for k, image in frames)
+            cut = snippets(placed, length=config.length, stride=config.stride, last=clip.last)
             for batch in _batched(cut, self.batch):
                 on_progress("decode", len(times) + len(batch), total)
                 for name in wanted:
-                    rows[name].append(self._rows(batch, name))
+                    rows[name].append(self._forward(batch, name))
                     on_progress("flow" if name == "flow" else "i3d", len(times) + len(batch), total)
                 times += [snippet_times(snippet.index, clip.origin, config) for snippet in batch]
                 padded |= batch[0].padded
@@ -180,80 +192,52 @@ class Extractor:
             partial=clip.partial,
         )
 
-    def _rows(self, batch: list[Snippet], stream: str) -> Floats:
-        """Features (B, D) of one stream, for B snippets."""
-        if stream == "rgb":
-            pixels = torch.stack([rgb_input(snippet.frames, self.config) for snippet in batch])
-        else:
-            assert self.flow_backend is not None
-            pixels = torch.stack(
-                [flow_input(snippet, self.config, self.flow_backend, self.device) for snippet in batch]
-            )
-        return self._forward(pixels, stream)
+    def _forward(self, batch: list[Snippet[Any]], stream: str) -> Floats:
+        """Features (B, D) of one stream for B snippets; B is filled up to the fixed batch size.
 
-    def _forward(self, pixels: Tensor, stream: str) -> Floats:
-        """(B, C, L, crop, crop) -> (B, D); B filled up to the fixed batch size, halved when the GPU is full."""
-        kept = len(pixels)
-        filled = torch.cat([pixels, pixels[-1:].expand(self.batch - kept, *pixels.shape[1:])])
+        A GPU that is full gets half the batch, from there on.
+        """
+        filled = batch + batch[-1:] * (self.batch - len(batch))
         while True:
             try:
-                parts = [self._infer(part, stream) for part in filled.split(self.batch)]
-                return torch.cat(parts)[:kept].numpy()
+                parts = [self._infer(part, stream) for part in _batched(filled, self.batch)]
+                return np.concatenate(parts)[: len(batch)]
             except torch.cuda.OutOfMemoryError:
                 if self.batch == 1:
                     raise
                 self.batch //= 2
                 torch.cuda.empty_cache()
 
-    def _infer(self, pixels: Tensor, stream: str) -> Tensor:
-        with torch.inference_mode():
+    def _infer(self, batch: list[Snippet[Any]], stream: str) -> Floats:
+        pixels = self.inputs.rgb(batch) if stream == "rgb" else self.inputs.flow(batch)
+        kind, half = torch.device(self.device).type, getattr(torch, self.precision)
+        # cuDNN would round float32 to TF32 by itself.
+        exact = torch.backends.cudnn.flags(allow_tf32=False)
+        with torch.inference_mode(), torch.autocast(kind, half, enabled=half != torch.float32), exact:
             placed = pixels.to(self.device).contiguous(memory_format=torch.channels_last_3d)
             features: Tensor = self.net(stream)(placed)
-            return features.float().cpu()
+            return features.float().cpu().numpy()
 
 
-def _batched(items: Iterable[Snippet], size: int) -> Iterator[list[Snippet]]:
+def _batched(items: Iterable[Snippet[Any]], size: int) -> Iterator[list[Snippet[Any]]]:
     """Lists of `size` items, the last one shorter."""
     iterator = iter(items)
     while batch := list(itertools.islice(iterator, size)):
         yield batch
 
 
+def gpu_batch(device: str) -> int:
+    """Snippets in a batch: a power of two that the device's free memory holds, between 1 and MOST_SNIPPETS."""
+    if torch.device(device).type != "cuda":
+        return 1
+    free, _ = torch.cuda.mem_get_info(device)
+    return 1 << int(math.log2(min(max(free // SNIPPET_BYTES, 1), MOST_SNIPPETS)))
+
+
 def _libraries() -> str:
     """FFmpeg's own versions: another one may decode or convert colours differently."""
     parts = av.library_versions
     return " ".join(f"{name}-{'.'.join(map(str, parts[name]))}" for name in ("libavcodec", "libswscale"))
-
-
-def _crop(image: NDArray[np.uint8], size: int) -> tuple[slice, slice]:
-    """Rows and columns of the centre square."""
-    top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
-    return slice(top, top + size), slice(left, left + size)
-
-
-def rgb_input(frames: tuple[Image, ...], config: FeatureConfig) -> Tensor:
-    """Network input (3, L, crop, crop) in [-1, 1] from L frames (H, W, 3) uint8."""
-    rows, columns = _crop(frames[0], config.crop)
-    pixels = torch.from_numpy(np.stack([frame[rows, columns] for frame in frames]))
-    return pixels.permute(3, 0, 1, 2).float() / 127.5 - 1
-
-
-def flow_input(snippet: Snippet, config: FeatureConfig, backend: str, device: str) -> Tensor:
-    """Network input (2, L, crop, crop) in [-1, 1]: TV-L1 of grey frames, clipped to +-flow_clip px, divided by it.
-
-    L fields come from L + 1 frames; at the end of the video the last field is repeated.
-    """
-    frames = snippet.frames if snippet.following is None else (*snippet.frames, snippet.following)
-    grey = np.stack([np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8) for frame in frames])
-    if len(grey) == 1:  # a one-frame snippet at the very end: nothing moves
-        fields = np.zeros((1, *grey.shape[1:], 2), np.float32)
-    else:
-        fields = flow.FLOWS[backend](grey, device=device)
-    if snippet.following is None and len(fields) < config.length:
-        fields = np.concatenate([fields, fields[-1:]])
-    rows, columns = _crop(grey[0], config.crop)
-    clipped = np.clip(fields[:, rows, columns], -config.flow_clip, config.flow_clip) / config.flow_clip
-    return torch.from_numpy(clipped).permute(3, 0, 1, 2)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -6,28 +6,31 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from extractors.config import FeatureConfig
-from extractors.video import TIME_EPS, Image
+from extractors.video import TIME_EPS
+
+Picture = TypeVar("Picture")
 
 
 @dataclass(frozen=True)
-class Snippet:
+class Snippet(Generic[Picture]):
     """L consecutive frames of the grid."""
 
     index: int
     """row of the feature matrix, counted from the start of the video"""
-    frames: tuple[Image, ...]
-    """L frames, each (H, W, 3) uint8 RGB"""
-    following: Image | None
+    frames: tuple[Picture, ...]
+    """L frames, each (H, W, 3) uint8 RGB: arrays on the CPU, tensors on a device"""
+    following: Picture | None
     """the frame behind them, from which the last flow field comes; None at the end of the video"""
     padded: bool = False
     """whether the last frame was repeated to fill it"""
 
 
 def snippets(
-    frames: Iterable[tuple[int, Image]], *, length: int, stride: int, last: float = math.inf
-) -> Iterator[Snippet]:
+    frames: Iterable[tuple[int, Picture]], *, length: int, stride: int, last: float = math.inf
+) -> Iterator[Snippet[Picture]]:
     """Cut grid frames into snippets; snippet i holds frames [i*stride, i*stride + length).
 
     The incomplete tail is dropped, as W-TALC does (201 frames give 12 snippets). Only a video that is shorter
@@ -37,7 +40,7 @@ def snippets(
         frames: (k, picture) with k rising by 1 from a multiple of `stride`.
         last: no snippet of this index or above is made: it belongs to the next chunk.
     """
-    window: deque[Image] = deque()
+    window: deque[Picture] = deque()
     begin = None  # grid index of the window's first frame
     for k, picture in frames:
         begin = k if begin is None else begin

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import av
 import av.container
@@ -241,7 +242,7 @@ def _mirrored(frame: av.VideoFrame) -> bool:
         return False
     if matrix is None:
         return False
-    a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).astype(float)
+    a, b, _, c, d, *_ = np.frombuffer(bytes(cast(Any, matrix)), np.int32).astype(float)
     return bool(a * d < b * c)
 
 
@@ -255,15 +256,17 @@ def fit(size: tuple[int, int], short_side: int) -> tuple[int, int]:
 class Frames:
     """The frames of a video on its grid: a context manager, iterated once through `grid`.
 
-    Entering decodes the first frame, which gives `info`, and `origin`, the time of grid point 0 (s). After the iteration
-    `end` is the time at which the last frame read stops being shown (s); `partial` and `warnings` say what was
-    wrong with the file.
+    Entering decodes the first frame, which gives `info`, and `origin`, the time of grid point 0 (s). After the
+    iteration `end` is the time at which the last frame read stops being shown (s); `partial` and `warnings` say
+    what was wrong with the file.
+
+    `short_side`: pixels that frames are resized to; None leaves them as large as they are.
 
     Raises (on entering):
         VideoError: the file cannot be opened, or nothing in it can be decoded.
     """
 
-    def __init__(self, path: Path, fps: float = 25.0, short_side: int = 256) -> None:
+    def __init__(self, path: Path, fps: float = 25.0, short_side: int | None = None) -> None:
         self.path, self.fps, self.short_side = path, fps, short_side
         self.damage = Damage()
         self.end = 0.0
@@ -281,7 +284,8 @@ class Frames:
             self._declared = declared_duration(self._container, self._stream)
             self._zero = (self._container.start_time or 0) / 1e6
             self.info = _describe(self.path, self._container, self._stream, head[1])
-            self.size = fit(upright_size(head[1], self._stream), self.short_side)
+            upright = (self.info.height, self.info.width)
+            self.size = upright if self.short_side is None else fit(upright, self.short_side)
             self._stack = stack.pop_all()
         return self
 

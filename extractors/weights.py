@@ -209,13 +209,12 @@ def load_torch(path: Path) -> dict[str, Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise WeightsError(
-            f"{path}: not a PyTorch file of plain tensors ({str(error).splitlines()[0]}); nothing was run."
-        ) from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise WeightsError(f"{path}: not a PyTorch file of plain tensors ({reason}); nothing was run.") from error
     for key in ("model_state", "state_dict"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
-    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+    if not isinstance(loaded, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()):
         raise WeightsError(f"{path}: a PyTorch file, but not a dict of tensors.")
     return loaded
 

@@ -21,10 +21,11 @@ class EnvironmentMissing(Exception):
 def exit_codes() -> dict[type[Exception], int]:
     """Exit code by kind of user error. A function, so that `--help` need not import the siblings."""
     from extractors.features import FeaturesError
-    from extractors.flow import FlowError
+    from extractors.flow import FlowError, FlowUnavailable
     from extractors.video import VideoError
     from extractors.weights import WeightsError
     from model.checkpoint import CheckpointError
+    from postprocess.protocols import EvaluateError
 
     return {
         UsageError: USAGE,
@@ -33,7 +34,9 @@ def exit_codes() -> dict[type[Exception], int]:
         VideoError: INPUT_FAILED,
         FeaturesError: INPUT_FAILED,
         WeightsError: ENVIRONMENT,
-        FlowError: ENVIRONMENT,
+        FlowUnavailable: ENVIRONMENT,
+        FlowError: USAGE,
+        EvaluateError: USAGE,
         EnvironmentMissing: ENVIRONMENT,
     }
 

@@ -1,0 +1,459 @@
+"""Evaluation from files: hand-worked protocols, every way a file can be wrong, and the counts of THUMOS14 itself."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.evaluate import (
+    Action,
+    AnnotatedVideo,
+    Predicted,
+    evaluate,
+    evaluate_files,
+    from_results,
+    read_ambiguous,
+    tables,
+)
+from postprocess.protocols import (
+    CONJOINT,
+    EvaluateError,
+    averages,
+    choose_subset,
+    match_names,
+    parse_tious,
+    to_snippets,
+)
+from postprocess.segment import Result, Segment
+
+
+def video(*actions, subset="test"):
+    return AnnotatedVideo(subset, tuple(Action(*a) for a in actions))
+
+
+def predicted(**videos):
+    return Predicted({name: [Action(*a) for a in actions] for name, actions in videos.items()})
+
+
+def as_predictions(ground_truth, subset):
+    """The ground truth of a subset, as its own perfect prediction."""
+    return Predicted({name: list(v.actions) for name, v in ground_truth.items() if v.subset == subset})
+
+
+# --- protocols by hand ---
+
+
+def test_default_takes_the_subset_that_holds_the_predicted_videos():
+    truth = {"a": video((0, 4, "x"), (6, 10, "y")), "b": video((0, 4, "x")), "c": video((0, 1, "z"), subset="train")}
+    found = predicted(a=[(0, 4, "x", 0.9), (6, 8, "y", 0.5)])
+    result = evaluate(truth, found)
+    # x: one of two instances at every threshold; y: tIoU exactly .5.
+    assert (result.subset, result.unit, result.overall.videos, result.overall.instances) == ("test", "seconds", 2, 3)
+    assert list(result.overall.mean_ap) == ["0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9"]
+    assert list(result.overall.mean_ap.values()) == pytest.approx([75] * 5 + [25] * 4)
+    assert result.overall.average == pytest.approx(
+        {"0.1:0.5": 75, "0.1:0.7": (5 * 75 + 50) / 7, "0.3:0.7": 55, "0.3:0.9": (225 + 100) / 7, "0.5:0.9": 35}
+    )
+    assert [c.label for c in result.per_class] == ["x", "y"]
+    assert result.per_class[1].average == pytest.approx(500 / 9)
+    assert any("1 of 2 videos are not predicted" in note for note in result.notes)
+
+
+def test_default_keeps_videos_without_actions_and_what_is_predicted_in_them_is_wrong():
+    truth = {"a": video((0, 4, "x")), "b": video()}
+    found = predicted(a=[(0, 4, "x", 0.1)], b=[(0, 4, "x", 0.9)])
+    assert evaluate(truth, found).overall.mean_ap["0.5"] == pytest.approx(50)
+
+
+THUMOS = {
+    "video_test_0000001": video((0, 4, "Diving"), (0, 4, "Diving"), (8, 12, "Diving")),
+    "video_test_0000270": video((0, 4, "Diving")),
+    "video_test_0001292": video((0, 4, "Ambiguous")),
+    "video_test_0001496": video((0, 4, "Diving")),
+    "video_test_0000002": video(),
+    "video_validation_0000003": video((0, 4, "Shotput"), subset="validation"),
+}
+EVERYWHERE = Predicted({name: [Action(0, 4, "Diving", 1)] for name in THUMOS if "test" in name})
+
+
+def test_thumos14_leaves_out_the_mislabelled_and_the_empty_videos():
+    result = evaluate(THUMOS, EVERYWHERE, protocol="thumos14")
+    assert (result.overall.videos, result.overall.instances, result.predictions) == (1, 3, 1)
+    # One prediction finds one of the two equal instances.
+    assert result.overall.mean_ap["0.9"] == pytest.approx(100 / 3)
+    assert any("4 of 5 predicted videos do not count here" in note for note in result.notes)
+    assert any("published on 210 videos; this ground truth has 1" in note for note in result.notes)
+
+
+def test_thumos14_tad_keeps_1496_and_removes_duplicates():
+    result = evaluate(THUMOS, EVERYWHERE, protocol="thumos14-tad")
+    # Videos 1, 1496 and the empty one would be three, but those without annotations are not scored.
+    assert (result.overall.videos, result.overall.instances, result.predictions) == (2, 3, 2)
+    assert result.overall.mean_ap["0.9"] == pytest.approx(200 / 3)
+    assert "1 duplicate annotations were removed." in result.notes
+
+
+def test_thumos14_tad_takes_a_millisecond_for_a_duplicate_and_no_more():
+    truth = {"v": video((0, 4, "Diving"), (0.001, 4, "Diving"), (0.003, 4, "Diving"), (0, 4, "Shotput"))}
+    assert evaluate(truth, predicted(v=[]), protocol="thumos14-tad").overall.instances == 3
+
+
+def test_thumos14_co2_keeps_212_and_rounds_to_snippets():
+    result = evaluate(THUMOS, EVERYWHERE, protocol="thumos14-co2")
+    assert (result.overall.videos, result.overall.instances, result.unit) == (3, 5, "snippets")
+    assert any("--ambiguous" in note for note in result.notes)
+
+
+def test_co2_rounding_by_hand():
+    # 1.6 s is 2.5 snippets and goes to 2, 2.24 s is 3.5 and goes to 4: halves to even, as Python's round.
+    assert to_snippets(np.array([[1.6, 2.24], [0.3, 0.33]])).tolist() == [[2, 4], [0, 1]]
+    truth = {"v": video((0.7, 6.7, "Diving"), (10.0, 10.1, "Diving"))}  # 1.09 to 10.47 snippets; 15.6 to 15.8: none
+    exact = predicted(v=[(0.64, 6.4, "Diving", 1)])  # snippets 1 to 10
+    seconds = evaluate(truth, exact, protocol="thumos14", tious=[0.9, 0.95])
+    snippets = evaluate(truth, exact, protocol="thumos14-co2", tious=[0.9, 0.95])
+    assert list(seconds.overall.mean_ap.values()) == pytest.approx([50, 0])  # 5.7 of 6.06 s: .94
+    assert list(snippets.overall.mean_ap.values()) == pytest.approx([50, 50])
+    assert any("1 instances have no length in snippets" in note for note in snippets.notes)
+
+
+def test_ambiguous_segments_drop_predictions_of_any_class_that_share_time_with_them(tmp_path):
+    truth = {"v": video((0, 4, "Diving"), (20, 24, "Shotput")), "w": video((0, 4, "Diving"))}
+    found = predicted(
+        v=[(0, 4, "Diving", 1), (4.2, 7, "Diving", 3), (9, 11, "Shotput", 4), (20, 24, "Shotput", 1)],
+        w=[(4, 6, "Diving", 2)],
+    )
+    listed = tmp_path / "Ambiguous_test.txt"
+    listed.write_text("v  4.0 6.0\nv  10.9 12.0\n\nelsewhere  0.0 99.0\n")
+    plain = evaluate(truth, found, protocol="thumos14-co2")
+    assert plain.overall.mean_ap["0.5"] == pytest.approx(100 * (1 / 2 * 1 / 3 + 1 / 2) / 2)
+    ambiguous = read_ambiguous(listed)
+    assert ambiguous["v"] == [(4, 6), (10.9, 12)]
+    result = evaluate(truth, found, protocol="thumos14-co2", ambiguous=ambiguous)
+    # (0, 4) ends at snippet 6, where (4, 6) begins, and (9, 11) at 17, where (10.9, 12) begins: to meet is not to
+    # share. The one in w is another video's.
+    assert "1 predictions that touch one of 2 ambiguous segments were dropped." in result.notes
+    assert result.overall.mean_ap["0.5"] == pytest.approx(100 * (1 / 2 * 1 / 2 + 1 / 2) / 2)
+    in_seconds = evaluate(truth, found, protocol="thumos14", ambiguous=ambiguous)
+    assert "2 predictions that touch one of 2 ambiguous segments were dropped." in in_seconds.notes
+    assert in_seconds.overall.mean_ap["0.5"] == pytest.approx(100 * (1 / 2 * 1 / 2 + 1) / 2)
+
+
+def test_activitynet_thresholds_and_average():
+    truth = {"a": video((0, 10, "x"), subset="validation")}
+    result = evaluate(truth, predicted(a=[(0, 7, "x", 1)]), protocol="activitynet")
+    assert list(result.overall.mean_ap) == ["0.5", "0.55", "0.6", "0.65", "0.7", "0.75", "0.8", "0.85", "0.9", "0.95"]
+    assert list(result.overall.mean_ap.values()) == [100] * 5 + [0] * 5
+    assert result.overall.average == {"0.5:0.95": 50}
+
+
+def test_the_conjoint_subset_is_its_classes_in_its_videos():
+    labels = CONJOINT["all"]
+    truth = {f"v{i}": video((0, 4, label)) for i, label in enumerate(labels)} | {"golf": video((0, 4, "GolfSwing"))}
+    found = as_predictions(truth, "test")
+    found.actions["golf"].append(Action(5, 6, "Diving", 2))  # in a video that is not of the subset: not counted there
+    found.actions["v0"].append(Action(5, 6, labels[0], 2))  # a false positive there, too
+    result = evaluate(truth, found, protocol="thumos14")
+    assert {name: (v.videos, v.instances) for name, v in result.conjoint.items()} == {
+        "all": (11, 11),
+        "without diving": (9, 9),
+    }
+    assert result.overall.mean_ap["0.5"] == pytest.approx(100 * (10 + 0.5 + 0.5) / 12)
+    assert result.conjoint["all"].mean_ap["0.5"] == pytest.approx(100 * 10.5 / 11)
+    assert result.conjoint["without diving"].average["0.3:0.9"] == pytest.approx(100 * 8.5 / 9)
+    del truth["v3"]
+    found.actions.pop("v3")
+    assert evaluate(truth, found, protocol="thumos14").conjoint == {}
+
+
+# --- THUMOS14 itself ---
+
+
+@pytest.fixture(scope="module")
+def thumos14():
+    shared = Path(os.environ.get("JCDNET_SHARED", Path(__file__).parents[2] / "shared"))
+    path = shared / "reference" / "thumos14_gt.json"
+    if not path.is_file():
+        pytest.skip(f"no THUMOS14 ground truth at {path} (JCDNET_SHARED)")
+    return path
+
+
+def test_thumos14_counts_and_its_own_truth_scores_100(thumos14, tmp_path):
+    database = json.loads(thumos14.read_text())["database"]
+    assert isinstance(next(iter(database.values()))["annotations"][0]["segment"][0], str)
+    results = {
+        name: [{**a, "score": "1"} for a in entry["annotations"]]
+        for name, entry in database.items()
+        if entry["subset"] == "test"
+    }
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({"results": results}))
+    for protocol in ("thumos14", "default"):
+        result = evaluate_files([path], thumos14, protocol=protocol)
+        assert (result.subset, result.overall.videos, result.overall.instances) == ("test", 210, 3311)
+        assert result.predictions == 3311 and len(result.per_class) == 20
+        assert set(result.overall.mean_ap.values()) == {100}
+        assert {name: (v.videos, v.instances) for name, v in result.conjoint.items()} == {
+            "all": (127, 2074),
+            "without diving": (101, 1469),
+        }
+        assert not any("published" in note for note in result.notes)
+    # 16 of these instances are shorter than half a snippet, so under CO2's rounding even the truth misses them.
+    rounded = evaluate_files([path], thumos14, protocol="thumos14-co2")
+    assert any("16 instances have no length" in note for note in rounded.notes)
+    assert 98 < rounded.overall.mean_ap["0.9"] < 100
+
+
+# --- files ---
+
+
+def write(path, document):
+    path.write_text(document if isinstance(document, str) else json.dumps(document))
+    return path
+
+
+TRUTH = {
+    "database": {
+        "clip1": {"subset": "val", "annotations": [{"segment": ["1.0", 5], "label": "Ollie"}]},
+        "clip2": {"subset": "val", "annotations": [{"segment": [2, 4], "label": "Kickflip"}]},
+        "clip3": {"subset": "train", "annotations": []},
+    }
+}
+
+
+def entry(segment=(1, 5), label="Ollie", score=0.5):
+    return {"segment": list(segment), "label": label, "score": score}
+
+
+def a_result(name, *segments):
+    return Result(name, 9.0, {}, tuple(Segment(*s) for s in segments), (), {})
+
+
+def test_results_of_this_product_are_predictions(tmp_path):
+    truth = write(tmp_path / "truth.json", TRUTH)
+    one = a_result("/videos/clip1.mp4", (1.0, 5.0, 2.5, 0.1, "Ollie"), (6.0, 7.0, -1.0, 0.9, "Ollie"))
+    two = a_result("clip2.mkv", (2.0, 4.0, 0.5, 0.9, "Kickflip"))
+    folder = tmp_path / "out"
+    (folder / "sub").mkdir(parents=True)
+    write(folder / "clip1.json", one.to_dict())
+    write(folder / "sub" / "clip2.json", two.to_dict())
+    write(folder / "_run.json", {})
+    lines = write(tmp_path / "all.jsonl", "\n".join(json.dumps(r.to_dict()) for r in (one, two)))
+    for given_paths in ([folder], [folder / "clip1.json", folder / "sub" / "clip2.json"], [lines]):
+        result = evaluate_files(given_paths, truth)
+        assert (result.predictions, result.overall.mean_ap["0.9"]) == (3, 100)
+    # Ranked by ψ, not by confidence: the right one comes first although it is less sure.
+    database = {name: AnnotatedVideo("", ()) for name in ("clip2",)} | {"clip1": video((1, 5, "Ollie"), subset="")}
+    assert evaluate(database, from_results([one])).overall.mean_ap["0.5"] == 100
+
+
+def test_classification_from_the_curves_beside_the_results(tmp_path):
+    truth = write(tmp_path / "truth.json", TRUTH)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for name, logits in (("clip1", [1.0, 3.0, 0.0]), ("clip2", [2.0, 2.0, 0.0])):
+        write(folder / f"{name}.json", a_result(f"{name}.mp4").to_dict())
+        np.savez(folder / f"{name}.scores.npz", cas=np.array([logits] * 4), classes=np.array(["Ollie", "Kickflip"]))
+    # Both classes: the wrong video ranks first, so AP is 1/2.
+    result = evaluate_files([folder], truth)
+    assert result.classification == pytest.approx(50)
+    assert result.to_dict()["classification_mAP"] == 50
+    (folder / "clip2.scores.npz").unlink()
+    result = evaluate_files([folder], truth)
+    assert result.classification is None and any("no classification mAP" in note for note in result.notes)
+    write(folder / "clip2.scores.npz", "no archive")
+    with pytest.raises(EvaluateError, match=r"clip2\.scores\.npz: not the curves"):
+        evaluate_files([folder], truth)
+
+
+def test_a_class_that_the_model_does_not_know_counts_0_in_classification():
+    truth = {"a": video((0, 1, "x")), "b": video((0, 1, "y"))}
+    found = Predicted({"a": [], "b": []}, {"a": {"x": 0.9}, "b": {"x": 0.1}})
+    assert evaluate(truth, found).classification == pytest.approx(50)
+
+
+def test_the_json_document_and_the_tables(tmp_path):
+    truth = write(tmp_path / "truth.json", TRUTH)
+    found = write(tmp_path / "p.json", {"results": {"clip1": [entry(), entry((1, 3))], "clip2": []}})
+    result = evaluate_files([found], truth, tiou="0.3:0.7:0.2", diagnosis=True)
+    document = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert document["mAP"] == {"0.3": 50, "0.5": 50, "0.7": 50}
+    assert document["average"] == {"0.3:0.7": 50}
+    assert document["protocol"] == "default"
+    assert document["per_class"]["Ollie"] == {
+        "instances": 1,
+        "predictions": 2,
+        "AP": {"0.3": 100, "0.5": 100, "0.7": 100},
+        "average": 100,
+    }
+    assert document["diagnosis"]["counts"]["duplicate"] == 1
+    for table in tables(result):
+        assert table.rows and all(len(row) == len(table.columns) for row in table.rows)
+        assert all(isinstance(cell, str) for row in table.rows for cell in row)
+
+
+GOOD = {"results": {"clip1": [entry()]}}
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        ("{", "p.json: not JSON"),
+        ("[" * 100_000, "p.json: not JSON"),
+        ("[]", "neither ActivityNet's `results` nor a result of jcdnet"),
+        ({"database": {}}, "neither ActivityNet's `results`"),
+        ({"results": []}, "'results' must be an object"),
+        ({"results": {"clip1": {}}}, "'clip1' must be a list"),
+        ({"results": {"clip1": [3]}}, "video 'clip1', prediction 1 must be a JSON object"),
+        ({"results": {"clip1": [entry(), {"label": "Ollie"}]}}, "prediction 2 has no 'segment'"),
+        ({"results": {"clip1": [{"segment": [1, 5], "label": "Ollie"}]}}, "has no 'score'"),
+        ({"results": {"clip1": [entry(score=None)]}}, "its score must be a finite number, not 'None'"),
+        ({"results": {"clip1": [entry(score=float("nan"))]}}, "its score must be a finite number, not 'nan'"),
+        ({"results": {"clip1": [entry(score=True)]}}, "its score must be a finite number"),
+        ({"results": {"clip1": [entry(segment=(1, "x"))]}}, "its end must be a finite number, not 'x'"),
+        ({"results": {"clip1": [entry(segment=("-inf", 2))]}}, "its start must be a finite number"),
+        ({"results": {"clip1": [entry(segment=(1, 10**400))]}}, "its end must be a finite number"),
+        ({"results": {"clip1": [entry(segment=(1,))]}}, "a segment is a start and an end, not 1 values"),
+        ({"results": {"clip1": [entry(segment=(5, 4))]}}, "prediction 1: it ends at 4, before it starts at 5"),
+        ({"results": {"clip1": [entry(label=4)]}}, "'label' must be text"),
+        ({"results": {"clip1": [entry(label="ollie")]}}, "label 'ollie' is not in the ground truth; did you mean"),
+        ({"results": {"clip1": [entry(label="zzz")]}}, "rename it"),
+        ({"results": {"clip9": [entry()]}}, "video 'clip9' is not in the ground truth, which has 'clip"),
+        ({"results": {"u": [], "w": []}}, "2 videos, 'u' first, are not in the ground truth"),
+        ({"results": {"clip1": [], "x/clip1.mp4": []}}, "'clip1' and 'x/clip1.mp4' are both video 'clip1'"),
+        ({"results": {"clip1": [], "clip3": []}}, "several subsets: 'val' (1 videos), 'train' (1 videos)"),
+        ({"results": {}}, "nothing is predicted, and the ground truth has several subsets"),
+        ({"results": {"clip3": []}}, "no annotated instance in subset 'train'"),
+        ({"schema": 1, "video": "clip1"}, "nor a result of jcdnet (the result lacks"),
+    ],
+)
+def test_wrong_predictions_are_one_clear_sentence(tmp_path, document, says):
+    truth = write(tmp_path / "g.json", TRUTH)
+    with pytest.raises(EvaluateError) as caught:
+        evaluate_files([write(tmp_path / "p.json", document)], truth)
+    assert says in str(caught.value)
+    assert "p.json" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        ("nonsense", "g.json: not JSON"),
+        ([], "g.json: this must be a JSON object"),
+        ({"results": {}}, "g.json: this has no 'database'"),
+        ({"database": {}}, "the ground truth, which is empty"),
+        ({"database": {"clip1": []}}, "video 'clip1' must be a JSON object"),
+        ({"database": {"clip1": {"subset": "val"}}}, "video 'clip1' has no 'annotations'"),
+        ({"database": {"clip1": {"subset": 3, "annotations": []}}}, "'subset' must be text"),
+        ({"database": {"clip1": {"annotations": [{"segment": ["2", "1"], "label": "a"}]}}}, "annotation 1: it ends at"),
+        (
+            {"database": {"clip1": {"annotations": [{"segment": ["NaN", "1"], "label": "a"}]}}},
+            "its start must be a fin",
+        ),
+    ],
+)
+def test_a_wrong_ground_truth_is_one_clear_sentence(tmp_path, document, says):
+    found = write(tmp_path / "p.json", GOOD)
+    with pytest.raises(EvaluateError) as caught:
+        evaluate_files([found], write(tmp_path / "g.json", document))
+    assert says in str(caught.value)
+    assert "g.json" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_cannot_be_read_or_asked_for_is_said(tmp_path):
+    truth, found = write(tmp_path / "g.json", TRUTH), write(tmp_path / "p.json", GOOD)
+    with pytest.raises(EvaluateError, match=r"missing\.json: cannot be read"):
+        evaluate_files([tmp_path / "missing.json"], truth)
+    with pytest.raises(EvaluateError, match=r"cannot be read \(Is a directory\)"):
+        evaluate_files([found], tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EvaluateError, match="empty: no result JSON in it"):
+        evaluate_files([tmp_path / "empty"], truth)
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(EvaluateError, match="is not text in UTF-8"):
+        evaluate_files([tmp_path / "binary.json"], truth)
+    with pytest.raises(EvaluateError, match="video 'clip1' was predicted before"):
+        evaluate_files([found, found], truth)
+    with pytest.raises(EvaluateError, match="unknown protocol 'thumos'; there are: default, thumos14"):
+        evaluate_files([found], truth, protocol="thumos")
+    with pytest.raises(EvaluateError, match=r"no subset 'test' in the ground truth, only 'val' \(2 videos\)"):
+        evaluate_files([found], truth, protocol="thumos14")
+    assert evaluate_files([found], truth, protocol="thumos14", subset="VAL").subset == "val"
+    with pytest.raises(EvaluateError, match=r"a\.txt, line 2: a segment is a start and an end"):
+        evaluate_files([found], truth, ambiguous=write(tmp_path / "a.txt", "clip1 1 2\nclip1 1\n"))
+    write(tmp_path / "bom.json", "\ufeff" + json.dumps(GOOD))
+    assert evaluate_files([tmp_path / "bom.json"], truth).predictions == 1
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 6) | st.floats() | st.sampled_from(["Ollie", "1.5", "clip1", "x", ""]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["results", "clip1", "segment", "label", "score", "database", "annotations", "subset", "schema"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=14,
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    found=json_values
+    | st.fixed_dictionaries({"results": st.fixed_dictionaries({"clip1": st.lists(json_values, max_size=2)})}),
+    truth=json_values | st.just(TRUTH),
+)
+def test_whatever_the_json_holds_only_an_evaluate_error_comes_out(tmp_path_factory, found, truth):
+    folder = tmp_path_factory.getbasetemp()
+    try:
+        evaluate_files([write(folder / "fp.json", found)], write(folder / "fg.json", truth), diagnosis=True)
+    except EvaluateError as error:
+        assert "\n" not in str(error)
+
+
+# --- names, subsets, thresholds ---
+
+
+def test_names_match_but_for_folder_and_suffix():
+    assert match_names(["a"], ["a", "a.mp4"]) == {"a": "a"}
+    assert match_names(["x/a.mp4", "x\\b.avi", "c", "v_d.mkv"], ["a", "b", "c.mp4", "d"]) == {
+        "x/a.mp4": "a",
+        "x\\b.avi": "b",
+        "c": "c.mp4",
+        "v_d.mkv": "d",
+    }
+    with pytest.raises(EvaluateError, match=r"'clip\.v3' is not in the ground truth, which has 'clip\.v2'"):
+        match_names(["clip.v3"], ["clip.v2"])
+    with pytest.raises(EvaluateError, match=r"may be 's/a' or 't/a'"):
+        match_names(["a.mp4"], ["s/a", "t/a"])
+
+
+def test_subsets_need_no_name_and_any_case():
+    assert choose_subset({"a": "", "b": ""}, ["a"], None) == ""
+    assert choose_subset({"a": "Test", "b": "train"}, [], "test") == "Test"
+    with pytest.raises(EvaluateError, match="no subset 'TEST'"):
+        choose_subset({"a": "Test", "b": "test"}, [], "TEST")
+
+
+def test_thresholds_are_start_stop_step_or_a_list():
+    assert parse_tious("0.1:0.9:0.1") == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    assert parse_tious("0.5:0.95:0.05")[1::4] == (0.55, 0.75, 0.95)
+    assert parse_tious("0.7, 0.5,0.7") == (0.5, 0.7)
+    for text in ("", "a", "0.1:0.9", "0.1:0.1:0.9", "0.5:0.05:0.95", "0.1:0.9:0.3", "0.1:0.9:0", "0,0.5", "1.5", "nan"):
+        with pytest.raises(EvaluateError, match="tIoU thresholds"):
+            parse_tious(text)
+
+
+def test_averages_are_those_of_the_tables():
+    assert averages({t: 100 * t for t in parse_tious("0.3:0.7:0.1")}) == {"0.3:0.7": pytest.approx(50)}
+    assert averages({0.5: 1.0, 0.75: 2.0, 0.95: 6.0}) == {"0.5:0.95": 3.0}
+    assert averages({0.5: 7.0}) == {"0.5:0.5": 7.0}
+    fine = averages({t: t for t in parse_tious("0.1:0.9:0.05")})
+    assert fine["0.1:0.5"] == pytest.approx(0.3) and len(fine) == 5
