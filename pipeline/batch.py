@@ -20,10 +20,12 @@ from pipeline.errors import OutputError, UsageError, user_errors
 from postprocess.segment import Result, ResultError
 from postprocess.writers import WRITERS, write_csv
 
-VIDEO_SUFFIXES = frozenset(
-    (".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg")
-    + (".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv")
-)
+# fmt: off
+VIDEO_SUFFIXES = frozenset({
+    ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf",
+    ".ogv", ".ts", ".vob", ".webm", ".wmv",
+})
+# fmt: on
 SUFFIXES = {"srt": ".srt", "csv": ".csv", "json": ".json", "jsonl": ".jsonl"}
 
 

@@ -73,10 +73,10 @@ def stubbed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features.backbones, "find", lambda *_: Found)
 
 
-def on_device(config: FeatureConfig, batch: int) -> Extractor:
+def on_device(config: FeatureConfig, batch: int, backend: str = "numba") -> Extractor:
     """An extractor that takes the accelerator's way, with its tensors on the CPU."""
-    extractor = Extractor(replace(config, flow="torch"), ("rgb", "flow"))
-    extractor.inputs = DeviceInputs(config, "torch", "cpu")
+    extractor = Extractor(replace(config, flow=backend), ("rgb", "flow"))
+    extractor.inputs = DeviceInputs(config, backend, "cpu")
     extractor.batch = batch
     return extractor
 
@@ -85,7 +85,7 @@ def test_a_video_gives_the_same_features_by_either_way(stubbed: None, tmp_path: 
     # Already of the right size: one grey level more or less, which resizing may give, moves TV-L1 on such a pattern.
     video = encode(tmp_path / "v.mp4", [coded(k, 32, 44) for k in range(23)])
     host = Extractor(replace(CONFIG, flow="torch"), ("rgb", "flow")).chunk(video)
-    there = on_device(CONFIG, 3).chunk(video)
+    there = on_device(CONFIG, 3, "torch").chunk(video)
     assert np.array_equal(host.times, there.times)
     assert len(there.times) == 5
     assert np.allclose(host.rgb, there.rgb, atol=1e-6)

@@ -9,16 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.evaluate import (
-    Action,
-    AnnotatedVideo,
-    Predicted,
-    evaluate,
-    evaluate_files,
-    from_results,
-    read_ambiguous,
-    tables,
-)
+from pipeline.annotations import Action, AnnotatedVideo, Predicted, from_results, read_ambiguous
+from pipeline.evaluate import evaluate, evaluate_files, tables
 from postprocess.protocols import (
     CONJOINT,
     EvaluateError,
