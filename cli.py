@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +29,14 @@ models_app = typer.Typer(help="Embedded models and published weights.", invoke_w
 app.add_typer(models_app, name="models")
 
 F, L, C = FeatureConfig(), LocalizeConfig(), Config()
-STAGES = {"hash": "reading", "decode": "decode", "flow": "flow", "i3d": "I3D", "download": "download"}
+STAGES = {
+    "hash": "reading",
+    "compile": "compiling TV-L1 for this CPU, once",
+    "decode": "decode",
+    "flow": "flow",
+    "i3d": "I3D",
+    "download": "download",
+}
 
 
 def _version(asked: bool) -> None:
@@ -273,6 +281,52 @@ def evaluate(
         out.print()
 
 
+@app.command()
+def bench(
+    video: Annotated[Path | None, typer.Argument(help="Clip to measure on; without one, one is encoded.")] = None,
+    streams: Annotated[str, typer.Option(help="both or rgb.")] = "both",
+    against: Annotated[
+        str | None, typer.Option(help="opencv: also run the reference pipeline, interleaved, and print ratios.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Measure this often.")] = 3,
+    device: Device = None,
+    flow: Flow = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+) -> None:
+    """Measure decode, flow, I3D, localisation and the whole on this machine."""
+    settings = load_config(None, {"streams": streams, "device": device, "features.flow": flow})
+    if against not in (None, "opencv"):
+        raise UsageError(f"--against {against}: the reference is opencv.")
+
+    from pipeline import bench as benchmark
+    from pipeline.api import Pipeline
+
+    pipeline = Pipeline.load(config=settings)
+    err.print(f"[dim]{pipeline.device}, flow {pipeline.extractor.flow_backend or 'off'}, repeats {repeats}[/]")
+    with tempfile.TemporaryDirectory() as folder:
+        clip = video or benchmark.make_clip(Path(folder) / "clip.mp4")
+        measured = benchmark.stages(pipeline, clip, repeats)
+        ratios = list(benchmark.against(pipeline, clip, repeats)) if against else []
+    rows = [stage.to_dict(settings.features.fps) for stage in measured]
+    if as_json:
+        print(
+            json.dumps({"device": pipeline.device, "stages": rows, "ratios": [r.to_dict() for r in ratios]}, indent=2)
+        )
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("stage")
+    for column in ("frames/s", "x real time", "min per hour", "spread"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        spread = f"{min(row['seconds']):.2f} to {max(row['seconds']):.2f} s"
+        numbers = f"{row['frames_per_s']:.1f}", f"{row['x_real_time']:.2f}", f"{row['min_per_hour']:.1f}"
+        table.add_row(row["stage"], *numbers, spread)
+    out.print(table)
+    for ratio in (r.to_dict() for r in ratios):
+        span = f"{ratio['min']:.1f} to {ratio['max']:.1f}"
+        out.print(f"{ratio['stage']}: {ratio['median']:.1f} x the reference pipeline ({span})")
+
+
 @models_app.callback()
 def models(context: typer.Context) -> None:
     """Embedded models, and the published weights on this machine."""
@@ -346,6 +400,8 @@ class _Bars:
         self.tasks = {}
 
         def on_progress(stage: str, done: int, total: int) -> None:
+            if stage == "compile" and done < total:  # said also where bars are not drawn
+                err.print(f"[dim]{STAGES[stage]}[/]")
             if stage not in self.tasks:
                 label = f"{escape(path.name)} {STAGES.get(stage, stage)}"
                 self.tasks[stage] = self.progress.add_task(label, total=total)

@@ -164,8 +164,10 @@ class Extractor:
             cut = snippets(placed, length=config.length, stride=config.stride, last=clip.last)
             for batch in _batched(cut, self.batch):
                 on_progress("decode", len(times) + len(batch), total)
+                if "flow" in wanted and not times:
+                    self._compile(clip.size, on_progress)
                 for name in wanted:
-                    rows[name].append(self._forward(batch, name))
+                    rows[name].append(self._features(batch, name))
                     on_progress("flow" if name == "flow" else "i3d", len(times) + len(batch), total)
                 times += [snippet_times(snippet.index, clip.origin, config) for snippet in batch]
                 padded |= batch[0].padded
@@ -192,15 +194,27 @@ class Extractor:
             partial=clip.partial,
         )
 
-    def _forward(self, batch: list[Snippet[Any]], stream: str) -> Floats:
+    def _compile(self, size: tuple[int, int], on_progress: Progress) -> None:
+        """Compile the flow kernels for frames of this size, and say so: it happens once on a machine."""
+        if self.flow_backend == "numba":
+            from extractors.flow import numba_tvl1
+
+            width = size[1]
+            if not numba_tvl1.is_compiled(width):
+                on_progress("compile", 0, 1)
+                numba_tvl1.warmup(width)
+                on_progress("compile", 1, 1)
+
+    def _features(self, batch: list[Snippet[Any]], stream: str) -> Floats:
         """Features (B, D) of one stream for B snippets; B is filled up to the fixed batch size.
 
         A GPU that is full gets half the batch, from there on.
         """
         filled = batch + batch[-1:] * (self.batch - len(batch))
+        make = self.inputs.rgb if stream == "rgb" else self.inputs.flow
         while True:
             try:
-                parts = [self._infer(part, stream) for part in _batched(filled, self.batch)]
+                parts = [self.forward(make(part), stream) for part in _batched(filled, self.batch)]
                 return np.concatenate(parts)[: len(batch)]
             except torch.cuda.OutOfMemoryError:
                 if self.batch == 1:
@@ -208,12 +222,11 @@ class Extractor:
                 self.batch //= 2
                 torch.cuda.empty_cache()
 
-    def _infer(self, batch: list[Snippet[Any]], stream: str) -> Floats:
-        pixels = self.inputs.rgb(batch) if stream == "rgb" else self.inputs.flow(batch)
-        kind, half = torch.device(self.device).type, getattr(torch, self.precision)
-        # cuDNN would round float32 to TF32 by itself.
-        exact = torch.backends.cudnn.flags(allow_tf32=False)
-        with torch.inference_mode(), torch.autocast(kind, half, enabled=half != torch.float32), exact:
+    def forward(self, pixels: Tensor, stream: str) -> Floats:
+        """One pass of a stream's network: (B, 3 or 2, L, crop, crop) in [-1, 1] -> (B, D)."""
+        kind, dtype = torch.device(self.device).type, getattr(torch, self.precision)
+        exact = torch.backends.cudnn.flags(allow_tf32=False)  # cuDNN would round float32 to TF32 by itself
+        with torch.inference_mode(), torch.autocast(kind, dtype, enabled=dtype != torch.float32), exact:
             placed = pixels.to(self.device).contiguous(memory_format=torch.channels_last_3d)
             features: Tensor = self.net(stream)(placed)
             return features.float().cpu().numpy()
@@ -243,7 +256,8 @@ def _libraries() -> str:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that it is there whole or not at all: temp file in the same folder, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # Cut short, or a name of 250 characters, which a video may have, would leave no room for the random ones.
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -292,7 +306,8 @@ def load(path: Path) -> Features:
         meta = json.loads(str(arrays["settings"][()]))
         times = np.asarray(arrays["times"], np.float64)
         streams = {name: np.asarray(arrays[name], np.float32) for name in STREAMS if name in arrays}
-        if times.shape != (len(times), 2) or not streams or not np.isfinite(times).all():
+        duration = float(meta["duration"])
+        if times.shape != (len(times), 2) or not streams or not np.isfinite([*times.flat, duration]).all():
             raise ValueError("times must be (T, 2) and finite")
         for name, values in streams.items():
             if values.ndim != 2 or len(values) != len(times) or not np.isfinite(values).all():
@@ -301,7 +316,7 @@ def load(path: Path) -> Features:
             rgb=streams.get("rgb"),
             flow=streams.get("flow"),
             times=times,
-            duration=float(meta["duration"]),
+            duration=duration,
             media=dict(meta["media"]),
             settings=dict(meta["settings"]),
             warnings=tuple(meta["warnings"]),

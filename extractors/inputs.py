@@ -28,17 +28,18 @@ def rgb_input(frames: Sequence[Image], config: FeatureConfig) -> Tensor:
     return pixels.permute(3, 0, 1, 2).float() / 127.5 - 1
 
 
-def flow_input(snippet: Snippet[Image], config: FeatureConfig, backend: str) -> Tensor:
+def flow_input(snippet: Snippet[Image], config: FeatureConfig, backend: str, workers: int | None = None) -> Tensor:
     """Network input (2, L, crop, crop) in [-1, 1]: TV-L1 of grey frames, clipped to +-flow_clip px, divided by it.
 
-    L fields come from L + 1 frames; at the end of the video the last field is repeated.
+    L fields come from L + 1 frames; at the end of the video the last field is repeated. `workers`: threads over
+    the pairs, default the cores.
 
     Raises:
         FlowError: the backend cannot work here.
     """
     frames = snippet.frames if snippet.following is None else (*snippet.frames, snippet.following)
     grey = np.stack([np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8) for frame in frames])
-    fields = flow.FLOWS[backend](grey) if len(grey) > 1 else no_motion(grey)
+    fields = flow.FLOWS[backend](grey, workers) if len(grey) > 1 else no_motion(grey)
     if len(fields) < config.length:
         fields = np.concatenate([fields, fields[-1:]])
     rows, columns = centre(grey.shape[1], grey.shape[2], config.crop)

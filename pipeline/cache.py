@@ -62,7 +62,8 @@ class FeatureCache:
 
         Args:
             content: `content_hash(path)`.
-            on_damage: told about entries that are there but damaged; they are extracted again.
+            on_damage: told about entries that are there but damaged (they are extracted again), and about a folder
+                that cannot be written: the features are given all the same.
 
         Raises:
             VideoError: what is missing cannot be extracted.
@@ -73,14 +74,20 @@ class FeatureCache:
             try:
                 if entry.exists():
                     found[name] = load(entry)
-            except FeaturesError as error:
+            except (FeaturesError, OSError) as error:
                 on_damage(f"damaged cache entry: {error}")
         missing = tuple(name for name in entries if name not in found)
         if missing:
             fresh = extractor.chunk(path, start, end, missing, on_progress)
-            for name in missing:
-                found[name] = _only(fresh, name)
-                save(found[name], entries[name])
+            found |= {name: _only(fresh, name) for name in missing}
+            try:
+                for name in missing:
+                    save(found[name], entries[name])
+            except OSError as error:
+                on_damage(
+                    f"{self.folder}: features cannot be kept there ({error.strerror}), the next run will extract "
+                    "them again; set JCDNET_CACHE to another folder."
+                )
         return merge(list(found.values()))
 
 
