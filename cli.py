@@ -144,6 +144,7 @@ def run(
         batch.prepare_output(folder)
     pipeline = Pipeline.load(config=settings)
     err.print(f"[dim]{escape(settings.model)} on {pipeline.device}[/]")
+    _say_inflated(pipeline.extractor)
     results, failed = [], 0
     with _progress() as bars:
         outcomes = batch.run_batch(

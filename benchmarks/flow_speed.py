@@ -33,22 +33,22 @@ SPORTS = [
 CORPUS = Path(os.environ.get("JCDNET_CORPUS", Path(__file__).resolve().parents[2] / "shared" / "corpus"))
 
 
-def grey_frames(clip: Path, middle: float, count: int, width: int | None = None) -> np.ndarray:
-    """Decode `count` consecutive frames around a fraction of the clip: (count, H, W) uint8, short side 256."""
+def grey_frames(clip: Path, middle: float, count: int, width: int, short: int = 256) -> np.ndarray:
+    """Decode `count` consecutive frames around a fraction of the clip: (count, H, W) uint8, W at most `width`."""
     with av.open(str(clip)) as container:
         frames = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
     first = min(max(round(middle * len(frames)) - count // 2, 0), max(len(frames) - count, 0))
-    scale = 256 / min(frames[0].shape)
+    scale = short / min(frames[0].shape)
     size = tuple(round(side * scale) for side in frames[0].shape[::-1])
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     stack = np.stack(
         [np.asarray(cv2.resize(frame, size, interpolation=how)) for frame in frames[first : first + count]]
     )
-    cut = max(stack.shape[2] - width, 0) // 2 if width else 0
-    return np.ascontiguousarray(stack[:, :, cut : cut + width] if width else stack).astype(np.uint8)
+    cut = max(stack.shape[2] - width, 0) // 2
+    return np.ascontiguousarray(stack[:, :, cut : cut + width]).astype(np.uint8)
 
 
-def real_pairs(corpus: Path, count: int, width: int | None) -> dict[str, np.ndarray]:
+def real_pairs(corpus: Path, count: int, width: int, short: int = 256) -> dict[str, np.ndarray]:
     """Pairs (2, H, W) uint8 by the name of their clip, from the sports in turn."""
     clips = {sport: sorted((corpus / sport).glob("*.mp4")) for sport in SPORTS}
     clips = {sport: files for sport, files in clips.items() if files}
@@ -61,7 +61,7 @@ def real_pairs(corpus: Path, count: int, width: int | None) -> dict[str, np.ndar
             again, which = divmod(turn, len(files))
             middle = (0.5, 0.25, 0.75, 0.125, 0.375, 0.625, 0.875)[again % 7]
             if len(chosen) < count:
-                chosen[f"{files[which].stem} @{middle}"] = grey_frames(files[which], middle, 2, width)
+                chosen[f"{files[which].stem} @{middle}"] = grey_frames(files[which], middle, 2, width, short)
         turn += 1
     return chosen
 

@@ -58,7 +58,8 @@ def theirs(file: Path) -> None:
             mixed, _ = net.apply(variables, arrays[f"{clip} pixels"])
             other = np.asarray(mixed, np.float64).mean(axis=(1, 2, 3))
             cosine = (mine * other).sum(1) / np.linalg.norm(mine, axis=1) / np.linalg.norm(other, axis=1)
-            print(f"{clip:36} {len(mine)} snippets  cosine >= {cosine.min():.8f}  max |d| {abs(mine - other).max():.1e}")
+            worst = abs(mine - other).max()
+            print(f"{clip:36} {len(mine)} snippets  cosine >= {cosine.min():.8f}  max |d| {worst:.1e}")
 
 
 def main() -> None:

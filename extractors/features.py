@@ -196,14 +196,11 @@ class Extractor:
 
     def _compile(self, size: tuple[int, int], on_progress: Progress) -> None:
         """Compile the flow kernels for frames of this size, and say so: it happens once on a machine."""
-        if self.flow_backend == "numba":
-            from extractors.flow import numba_tvl1
-
-            width = size[1]
-            if not numba_tvl1.is_compiled(width):
-                on_progress("compile", 0, 1)
-                numba_tvl1.warmup(width)
-                on_progress("compile", 1, 1)
+        assert self.flow_backend is not None
+        if flow.must_compile(self.flow_backend, size[1]):
+            on_progress("compile", 0, 1)
+            flow.warmup(self.flow_backend, size[1])
+            on_progress("compile", 1, 1)
 
     def _features(self, batch: list[Snippet[Any]], stream: str) -> Floats:
         """Features (B, D) of one stream for B snippets; B is filled up to the fixed batch size.

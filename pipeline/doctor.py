@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ def examine() -> list[Check]:
         Check("ffmpeg", True, ", ".join(f"{n} {'.'.join(map(str, v))}" for n, v in av.library_versions.items())),
         _decoders(),
         _gpu(),
+        _compiler(),
         *(_weights(name) for name in WEIGHTS),
         Check("offline", True, "JCDNET_OFFLINE is set: nothing is downloaded" if offline() else "no"),
         _cache(),
@@ -72,6 +74,26 @@ def _gpu() -> Check:
         return Check("gpu", True, f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
     fix = "works on the CPU; for a GPU install NVIDIA's driver, and start Docker with --gpus all"
     return Check("gpu", False, "no CUDA device", fix, needed=False)
+
+
+def _compiler() -> Check:
+    """Build one line of C: Triton and torch.compile do so when they start, on a GPU."""
+    name = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    fix = "apt install gcc libc6-dev (or set CC); needed for TV-L1 on a GPU"
+    needed = torch.cuda.is_available()
+    if name is None:
+        return Check("C compiler", False, "none found", fix, needed)
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "one.c"
+        source.write_text("#include <stdint.h>\nint main(void) { return (int)sizeof(int64_t) - 8; }\n")
+        target = str(source.with_suffix(".out"))
+        try:
+            built = subprocess.run([name, str(source), "-o", target], capture_output=True, text=True)
+        except OSError as error:
+            return Check("C compiler", False, f"{name}: {error.strerror}", fix, needed)
+    if built.returncode:
+        return Check("C compiler", False, f"{name} cannot build one line of C", fix, needed)
+    return Check("C compiler", True, name)
 
 
 def _weights(name: str) -> Check:

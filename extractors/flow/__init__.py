@@ -9,9 +9,9 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from extractors.flow.tvl1 import FlowError
+from extractors.flow.tvl1 import FlowError, FlowUnavailable
 
-__all__ = ["FLOWS", "VERSIONS", "FlowError", "resolve", "version"]
+__all__ = ["FLOWS", "VERSIONS", "FlowError", "FlowUnavailable", "must_compile", "resolve", "version", "warmup"]
 
 
 # Each backend is imported by its first use: cv2, numba and torch take up to seconds to import.
@@ -39,13 +39,41 @@ def _numba_version() -> str:
     return numba_tvl1.version()
 
 
+def _torch(grey: np.ndarray, workers: int | None = None, device: str = "cpu") -> np.ndarray:
+    from extractors.flow import torch_tvl1
+
+    return torch_tvl1.flow(grey, device)
+
+
+def _torch_version() -> str:
+    from extractors.flow import torch_tvl1
+
+    return torch_tvl1.version()
+
+
+def _triton(grey: np.ndarray, workers: int | None = None, device: str = "cuda") -> np.ndarray:
+    from extractors.flow import triton_tvl1
+
+    return triton_tvl1.flow(grey, device)
+
+
+def _triton_version() -> str:
+    from extractors.flow import triton_tvl1
+
+    return triton_tvl1.version()
+
+
 FLOWS: dict[str, Callable[..., np.ndarray]] = {
     "opencv": _opencv,
     "numba": _numba,
+    "torch": _torch,
+    "triton": _triton,
 }
 VERSIONS: dict[str, Callable[[], str]] = {
     "opencv": _opencv_version,
     "numba": _numba_version,
+    "torch": _torch_version,
+    "triton": _triton_version,
 }
 
 
@@ -66,3 +94,20 @@ def resolve(name: str, device: str = "cpu") -> str:
     if name not in FLOWS:
         raise FlowError(f"there is no flow backend {name!r}: choose auto, {', '.join(FLOWS)}")
     return name
+
+
+def must_compile(name: str, width: int) -> bool:
+    """Tell whether the first flow of frames of this width will compile kernels for this CPU, which takes seconds."""
+    if resolve(name) != "numba":
+        return False
+    from extractors.flow import numba_tvl1
+
+    return not numba_tvl1.is_compiled(width)
+
+
+def warmup(name: str, width: int) -> None:
+    """Compile the kernels for frames of this width, or load them, where the backend has such; else do nothing."""
+    if resolve(name) == "numba":
+        from extractors.flow import numba_tvl1
+
+        numba_tvl1.warmup(width)

@@ -92,11 +92,14 @@ def sweep(rows, y, height, width, errors):
     dual.p21[last] = ZERO
     dual.p22[last] = ZERO
     if y == U(1):  # the dual step has run over the row above the image: its p is 0
-        dual.p12[:] = ZERO
-        dual.p22[:] = ZERO
+        for x in range(LEAD, last):
+            dual.p12[x] = ZERO
+            dual.p22[x] = ZERO
     if y + U(1) == height:  # the row below the last repeats it as well
-        rows[y + U(3)].u[:] = row.u
-        rows[y + U(3)].v[:] = row.v
+        under = rows[y + U(3)]
+        for x in range(LEAD, last + U(1)):
+            under.u[x] = row.u[x]
+            under.v[x] = row.v[x]
 
 
 @jit
@@ -106,7 +109,9 @@ def iterate(rows, height, width, count, line, errors):
     Each iteration follows the one before two rows behind, where that one is done: the rows between stay in the L2
     cache, which a whole level does not.
     """
-    line.errors[:count, :width] = ZERO
+    for j in range(count):
+        for x in range(width):
+            line.errors[j, x] = ZERO
     for front in range(height + U(2) * count):
         for j in range(count):
             y = front - U(2) * j
@@ -117,6 +122,17 @@ def iterate(rows, height, width, count, line, errors):
         for x in range(width):
             total += line.errors[j, x]
         errors[j] = total
+
+
+@jit
+def copy_state(source, target, height):
+    """Copy u, v and p, the first six planes of each row."""
+    for y in range(height):
+        for plane in range(6):
+            row = source[y, plane]
+            other = target[y, plane]
+            for x in range(U(len(row))):
+                other[x] = row[x]
 
 
 @jit
@@ -143,16 +159,14 @@ def relax(rows, fields, height, width, stop, saved, line):
                 steps = 2
         if steps > 1 and not kept:
             kept = done
-            for y in range(height):
-                saved[y] = fields[y + LEAD_ROWS, :6]
+            copy_state(fields[LEAD_ROWS:], saved, height)
         iterate(rows, height, width, U(steps), line, errors)
         needed = 1
         while needed < steps and errors[needed - 1] > stop:
             needed += 1
         done += needed
         if needed < steps:
-            for y in range(height):
-                fields[y + LEAD_ROWS, :6] = saved[y]
+            copy_state(saved, fields[LEAD_ROWS:], height)
             for _ in range(done - kept):
                 iterate(rows, height, width, U(1), line, errors)
             return errors[0], done
@@ -190,7 +204,11 @@ def set_taps(image, taps, height, width):
 
     Central differences; on the border half the one-sided one.
     """
-    taps[: height + U(8), : width + U(8)] = ZERO
+    for y in range(height + U(8)):
+        line = taps[y]
+        for x in range(width + U(8)):
+            for k in range(U(4)):
+                line[x, k] = ZERO
     for y in range(height):
         y0 = y - U(1) if y > U(0) else y
         y1 = min(y + U(1), height - U(1))
@@ -419,10 +437,15 @@ def solve(first, second, flow, rows, fields, sizes, pyramid, dense, saved, taps,
     """
     height, width = sizes[0]
     line = lines[0]
+    same = True
     for y in range(height):
         for x in range(width):
             pyramid[0, 0, y, x] = F(first[y, x])
             pyramid[1, 0, y, x] = F(second[y, x])
+            same &= first[y, x] == second[y, x]
+    if same:  # a repeated frame: ρ is 0 from the start, and so is the field that the whole way gives
+        flow[:] = ZERO
+        return 0.0
     count = len(sizes)
     for level in range(1, count):
         h, w = sizes[level - 1]
@@ -446,10 +469,14 @@ def solve(first, second, flow, rows, fields, sizes, pyramid, dense, saved, taps,
             ph, pw = sizes[level + 1]
             for i in range(2):
                 for y in range(ph):
-                    dense[i, y, :pw] = fields[y + LEAD_ROWS, i, LEAD : LEAD + pw]
-        fields[: h + U(4), :6] = ZERO
-        fields[: h + U(4), 6:, LEAD + w :] = ZERO
-        fields[h + LEAD_ROWS : h + U(4), 6:] = ZERO
+                    for x in range(pw):
+                        dense[i, y, x] = fields[y + LEAD_ROWS, i, x + LEAD]
+        for y in range(h + U(4)):  # of the image's planes only what surrounds the image: the rest is set by warp
+            for plane in range(U(len(PLANES))):
+                row = fields[y, plane]
+                inside = plane > U(5) and y < h + LEAD_ROWS
+                for x in range(LEAD + w if inside else U(0), U(len(row))):
+                    row[x] = ZERO
         u = fields[LEAD_ROWS:, 0, LEAD:]
         v = fields[LEAD_ROWS:, 1, LEAD:]
         if level < count - 1:

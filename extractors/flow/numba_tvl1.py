@@ -26,25 +26,25 @@ def flow(grey: np.ndarray, workers: int | None = None) -> np.ndarray:
     1×1 on; the same bytes for any number of workers. Raises FlowError. The first call compiles (see `is_compiled`).
     """
     check(grey)
-    kernels = warmup(grey.shape[2])
-    grey = np.require(grey, requirements=["C", "W"])  # a read-only array is another type, and another compilation
-    _, height, width = grey.shape
-    out = np.empty((len(grey) - 1, height, width, 2), np.float32)
-
-    def make_solver() -> Callable[[int], None]:
-        scratch = workspace(height, width)
-
-        def solve(pair: int) -> None:
-            kernels.solve(grey[pair], grey[pair + 1], out[pair], *scratch)
-
-        return solve
-
-    over_pairs(make_solver, len(out), workers)
+    warmup(grey.shape[2])
+    out = np.empty((len(grey) - 1, *grey.shape[1:], 2), np.float32)
+    over_pairs(lambda: solver(grey, out), len(out), workers)
     return out
 
 
-def warmup(width: int) -> ModuleType:
-    """Compile the kernels for frames of this width, or load them from disk; returns the module of kernels.
+def solver(grey: np.ndarray, out: np.ndarray) -> Callable[[int], None]:
+    """Return what computes one pair of `grey` into `out`, in a thread of its own: its scratch memory is not shared."""
+    grey = np.require(grey, requirements=["C", "W"])  # a read-only array is another type, and another compilation
+    solve, scratch = _kernels().solve, workspace(*grey.shape[1:])
+
+    def one(pair: int) -> None:
+        solve(grey[pair], grey[pair + 1], out[pair], *scratch)
+
+    return one
+
+
+def warmup(width: int) -> None:
+    """Compile the kernels for frames of this width, or load them from disk.
 
     About ten seconds the first time for a width (widths share kernels by 32 pixels), half a second in later processes.
     """
@@ -53,7 +53,6 @@ def warmup(width: int) -> ModuleType:
     if types not in kernels.solve.overloads:
         with _one_process_at_a_time(kernels.CACHED):
             kernels.solve.compile(types)
-    return kernels
 
 
 def is_compiled(width: int) -> bool:

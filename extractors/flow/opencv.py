@@ -6,7 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from extractors.flow.tvl1 import FlowError, check, over_pairs
+from extractors.flow.tvl1 import FlowUnavailable, check, over_pairs
 
 
 def version() -> str:
@@ -22,30 +22,34 @@ def flow(grey: np.ndarray, workers: int | None = None) -> np.ndarray:
     """Compute TV-L1 between consecutive frames with OpenCV's default settings.
 
     grey: (N+1, H, W) uint8; returns (N, H, W, 2) float32, the displacement in x, then y, in pixels, at every pixel
-    of the first frame of each pair. Any size from 1×1 on. Raises FlowError.
+    of the first frame of each pair. Any size from 1×1 on. Raises FlowError, and
+    FlowUnavailable (a FlowError) where OpenCV comes without it.
     """
     check(grey)
-    optflow: Any = getattr(cv2, "optflow", None)
-    if optflow is None:
-        raise FlowError(
-            "this OpenCV has no TV-L1 (cv2.optflow): uninstall it and install opencv-contrib-python-headless"
-        )
-    out = np.empty((*(len(grey) - 1, *grey.shape[1:]), 2), np.float32)
-
-    def make_solver() -> Callable[[int], None]:
-        # One object a worker and call: it is not thread-safe, and one small frame shrinks its scales for good.
-        tvl1 = optflow.DualTVL1OpticalFlow_create()
-
-        def solve(pair: int) -> None:
-            out[pair] = tvl1.calc(grey[pair], grey[pair + 1], None)
-
-        return solve
-
+    out = np.empty((len(grey) - 1, *grey.shape[1:], 2), np.float32)
     # OpenCV's own threads gain nothing on TV-L1 (its costliest step is serial): the pairs are spread instead.
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        over_pairs(make_solver, len(out), workers)
+        over_pairs(lambda: solver(grey, out), len(out), workers)
     finally:
         cv2.setNumThreads(before)
     return out
+
+
+def solver(grey: np.ndarray, out: np.ndarray) -> Callable[[int], None]:
+    """Return what computes one pair of `grey` into `out`. One a thread and size.
+
+    OpenCV's object is not thread-safe, and one small frame shrinks its number of scales for good.
+    """
+    optflow: Any = getattr(cv2, "optflow", None)
+    if optflow is None:
+        raise FlowUnavailable(
+            "this OpenCV has no TV-L1 (cv2.optflow): uninstall it and install opencv-contrib-python-headless"
+        )
+    tvl1 = optflow.DualTVL1OpticalFlow_create()
+
+    def one(pair: int) -> None:
+        out[pair] = tvl1.calc(grey[pair], grey[pair + 1], None)
+
+    return one

@@ -30,6 +30,10 @@ class FlowError(ValueError):
     """Frames that no flow can be computed from, or a backend that is not there. One sentence for the user."""
 
 
+class FlowUnavailable(FlowError):
+    """The backend cannot work on this machine: a package, a device or a compiler is missing."""
+
+
 def levels(height: int, width: int) -> list[tuple[int, int]]:
     """Sizes (H, W) of the pyramid, finest first; an 8×8 frame has one level.
 

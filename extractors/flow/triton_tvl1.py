@@ -1,0 +1,131 @@
+"""TV-L1 on a CUDA device: OpenCV's numerics in fused Triton kernels, many pairs a launch."""
+
+import os
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from extractors.flow import tvl1
+from extractors.flow.torch_tvl1 import gradient, resize
+from extractors.flow.tvl1 import FlowError, FlowUnavailable, check
+
+ALGORITHM = 1  # raise it with every change that moves a result
+BATCH = 128  # pairs at a time: 32 planes of them in memory, 1.4 GB at 340×256
+BLOCK = 512  # pixels a program
+
+
+def version() -> str:
+    """Return e.g. "triton-1"."""
+    return f"triton-{ALGORITHM}"
+
+
+def flow(grey: np.ndarray, device: str = "cuda") -> np.ndarray:
+    """Compute TV-L1 between consecutive frames, as OpenCV 5.0 does with its defaults.
+
+    grey: (N+1, H, W) uint8; returns (N, H, W, 2) float32, the displacement in x, then y, in pixels. Raises FlowError,
+    and FlowUnavailable (a FlowError) without a CUDA device, without Triton, or where Triton finds no C compiler.
+    """
+    check(grey)
+    if not str(device).startswith("cuda") and os.environ.get("TRITON_INTERPRET") != "1":
+        raise FlowUnavailable(f"the flow backend triton needs a CUDA device, and this is {device}: use numba")
+    return tv_l1(torch.from_numpy(np.require(grey, requirements=["C", "W"])).to(device)).cpu().numpy()
+
+
+@torch.inference_mode()
+def tv_l1(frames: Tensor) -> Tensor:
+    """`flow` for a tensor (N+1, H, W), 0..255, on its own device; returns (N, H, W, 2) float32 there."""
+    try:
+        from extractors.flow import triton_kernels  # noqa: F401
+    except ImportError as error:
+        raise FlowUnavailable("the flow backend triton needs the package triton: install it, or use torch") from error
+    frames = frames.float()
+    try:
+        return torch.cat([_solve(frames[i : i + BATCH + 1]) for i in range(0, len(frames) - 1, BATCH)])
+    except RuntimeError as error:
+        if "C compiler" not in str(error):
+            raise
+        raise FlowUnavailable(
+            "Triton found no C compiler: install one (package gcc), or set CC to it, or use the flow backend torch"
+        ) from error
+
+
+def _solve(frames: Tensor) -> Tensor:
+    sizes = tvl1.levels(frames.shape[1], frames.shape[2])
+    if frames.shape[1] * frames.shape[2] * 2 > 2**31:
+        raise FlowError(f"frames of {frames.shape[2]}×{frames.shape[1]} are too large for the flow backend triton")
+    pyramid = [frames]
+    for size in sizes[1:]:
+        pyramid.append(resize(pyramid[-1], size, tvl1.SOURCE_STEP, tvl1.SOURCE_STEP))
+    field = frames.new_zeros(2, len(frames) - 1, *sizes[-1])  # u and v
+    for (h, w), images in zip(reversed(sizes), reversed(pyramid), strict=True):
+        if field.shape[2:] != (h, w):
+            steps = field.shape[2] / h, field.shape[3] / w
+            field = resize(field.flatten(0, 1), (h, w), *steps).mul_(tvl1.SOURCE_STEP).unflatten(0, (2, -1))
+        field = _level(images[:-1], images[1:], field)
+    return field.permute(1, 2, 3, 0).contiguous()
+
+
+def _level(first: Tensor, second: Tensor, field: Tensor) -> Tensor:
+    """Refine `field` (2, B, H, W) on one level of the pyramid, without waiting for the device."""
+    from extractors.flow import triton_kernels as kernels
+
+    pairs, h, w = first.shape
+    tiles = -(-h * w // BLOCK)
+    constants = {"BLOCK": BLOCK, "TILES": 1 << (tiles - 1).bit_length()}
+    numbers = {"THETA": tvl1.THETA, "TAUT": tvl1.TAUT, "CLAMP": tvl1.CLAMP}
+    size = (h, w, pairs, tiles, tvl1.EPSILON**2 * h * w)
+    state = first.new_zeros(2, 6, pairs, h, w)
+    state[0, :2] = field
+    smooth, slopes = torch.empty_like(field), first.new_empty(4, pairs, h, w)
+    # Separate tensors: views at odd addresses would be compiled for again.
+    counts = [first.new_zeros(pairs, dtype=torch.int32) for _ in range(2)]
+    partial = [first.new_empty(pairs, tiles) for _ in range(2)]
+    slope_x, slope_y = (image.contiguous() for image in gradient(second))
+    now = 0  # which of the two sets of counts and partial sums holds
+    for _ in range(tvl1.WARPS):
+        kernels.warp[(tiles, pairs)](
+            *(state, counts[now], first, second, slope_x, slope_y, slopes, h, w, pairs),
+            BLOCK=BLOCK, A=tvl1.CUBIC_A, FLAT=tvl1.FLAT,
+        )  # fmt: skip
+        partial[now].fill_(torch.inf)
+        done = _Done(first.device)
+        for _ in range(tvl1.OUTER):
+            kernels.median[(tiles, pairs, 2)](state, smooth, partial[now], counts[now], *size, **constants)
+            for inner in range(tvl1.INNER):
+                sums = partial[now], partial[1 - now], counts[now], counts[1 - now]
+                kernels.iterate[(tiles, pairs)](
+                    state, smooth, slopes, *sums, *size, FIRST=inner == 0, **constants, **numbers
+                )
+                now = 1 - now
+                if not first.is_cuda and not (partial[now].sum(1) > size[-1]).any():
+                    break  # to the interpreter a launch is dear, and asking is free
+            done.ask(partial[now].sum(1) > size[-1])
+            if done.known():
+                break
+    odd = (counts[now] % 2).bool()[:, None, None]
+    return torch.where(odd, state[1, :2], state[0, :2])
+
+
+class _Done:
+    """Whether all pairs have converged, as far as the device has said so: asked without waiting for the answer.
+
+    To go on when all are done changes nothing but the time: the kernels skip pairs that are.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.cuda = device.type == "cuda"
+        self.answers: list[tuple[Tensor, torch.cuda.Event | None]] = []
+
+    def ask(self, active: Tensor) -> None:
+        if not self.cuda:
+            self.answers.append((active.any(), None))
+            return
+        answer = torch.empty((), dtype=torch.bool, pin_memory=True)
+        answer.copy_(active.any(), non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        self.answers.append((answer, event))
+
+    def known(self) -> bool:
+        return any(not answer for answer, event in self.answers if event is None or event.query())
