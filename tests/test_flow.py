@@ -41,6 +41,8 @@ def test_translation(backend: str) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("size", [(40, 50), (8, 8), (1, 1), (1, 30), (30, 2)])
 def test_constant_frames_do_not_move(backend: str, size: tuple[int, int]) -> None:
+    if backend == "opencv" and min(size) == 1:
+        pytest.skip("OpenCV refuses frames of 1 px (test_tiny_frames)")
     frames = np.full((3, *size), 77, np.uint8)
     assert (FLOWS[backend](frames, workers=1) == 0).all()
 
@@ -55,6 +57,10 @@ def test_a_repeated_frame_does_not_move(backend: str) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (3, 3), (17, 19)])
 def test_tiny_frames_give_finite_fields(backend: str, size: tuple[int, int]) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (2, *size), dtype=np.uint8)
+    if backend == "opencv" and min(size) == 1:
+        with pytest.raises(FlowError, match="1 px"):
+            FLOWS[backend](frames, workers=1)
+        return
     fields = FLOWS[backend](frames, workers=1)
     assert fields.shape == (1, *size, 2)
     assert np.isfinite(fields).all()

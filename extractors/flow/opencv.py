@@ -6,7 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from extractors.flow.tvl1 import FlowUnavailable, check, over_pairs
+from extractors.flow.tvl1 import FlowError, FlowUnavailable, check, over_pairs
 
 
 def version() -> str:
@@ -22,10 +22,12 @@ def flow(grey: np.ndarray, workers: int | None = None) -> np.ndarray:
     """Compute TV-L1 between consecutive frames with OpenCV's default settings.
 
     grey: (N+1, H, W) uint8; returns (N, H, W, 2) float32, the displacement in x, then y, in pixels, at every pixel
-    of the first frame of each pair. Any size from 1×1 on. Raises FlowError, and
+    of the first frame of each pair. Any size from 2×2 on. Raises FlowError, and
     FlowUnavailable (a FlowError) where OpenCV comes without it.
     """
     check(grey)
+    if min(grey.shape[1:]) < 2:  # its gradient reads beyond such a frame: now and then the field is not finite
+        raise FlowError("OpenCV has no TV-L1 for frames 1 px high or wide: use the flow backend numba")
     out = np.empty((len(grey) - 1, *grey.shape[1:], 2), np.float32)
     # OpenCV's own threads gain nothing on TV-L1 (its costliest step is serial): the pairs are spread instead.
     before = cv2.getNumThreads()
