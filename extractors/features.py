@@ -32,6 +32,8 @@ Floats = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 """(stage, done, total), in snippets; total is an estimate from the container's duration"""
 
+# Two snippets at once run 1.5 times as fast as one by one on two cores, and four no faster (benchmarks/README.md).
+CPU_BATCH = 2
 # Of a GPU's free memory, a snippet in the networks and in flow takes well under this much (bytes).
 SNIPPET_BYTES = 512 << 20
 MOST_SNIPPETS = 32  # 512 frame pairs of flow at once; a larger batch only costs short videos, which fill it up
@@ -104,7 +106,7 @@ class Extractor:
         self.inputs: Any = (
             HostInputs(config, self.flow_backend) if on_host else DeviceInputs(config, self.flow_backend, device)
         )
-        self.batch = 1 if on_host else gpu_batch(device)
+        self.batch = CPU_BATCH if on_host else gpu_batch(device)
         self.decoder = Decoder()
         self._nets: dict[str, nn.Module] = {}
 
@@ -147,7 +149,7 @@ class Extractor:
 
         `streams`: those of the extractor's that are wanted now; default all.
         Snippets go through the networks in batches of one fixed size, the last one filled up with copies, so that
-        the numbers do not depend on how a video is cut (on the CPU the size is 1).
+        the numbers do not depend on how a video is cut.
 
         Raises:
             VideoError: the file cannot be decoded, or has nothing between start and end.
