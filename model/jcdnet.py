@@ -20,6 +20,8 @@ _CHUNK = 4096
 class Output(NamedTuple):
     """What one forward pass gives. Background is the last column, index C. Everything is 0 at padding.
 
+    Without CAD `coarse_cas` is 0, and without TEA `temp_cas` is.
+
     Attributes:
         cas: (B, T, C+1) logits S of the final T-CAS.
         coarse_cas: (B, T, C+1) logits S^coarse.
@@ -43,22 +45,25 @@ class JCDNet(nn.Module):
     """Snippet features in, class activations and actionness out, at any length.
 
     All weights are Conv1d's, (out, in, taps); `alpha` and `beta` are the scalars of equations 2 and 4.
+    A module that is off has no weights.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         c, d, x = config.classes, config.dim, config.in_dim
-        self.coarse = nn.Conv1d(x, c + 1, config.coarse_kernel, padding=config.coarse_kernel // 2)
+        if config.cad:
+            self.coarse = nn.Conv1d(x, c + 1, config.coarse_kernel, padding=config.coarse_kernel // 2)
+            self.alpha = nn.Parameter(torch.zeros(()))
         self.embed_a = nn.Conv1d(x, d, config.kernel, padding=config.kernel // 2)
-        self.embed_e = nn.Conv1d(x, d, config.kernel, padding=config.kernel // 2)
-        self.query = nn.Conv1d(d, d, 1)
-        self.key = nn.Conv1d(d, d, 1)
-        self.value = nn.Conv1d(d, d, 1)
-        self.temp = nn.Conv1d(d, c, 1)
-        self.classifier = nn.Conv1d(2 * d, c + 1, 1)
-        self.alpha = nn.Parameter(torch.zeros(()))
-        self.beta = nn.Parameter(torch.zeros(()))
+        if config.tea:
+            self.embed_e = nn.Conv1d(x, d, config.kernel, padding=config.kernel // 2)
+            self.query = nn.Conv1d(d, d, 1)
+            self.key = nn.Conv1d(d, d, 1)
+            self.value = nn.Conv1d(d, d, 1)
+            self.temp = nn.Conv1d(d, c, 1)
+            self.beta = nn.Parameter(torch.zeros(()))
+        self.classifier = nn.Conv1d(2 * d if config.tea else d, c + 1, 1)
         for module in self.children():
             if isinstance(module, nn.Conv1d) and module.bias is not None:
                 nn.init.kaiming_uniform_(module.weight, a=config.slope, nonlinearity="leaky_relu")
@@ -78,13 +83,19 @@ class JCDNet(nn.Module):
         self._check(x, mask)
         x = _zero_padding(x, mask)
         # The attention is the stage that needs most memory, so it runs while nothing else is alive.
-        enhanced, temp_cas, actionness = self._temporal_enhanced_attention(x, mask)
+        if self.config.tea:
+            enhanced, temp_cas, actionness = self._temporal_enhanced_attention(x, mask)
         embedding, coarse_cas = self._class_aware_discriminative(x, mask)
         # The classifier sees E = [E^a; E^e]. Applied half by half, E, 459 MB at T = 56,000, is never built.
-        weight_a, weight_e = self.classifier.weight.squeeze(-1).split(self.config.dim, dim=1)
-        cas = F.linear(self._dropout(embedding), weight_a, self.classifier.bias)
-        cas = cas + F.linear(self._dropout(enhanced), weight_e)
+        weight = self.classifier.weight.squeeze(-1)
+        cas = F.linear(self._dropout(embedding), weight[:, : self.config.dim], self.classifier.bias)
+        if self.config.tea:
+            cas = cas + F.linear(self._dropout(enhanced), weight[:, self.config.dim :])
         cas = self._smooth(cas, mask)
+        if not self.config.tea:
+            # What the guidance loss pulls A^ness towards; the paper does not say what its Exp 1-3 threshold.
+            temp_cas = torch.zeros_like(cas[..., :-1])
+            actionness = _zero_padding(1 - cas.softmax(dim=-1)[..., -1:], mask).squeeze(-1)
         return Output(
             cas=cas,
             coarse_cas=coarse_cas,
@@ -97,6 +108,9 @@ class JCDNet(nn.Module):
 
     def _class_aware_discriminative(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """E^a (B, T, D) and S^coarse (B, T, C+1): section 3.3, equations 1 and 2."""
+        if not self.config.cad:
+            embedding = _zero_padding(self._embed(self.embed_a, x), mask)
+            return embedding, embedding.new_zeros(*embedding.shape[:2], self.config.classes + 1)
         coarse_cas = self._smooth(_convolve(self.coarse, self._dropout(x)), mask)
         # "The probability of the snippet t belonging to the c-th class": logits would let the denominator
         # be zero or negative.

@@ -15,11 +15,14 @@ from conftest import coded, encode
 from extractors import backbones, flow
 from extractors.backbones import Backbone
 from extractors.config import FeatureConfig
+from extractors.decoder import Decoder
 from extractors.features import Extractor, Features, FeaturesError
 from extractors.video import VideoError
 from pipeline.cache import FeatureCache, content_hash, merge
 
 CONFIG = FeatureConfig(backbone="stub", flow="stub", short_side=48, crop=32)
+
+DECODER = Decoder()  # one process for all tests
 
 
 class Mean(torch.nn.Module):
@@ -45,6 +48,7 @@ class Counting(Extractor):
 
     def __init__(self, config: FeatureConfig = CONFIG, streams: tuple[str, ...] = ("rgb",), **more: Any) -> None:
         super().__init__(config, streams, **more)
+        self.decoder = DECODER
         self.asked: list[tuple[str, ...]] = []
 
     def chunk(self, path: Path, start: float = 0.0, end: float = math.inf, *rest: Any, **more: Any) -> Features:

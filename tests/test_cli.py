@@ -221,9 +221,7 @@ def test_unwritable_output(jcdnet, clip: Path, tmp_path: Path) -> None:
     assert "choose another folder" in one_sentence(said)
 
 
-def test_missing_weights_are_exit_4(
-    jcdnet, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_weights_are_exit_4(jcdnet, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "find", lambda name: None)
     code, _, said = jcdnet("run", clip)
     assert code == 4

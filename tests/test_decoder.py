@@ -65,9 +65,10 @@ def test_one_child_serves_many_videos_and_survives_bad_ones(child: Decoder, tmp_
 
 def test_a_crash_costs_one_video(child: Decoder, tmp_path: Path) -> None:
     video = encode(tmp_path / "v.mp4", [coded(k) for k in range(400)])
-    with pytest.raises(VideoError, match=r"v.mp4: crashed the decoder \(SIGSEGV\)"), child.open(
-        video, CONFIG
-    ) as (_, frames):
+    with (
+        pytest.raises(VideoError, match=r"v.mp4: crashed the decoder \(SIGSEGV\)"),
+        child.open(video, CONFIG) as (_, frames),
+    ):
         next(frames)
         os.kill(pid(child), signal.SIGSEGV)
         list(frames)

@@ -163,6 +163,26 @@ def test_fold_changes_nothing(channels: int) -> None:
     np.testing.assert_array_equal(again.numpy(), after.numpy())
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_snippets_place_in_the_batch_changes_no_bit(threads: int) -> None:
+    """Chunks begin at any snippet, so the same one is now the first, now the second of a batch, or its own copy."""
+    net = shake(InceptionI3d()).fold().to(memory_format=torch.channels_last_3d)
+    one, other = noise(1, 3, 16, 64, 64), noise(1, 3, 16, 64, 64, seed=2)
+    torch.set_num_threads(threads)
+    try:
+        with torch.inference_mode():
+            first, second, copies = (
+                net(torch.cat(pair).contiguous(memory_format=torch.channels_last_3d))
+                for pair in ((one, other), (other, one), (one, one))
+            )
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(first[0], second[1])
+    assert torch.equal(first[1], second[0])
+    assert torch.equal(copies[0], first[0])
+    assert torch.equal(copies[1], first[0])
+
+
 @pytest.mark.parametrize("shape", [(16, 32, 32), (1, 33, 65), (17, 64, 32)])
 def test_any_size_gives_1024_numbers(shape: tuple[int, int, int]) -> None:
     net = shake(InceptionI3d(2)).fold()

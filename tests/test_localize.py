@@ -152,7 +152,9 @@ def test_min_confidence_filters_both_rules():
 def test_psi_is_the_contrast_of_suppressed_logits_plus_the_videos_score():
     cas = np.array([[4.0, 0.0], [9.0, 0.0], [9.0, 0.0], [9.0, 0.0], [9.0, 0.0], [2.0, 0.0]])
     actionness = np.array([0.1, 1, 1, 1, 1, 0.1])
-    (found,) = localize(cas, actionness, np.array([0.5]), grid(6), ["golf"], duration=4.0, config=LocalizeConfig(smooth=1))
+    (found,) = localize(
+        cas, actionness, np.array([0.5]), grid(6), ["golf"], duration=4.0, config=LocalizeConfig(smooth=1)
+    )
     # Inside 9; around it .4 and .2; γ p = .1.
     assert found.score == pytest.approx(9 - 0.3 + 0.1)
 

@@ -61,9 +61,7 @@ def transcode(source: Path, target: Path) -> Path:
 
 @pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
 @pytest.mark.parametrize("name", UPRIGHT)
-def test_an_original_means_what_its_upright_25_fps_transcode_means(
-    corpus: Path, tmp_path: Path, name: str
-) -> None:
+def test_an_original_means_what_its_upright_25_fps_transcode_means(corpus: Path, tmp_path: Path, name: str) -> None:
     source = corpus / "originals" / name
     info = probe(source)
     assert (info.width, info.height) == UPRIGHT[name]

@@ -1,0 +1,163 @@
+"""Training data: features and labels of whole videos in, batches of a fixed size out, decided by seed and step."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.config import TrainConfig
+
+IntArray = NDArray[np.int64]
+
+
+class DatasetError(ValueError):
+    """Features and labels that cannot be trained on; the message names the videos."""
+
+
+class Batch(NamedTuple):
+    """What one step sees.
+
+    Attributes:
+        features: (B, T, D) float32, 0 at padding.
+        mask: (B, T) bool, true where there is a snippet; None when all are.
+        labels: (B, C) float32, 0 or 1; a row of 0 is a video without any action.
+        pairs: (P, 2) int64, rows that share a class: (0, 1), (2, 3), ...
+        videos: (B,) int64, which video each row is.
+    """
+
+    features: Tensor
+    mask: Tensor | None
+    labels: Tensor
+    pairs: Tensor
+    videos: IntArray
+
+    def to(self, device: str | torch.device) -> "Batch":
+        """The same with its tensors on `device`."""
+        return self._replace(
+            features=self.features.to(device),
+            mask=None if self.mask is None else self.mask.to(device),
+            labels=self.labels.to(device),
+            pairs=self.pairs.to(device),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class VideoSet:
+    """Videos to train on, in memory or memory-mapped.
+
+    Attributes:
+        features: one (T, D) array a video, float16 or float32, D the same for all.
+        labels: (N, C) bool, whether video n shows class c; a row of False is a video without any action.
+        names: N names, for messages.
+        classes: C names, in the order of the columns.
+
+    Raises:
+        DatasetError: the parts do not fit together, or hold what nothing can be learned from.
+    """
+
+    features: Sequence[NDArray[np.floating]]
+    labels: NDArray[np.bool_]
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.features) == len(self.names) == len(self.labels):
+            raise DatasetError(
+                f"There are {len(self.features)} features, {len(self.names)} names and {len(self.labels)} rows of "
+                "labels; give one of each a video."
+            )
+        if not self.names:
+            raise DatasetError("There are no videos to train on.")
+        if self.labels.dtype != np.bool_ or self.labels.shape != (len(self.names), len(self.classes)):
+            raise DatasetError(
+                f"Labels must be bool {(len(self.names), len(self.classes))}, a row a video and a column a class, "
+                f"not {self.labels.dtype} {self.labels.shape}."
+            )
+        if not self.labels.any():
+            raise DatasetError("No video is labelled with any class, so there is nothing to learn.")
+        found = ((name, self._fault(rows)) for name, rows in zip(self.names, self.features, strict=True))
+        faults = [f"{name} {fault}" for name, fault in found if fault]
+        if faults:
+            more = f" (and {len(faults) - 5} more videos)" if len(faults) > 5 else ""
+            raise DatasetError(f"{'; '.join(faults[:5])}{more}; extract them again, or leave them out.")
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return int(self.features[0].shape[-1])
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Snippets of each video."""
+        return tuple(len(rows) for rows in self.features)
+
+    def fingerprint(self) -> str:
+        """SHA-256 in hex over everything that a training sees: names, classes, labels, features."""
+        described = [self.names, self.classes, [(str(rows.dtype), rows.shape) for rows in self.features]]
+        digest = hashlib.sha256(repr(described).encode())
+        for array in (self.labels, *self.features):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    def _fault(self, rows: NDArray[np.floating]) -> str | None:
+        if rows.ndim != 2 or rows.dtype not in (np.float16, np.float32):
+            return f"has features {rows.dtype} {rows.shape}, not float32 (T, D)"
+        if rows.shape[1] != self.width:
+            return f"has features {rows.shape[1]} wide, where {self.names[0]} has {self.width}"
+        if len(rows) == 0:
+            return "has no snippet"
+        if not np.isfinite(rows).all():
+            return "has features that are not finite"
+        return None
+
+
+def draw(data: VideoSet, config: TrainConfig, step: int) -> Batch:
+    """The batch of a step: a function of its arguments alone, so a resumed training needs no sampler's state.
+
+    `config.pairs` classes are drawn with replacement from those with two videos or more, and two videos of each
+    stand first; the other rows are drawn from all videos, with replacement (section 4.1; CO2-Net). Data with fewer
+    videos than a batch repeat them, and where no class has two videos there are no pairs.
+    """
+    rng = np.random.default_rng((config.seed, step))
+    videos, pairs = _choose(data.labels, config.batch, config.pairs, rng)
+    picked = [sample(len(data.features[v]), config.snippets, config.sampling == "perturb", rng) for v in videos]
+    t = max(len(rows) for rows in picked)
+    # Allocated by torch, which aligns its memory: sums over memory aligned by chance may differ in the last digit.
+    features = torch.zeros(len(videos), t, data.width)
+    mask = torch.zeros(len(videos), t, dtype=torch.bool)
+    for row, (video, rows) in enumerate(zip(videos, picked, strict=True)):
+        features.numpy()[row, : len(rows)] = data.features[video][rows]
+        mask[row, : len(rows)] = True
+    labels = torch.from_numpy(data.labels[videos].astype(np.float32))
+    # Without a mask the attention has faster kernels to choose from.
+    some_padding = None if mask.all() else mask
+    return Batch(features, some_padding, labels, torch.arange(2 * pairs).reshape(pairs, 2), videos)
+
+
+def sample(length: int, snippets: int, stretch: bool, rng: np.random.Generator) -> IntArray:
+    """Which of a video's `length` snippets to take, in order: `snippets` of them, or all if it has no more.
+
+    The i-th of T lies between i n / T and (i + 1) n / T, whole numbers, both ends included, at random; the last
+    ends at n - 1 (random_perturb of W-TALC's successors). With `stretch` a shorter video gets T too, by repeats.
+    """
+    if length <= snippets and not stretch:
+        return np.arange(length)
+    starts = np.arange(snippets + 1) * length // snippets
+    return rng.integers(starts[:-1], np.minimum(starts[1:], length - 1), endpoint=True)
+
+
+def _choose(labels: NDArray[np.bool_], batch: int, pairs: int, rng: np.random.Generator) -> tuple[IntArray, int]:
+    """(B,) videos, and how many pairs stand first among them."""
+    shared = np.flatnonzero(labels.sum(axis=0) >= 2)
+    pairs = min(pairs, batch // 2) if len(shared) else 0
+    chosen = []
+    for _ in range(pairs):
+        members = np.flatnonzero(labels[:, rng.choice(shared)])
+        chosen.append(rng.choice(members, size=2, replace=False))
+    others = rng.integers(len(labels), size=batch - 2 * pairs)
+    return np.concatenate([*chosen, others]).astype(np.int64), pairs

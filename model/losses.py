@@ -1,0 +1,181 @@
+"""What JCDNet learns from: equations 7-12, one function a term, from labels per video alone.
+
+`mask` (B, T) bool is true where there is a snippet, None when all are; padding counts nowhere, and a row that is
+padding from end to end counts for nothing. Every loss is a scalar, finite, with finite gradients.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.config import LossConfig
+from model.jcdnet import Output
+
+# Keeps a norm of 0 out of a denominator: in a video of one snippet nothing is left for L_cas's low-activation side.
+_EPS = 1e-8
+
+
+def total(
+    output: Output, labels: Tensor, pairs: Tensor, mask: Tensor | None, config: LossConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Equation 12 with 10 and 11 written out, and each of its terms before its weight, by the weight's name.
+
+    Args:
+        output: of the network in training mode, for a batch of B.
+        labels: (B, C) 1 where the video has the action; a row of 0 is a video without any.
+        pairs: (P, 2) int64, rows of the batch that share a class, for `co_activity`.
+        mask: (B, T) bool or None.
+        config: weights; a term of weight 0 is neither computed nor returned.
+    """
+    r = config.topk_divisor
+    # Every untrimmed video has background, so S and S^coarse are told so; their suppressed versions must not show
+    # any, and S^temp has no column for it.
+    present, absent = labels.new_ones(len(labels), 1), labels.new_zeros(len(labels), 1)
+    unsuppressed, suppressed = torch.cat([labels, present], dim=1), torch.cat([labels, absent], dim=1)
+    terms = {
+        "mil": lambda: mil(output.cas, unsuppressed, mask, r),
+        "temp": lambda: mil(output.temp_cas, labels, mask, r),
+        "supp": lambda: mil(output.suppressed_cas, suppressed, mask, r),
+        "coarse": lambda: mil(output.coarse_cas, unsuppressed, mask, r),
+        "coarse_supp": lambda: mil(output.suppressed_coarse_cas, suppressed, mask, r),
+        "cas": lambda: co_activity(
+            output.embedding, output.suppressed_coarse_cas[..., :-1], labels, pairs, mask, config.margin
+        ),
+        "norm": lambda: norm(output.actionness, mask),
+        "guide": lambda: guide(output.actionness, output.cas, mask),
+    }
+    found = {name: term() for name, term in terms.items() if getattr(config, name)}
+    weighted = [getattr(config, name) * value for name, value in found.items()]
+    return torch.stack(weighted).sum(), found
+
+
+def video_scores(cas: Tensor, mask: Tensor | None, divisor: int) -> Tensor:
+    """Equation 7: per video and class, the mean of the k = max(1, T // divisor) largest logits.
+
+    Args:
+        cas: (B, T, J) logits.
+        mask: (B, T) bool or None; T is what a video has, not what it is padded to.
+        divisor: r.
+
+    Returns:
+        (B, J) logits; 0 for a row without snippets.
+    """
+    if mask is None:
+        return cas.topk(max(1, cas.shape[1] // divisor), dim=1).values.mean(dim=1)
+    lengths = mask.sum(dim=1)
+    k = (lengths // divisor).clamp(min=1)
+    # No .item(): the largest k of the batch is bounded by its shape, and a GPU need not be waited for.
+    most = max(1, cas.shape[1] // divisor)
+    largest = cas.masked_fill(~mask.unsqueeze(-1), -torch.inf).topk(most, dim=1).values
+    counted = torch.arange(most, device=cas.device) < torch.minimum(k, lengths).unsqueeze(1)
+    # Filled before the sum: -inf times 0 would be NaN.
+    return largest.masked_fill(~counted.unsqueeze(-1), 0).sum(dim=1) / k.unsqueeze(1)
+
+
+def mil(cas: Tensor, targets: Tensor, mask: Tensor | None, divisor: int) -> Tensor:
+    """Top-k multiple-instance loss, equations 7-9: -sum_j y_j log p_j, averaged over the videos.
+
+    L_mil, L_temp, L_coarse and the suppressed ones differ only in the T-CAS and in the background's target. The
+    targets are divided by their sum, the cross-entropy of a distribution; one of zeros gives 0.
+
+    Args:
+        cas: (B, T, J) logits.
+        targets: (B, J) 0 or 1.
+        mask: (B, T) bool or None.
+        divisor: r of equation 7.
+    """
+    share = targets / (targets.sum(dim=1, keepdim=True) + 1e-4)
+    log_p = video_scores(cas, mask, divisor).log_softmax(dim=1)
+    return _mean_of_videos(-(share * log_p).sum(dim=1), mask)
+
+
+def co_activity(
+    embedding: Tensor, cas: Tensor, labels: Tensor, pairs: Tensor, mask: Tensor | None, margin: float
+) -> Tensor:
+    """L_cas, the co-activity similarity loss of W-TALC (reference 23 of the paper), on E^a and suppressed S^coarse.
+
+    Where two videos show one action, what is active for it must be alike, and unlike the rest of either, by a
+    margin. Averaged over all (pair, shared class); 0 where nothing is shared.
+
+    Args:
+        embedding: (B, T, D).
+        cas: (B, T, C) logits without the background.
+        labels: (B, C) 0 or 1.
+        pairs: (P, 2) int64 rows of the batch.
+        mask: (B, T) bool or None.
+        margin: by which cosine distances must differ.
+    """
+    shared = (labels[pairs[:, 0]] * labels[pairs[:, 1]]) > 0
+    (high_m, low_m), (high_n, low_n) = (
+        _sides(embedding[rows], cas[rows], None if mask is None else mask[rows]) for rows in pairs.unbind(dim=1)
+    )
+    alike = _distance(high_m, high_n)
+    to_n = F.relu(alike - _distance(high_m, low_n) + margin)
+    to_m = F.relu(alike - _distance(low_m, high_n) + margin)
+    each = (0.5 * (to_n + to_m)).masked_fill(~shared, 0)
+    return each.sum() / shared.sum().clamp(min=1)
+
+
+def norm(actionness: Tensor, mask: Tensor | None) -> Tensor:
+    """L_norm, section 3.5: the mean of |A_t| over the snippets, averaged over the videos.
+
+    The paper prints a sum; at its weight of 0.8 and T = 500 that would start near 200 beside cross-entropies
+    near 3, and the networks it descends from take the mean.
+
+    Args:
+        actionness: (B, T), in [0, 1].
+        mask: (B, T) bool or None.
+    """
+    return _mean_of_videos(_mean_of_snippets(actionness.abs(), mask), mask)
+
+
+def guide(actionness: Tensor, cas: Tensor, mask: Tensor | None) -> Tensor:
+    """L_guide, section 3.5: the mean of |1 - A_t - s_t| over the snippets (see `norm`), averaged over the videos.
+
+    s_t is the background's probability in S, so its softmax and not its logit.
+
+    Args:
+        actionness: (B, T), in [0, 1].
+        cas: (B, T, C+1) logits S.
+        mask: (B, T) bool or None.
+    """
+    background = cas.softmax(dim=-1)[..., -1]
+    return _mean_of_videos(_mean_of_snippets((1 - actionness - background).abs(), mask), mask)
+
+
+def _sides(embedding: Tensor, cas: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Per video and class the feature where the class is active and where it is not, each (P, C, D).
+
+    W-TALC divides the latter by T - 1 to make it a mean too; a cosine does not see it.
+    """
+    if mask is None:
+        mask = torch.ones(cas.shape[:2], dtype=torch.bool, device=cas.device)
+    padding = ~mask.unsqueeze(-1)
+    # A row without snippets keeps its logits: a softmax over nothing is NaN.
+    nowhere = padding & mask.any(dim=1)[:, None, None]
+    active = cas.masked_fill(nowhere, -torch.inf).softmax(dim=1).masked_fill(padding, 0)
+    inactive = (1 - active).masked_fill(padding, 0)
+    high = torch.bmm(active.transpose(1, 2), embedding)
+    low = torch.bmm(inactive.transpose(1, 2), embedding)
+    return high, low
+
+
+def _distance(u: Tensor, v: Tensor) -> Tensor:
+    """Cosine distance 1 - cos along the last axis; 1 to a vector of zeros."""
+    lengths = torch.linalg.vector_norm(u, dim=-1) * torch.linalg.vector_norm(v, dim=-1)
+    return 1 - (u * v).sum(dim=-1) / lengths.clamp(min=_EPS)
+
+
+def _mean_of_snippets(values: Tensor, mask: Tensor | None) -> Tensor:
+    """(B, T) to (B,)."""
+    if mask is None:
+        return values.mean(dim=1)
+    return values.masked_fill(~mask, 0).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+
+def _mean_of_videos(values: Tensor, mask: Tensor | None) -> Tensor:
+    """(B,) to (), over the rows that have a snippet."""
+    if mask is None:
+        return values.mean()
+    some = mask.any(dim=1)
+    return values.masked_fill(~some, 0).sum() / some.sum().clamp(min=1)

@@ -1,0 +1,249 @@
+"""One training of JCDNet, section 4.1: a checkpoint, videos and settings in, a trained checkpoint out.
+
+A training that was killed goes on from its last state on disk and ends in the same numbers: whatever is random at a
+step comes from the seed and the step's number, so the state is the weights, Adam's moments and the log. On a CPU
+that is to the last digit, for one number of threads; GPU kernels sum in an order of their own.
+
+The last weights are the result. Nothing is selected, so nothing can be selected on what a test will ask.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors import torch as safetensors_torch
+from torch import Tensor
+
+from model import losses
+from model.checkpoint import Checkpoint, _write, fingerprint
+from model.config import TERMS, ModelConfig, TrainConfig
+from model.datasets import VideoSet, draw
+from model.jcdnet import JCDNet
+
+STATE_NAME = "training.safetensors"
+LOG_NAME = "log.csv"
+FORMAT = 1
+
+Progress = Callable[[str, int, int], None]
+"""(stage, done, total), in steps"""
+
+_HEADER_KEY = "jcdnet-training"
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+class TrainError(Exception):
+    """A training that cannot start, go on or converge; one sentence with the cause and the next step."""
+
+
+def initialise(
+    config: ModelConfig, classes: tuple[str, ...], streams: tuple[str, ...], features: Mapping[str, Any], seed: int
+) -> Checkpoint:
+    """An untrained network as a checkpoint, its weights drawn from `seed`; see `Checkpoint` for the rest.
+
+    The caller's random state on the CPU is left as it is.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        state = {name: tensor.clone() for name, tensor in JCDNet(config).state_dict().items()}
+    return Checkpoint(config=config, classes=classes, streams=streams, features=dict(features), state=state)
+
+
+def train(
+    start: Checkpoint,
+    data: VideoSet,
+    config: TrainConfig,
+    folder: str | Path | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    resume: bool = True,
+    on_progress: Progress = lambda stage, done, total: None,
+) -> Checkpoint:
+    """Train from the weights of `start`, on labels per video.
+
+    Args:
+        start: what `initialise` gave, or a trained network of the same classes.
+        data: the videos; nothing else is looked at.
+        config: the settings, ablations included.
+        folder: gets `training.safetensors`, the state to go on from, and `log.csv`: a row a step, with the loss,
+            every term before its weight, the gradient's norm and the gates. None keeps nothing.
+        device: where to compute.
+        resume: go on from the state in `folder` if there is one; otherwise it is replaced.
+        on_progress: called after each step with ("train", steps done, steps in all).
+
+    Returns:
+        `start` with the last step's weights, and the training in its provenance.
+
+    Raises:
+        TrainError: `start` and `data` do not fit, the state in `folder` is damaged or is of another training, or
+            the loss is not finite.
+        ValueError: `config` weights a term whose module the network lacks.
+        CheckpointError: `start` is inconsistent, or the folder cannot be written.
+    """
+    _check_fit(start, data, config)
+    identity = _identity(start, data, config)
+    state_file = None if folder is None else Path(folder) / STATE_NAME
+    net = start.build().to(device).train()
+    optimiser = _adam(net, config)
+    columns = ["loss", *(name for name in TERMS if getattr(config.loss, name)), "gradient", *_gates(net)]
+    history: list[list[float]] = []
+    if state_file is not None:
+        _sweep(state_file.parent)
+    if state_file is not None and resume and state_file.exists():
+        history = _restore(state_file, net, optimiser, identity)
+    if len(history) > config.steps:
+        raise TrainError(
+            f"{state_file} has {len(history)} steps behind it, more than the {config.steps} asked for; "
+            "ask for as many, or train in another folder."
+        )
+
+    devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        for step in range(len(history), config.steps):
+            batch = draw(data, config, step).to(device)
+            torch.manual_seed(_dropout_seed(config.seed, step))
+            output = net(batch.features, batch.mask)
+            loss, terms = losses.total(output, batch.labels, batch.pairs, batch.mask, config.loss)
+            optimiser.zero_grad()
+            loss.backward()
+            gradient = torch.nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
+            values = {"loss": loss, **terms, "gradient": gradient, **_gates(net)}
+            row = torch.stack([values[name] for name in columns]).tolist()
+            _check_finite(dict(zip(columns, row, strict=True)), step)
+            optimiser.step()
+            history.append(row)
+            done = step + 1
+            if state_file is not None and (done % config.save_every == 0 or done == config.steps):
+                _save(state_file, net, optimiser, identity, columns, history)
+            on_progress("train", done, config.steps)
+
+    about = {
+        "settings": config.to_dict(),
+        "videos": len(data.names),
+        "data": identity["data"],
+        "initial_weights": identity["initial weights"],
+        "torch": torch.__version__,
+        "last": dict(zip(columns, history[-1], strict=True)),
+    }
+    trained = {name: tensor.detach().cpu().clone() for name, tensor in net.state_dict().items()}
+    return replace(start, state=trained, provenance={**start.provenance, "training": about})
+
+
+def _gates(net: JCDNet) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in net.named_parameters() if name in ("alpha", "beta")}
+
+
+def _adam(net: JCDNet, config: TrainConfig) -> torch.optim.Adam:
+    """Adam with L2, and the gates apart: decay would pull them back to 0, where they start."""
+    gates = _gates(net)
+    others = [tensor for name, tensor in net.named_parameters() if name not in gates]
+    groups = [
+        {"params": others, "lr": config.lr, "weight_decay": config.weight_decay},
+        {"params": list(gates.values()), "lr": config.lr * config.gate_lr, "weight_decay": 0.0},
+    ]
+    return torch.optim.Adam([group for group in groups if group["params"]])
+
+
+def _dropout_seed(seed: int, step: int) -> int:
+    """Seeds of neighbouring steps must not be neighbours themselves: some generators then start alike."""
+    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0])
+
+
+def _check_fit(start: Checkpoint, data: VideoSet, config: TrainConfig) -> None:
+    config.loss.check(start.config)
+    if start.classes != data.classes:
+        raise TrainError(
+            f"The network has the classes {', '.join(start.classes)} and the labels {', '.join(data.classes)}; "
+            "initialise it with those of the labels, in their order."
+        )
+    if start.config.in_dim != data.width:
+        raise TrainError(
+            f"The network takes features {start.config.in_dim} wide and these are {data.width}; "
+            "extract the streams that it declares, or initialise it with in_dim of these."
+        )
+
+
+def _check_finite(row: dict[str, float], step: int) -> None:
+    wrong = ", ".join(f"{name} {value}" for name, value in row.items() if not np.isfinite(value))
+    if wrong:
+        raise TrainError(f"The training diverged at step {step + 1} ({wrong}); use a lower lr or qk_scale.")
+
+
+def _identity(start: Checkpoint, data: VideoSet, config: TrainConfig) -> dict[str, Any]:
+    """What decides the numbers of a training, flat; `steps` is not in it, so that a training can be prolonged."""
+    settings = {k: v for k, v in config.to_dict().items() if k not in ("steps", "save_every", "loss")}
+    weights = {f"loss {name}": value for name, value in config.to_dict()["loss"].items()}
+    hashes = {"data": data.fingerprint(), "initial weights": fingerprint(start)}
+    return {"format": FORMAT, **start.config.to_dict(), **settings, **weights, **hashes}
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a kill in the middle of a write leaves: a state is three times the size of its network."""
+    for name in (STATE_NAME, LOG_NAME):
+        for orphan in folder.glob(f".{name}.*.tmp"):
+            orphan.unlink(missing_ok=True)
+
+
+def _save(
+    path: Path,
+    net: JCDNet,
+    optimiser: torch.optim.Adam,
+    identity: dict[str, Any],
+    columns: list[str],
+    history: list[list[float]],
+) -> None:
+    # The log first: killed between the two, a finished training would otherwise keep a log that lacks its end.
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["step", *columns])
+    writer.writerows([step, *row] for step, row in enumerate(history, start=1))
+    _write(path.with_name(LOG_NAME), text.getvalue().encode())
+    tensors = {name: tensor.detach().cpu() for name, tensor in _tensors(net, optimiser)}
+    tensors["history"] = torch.tensor(history, dtype=torch.float64)
+    _write(path, safetensors_torch.save(tensors, {_HEADER_KEY: json.dumps(identity, sort_keys=True)}))
+
+
+def _restore(path: Path, net: JCDNet, optimiser: torch.optim.Adam, identity: dict[str, Any]) -> list[list[float]]:
+    """Put a state on disk into `net` and `optimiser`; the history that led there."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})[_HEADER_KEY])
+            tensors = {name: file.get_tensor(name).clone() for name in list(file.keys())}
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise TrainError(
+            f"{path} is not a whole training state ({error}); delete it to start over, or train in another folder."
+        ) from error
+    changed = [
+        f"{name} {header.get(name)!s:.12}, now {identity.get(name)!s:.12}"
+        for name in {**identity, **header}
+        if header.get(name) != identity.get(name)
+    ]
+    if changed:
+        raise TrainError(
+            f"{path} is of another training ({'; '.join(changed)}); give it the same settings and videos, "
+            "train in another folder, or start over."
+        )
+    history: list[list[float]] = tensors.pop("history").tolist()
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            parameter.copy_(tensors[f"net.{name}"])
+            moments = {key: tensors[f"adam.{name}.{key}"] for key in _MOMENTS if f"adam.{name}.{key}" in tensors}
+            if moments:
+                # Adam keeps its step counts on the CPU, whatever the device.
+                moved = {key: value.to(parameter.device) for key, value in moments.items() if key != "step"}
+                optimiser.state[parameter] = {"step": moments["step"], **moved}
+    return history
+
+
+def _tensors(net: JCDNet, optimiser: torch.optim.Adam) -> Iterator[tuple[str, Tensor]]:
+    """Weights and Adam's moments by name; a parameter that no term reaches has no moments."""
+    for name, parameter in net.named_parameters():
+        yield f"net.{name}", parameter
+        for key, tensor in optimiser.state.get(parameter, {}).items():
+            yield f"adam.{name}.{key}", tensor
