@@ -9,6 +9,7 @@ Two steps, because JAX is installed for this check only, in an environment of it
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ def ours(file: Path, corpus: Path) -> None:
     """Write the network's input and our features of every clip."""
     import torch
 
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from extractors import backbones
     from extractors.config import FeatureConfig
     from extractors.features import rgb_input

@@ -10,8 +10,11 @@ import argparse
 import csv
 import json
 import os
+import sys
 from collections import Counter
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline.api import Pipeline
 

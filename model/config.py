@@ -174,7 +174,8 @@ class TrainConfig:
         snippets: T, how many snippets a video is brought to.
         sampling: `perturb` picks T at random and in order from any video, shorter ones repeat theirs; `pad` does
             so to longer ones only, and the rest keep their length, and so the scale that they have in use.
-        lr: Adam's learning rate, constant.
+        lr: Adam's learning rate, constant after the warm-up.
+        warmup: steps over which the rate rises to `lr` in a straight line; 0 starts with all of it.
         weight_decay: L2, on all but the gates.
         gate_lr: the gates' learning rate (alpha, beta), as a multiple of `lr`. Adam moves a scalar by about its
             rate a step: 1,000 steps at 1e-4 bound a gate by 0.1. 0 freezes the gates at 0.
@@ -189,6 +190,7 @@ class TrainConfig:
     snippets: int = 500
     sampling: Sampling = "perturb"
     lr: float = 1e-4
+    warmup: int = 0
     weight_decay: float = 1e-3
     gate_lr: float = 1.0
     seed: int = 0
@@ -196,7 +198,7 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
 
     def __post_init__(self) -> None:
-        _check_whole(self, "Training", steps=1, batch=1, pairs=0, snippets=1, seed=0, save_every=1)
+        _check_whole(self, "Training", steps=1, batch=1, pairs=0, snippets=1, warmup=0, seed=0, save_every=1)
         _check_numbers(self, "Training", "lr", "weight_decay", "gate_lr")
         if self.lr == 0:
             raise ValueError("Training setting lr must be above 0.")
