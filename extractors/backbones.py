@@ -60,7 +60,7 @@ def _i3d(stream: str, path: Path | None) -> Backbone:
     source = own or weights.find("i3d-rgb")
     if source is None:
         raise WeightsError(
-            "the I3D weights i3d-kinetics-400.ckpt are not on this machine; run `jcdnet models fetch i3d-rgb` "
+            "the I3D weights i3d-kinetics-400.ckpt are not on this machine; run `python cli.py models fetch i3d-rgb` "
             "(47 MB), or name the file with --rgb-weights."
         )
     identity = _identity(source)

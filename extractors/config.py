@@ -35,8 +35,9 @@ class FeatureConfig:
     """pixels at which flow is clipped before it is divided by the same number"""
 
     def __post_init__(self) -> None:
-        if self.fps <= 0 or self.length < 1 or self.stride < 1:
-            raise ValueError("fps, length and stride must be positive.")
+        for name in ("fps", "length", "stride", "flow_clip"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}.")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}.")
         if not 32 <= self.crop <= self.short_side:

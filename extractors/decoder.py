@@ -58,6 +58,8 @@ class Decoder:
     def __init__(self) -> None:
         self._child: subprocess.Popen[str] | None = None
         self._finalizer: weakref.finalize[Any, Any] | None = None
+        self._answered = False
+        """whether the child has said anything yet"""
         self._busy = False
         """whether the child is at work on a video, rather than waiting for one"""
 
@@ -124,8 +126,10 @@ class Decoder:
             self.close()
             root = str(Path(__file__).resolve().parents[1])
             paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+            self._answered = False
             self._child = subprocess.Popen(
-                [sys.executable, "-c", "from extractors.decoder import serve; serve()"],
+                # -P: what lies in the folder of the videos is not imported.
+                [sys.executable, "-P", "-c", "from extractors.decoder import serve; serve()"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,  # FFmpeg's own chatter; what matters comes as a message
@@ -155,16 +159,20 @@ class Decoder:
         line = child.stdout.readline()
         if not line.endswith("\n"):
             raise self._crashed(child, path)
+        self._answered = True
         said: dict[str, Any] = json.loads(line)
         if "error" in said:
             self._busy = False
             raise VideoError(said["error"])
         if "bug" in said:
-            raise RuntimeError(f"the decoder failed on {path}:\n{said['bug']}")
+            last = said["bug"].strip().splitlines()[-1]
+            raise VideoError(f"{path}: the decoder failed on it ({last}); please report this, with the file.")
         return said
 
     def _crashed(self, child: "subprocess.Popen[str]", path: Path) -> VideoError:
         code = child.wait()
+        if not self._answered:
+            return VideoError(f"{path}: the decoder did not start (exit code {code}); see `python cli.py doctor`.")
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return VideoError(f"{path}: crashed the decoder ({how}); the file is damaged, get it again or convert it.")
 
@@ -212,9 +220,9 @@ def _ring(size: tuple[int, int]) -> Iterator[tuple[Path, Image]]:
 def serve() -> None:
     """The child: videos in on stdin, frames out through the ring, until stdin ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it ends us
-    answers = sys.stdout
-    # FFmpeg, or a library of it, may print; the pipe carries nothing but answers.
-    sys.stdout = sys.stderr
+    # FFmpeg, or a library of it, may print: the pipe gets another number, so that it carries nothing but answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     for line in sys.stdin:
         if line.strip() in ("", "."):  # slots given back after the last frame
             continue

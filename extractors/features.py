@@ -96,7 +96,8 @@ class Extractor:
         """
         self.config, self.device = config, device
         self.streams = tuple(name for name in STREAMS if name in streams)
-        self.flow_backend = flow.resolve(config.flow, device) if "flow" in streams else None
+        backend = flow.resolve(config.flow, device)
+        self.flow_backend = backend if "flow" in streams else None
         chosen = weights or {}
         self.backbones = {n: backbones.find(config.backbone, n, chosen.get(n)) for n in self.streams}
         on_host = torch.device(device).type == "cpu"

@@ -112,7 +112,7 @@ def find(name: str) -> Path | None:
             if not wanted.matches(path):
                 raise WeightsError(
                     f"{path}: not the published {wanted.filename} (its hash differs), perhaps a cut download; "
-                    f"delete it and run `jcdnet models fetch {name}`."
+                    f"delete it and run `python cli.py models fetch {name}`."
                 )
             return path
     return None

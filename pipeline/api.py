@@ -4,7 +4,6 @@ import dataclasses
 import difflib
 import math
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from model.predict import PredictError, Scores, predict
 from pipeline.cache import FeatureCache, content_hash
 from pipeline.config import Config
 from pipeline.errors import EnvironmentMissing, UsageError
+from pipeline.version import package_version
 from postprocess.localize import localize
 from postprocess.segment import Result, Segment
 
@@ -46,13 +46,14 @@ class Pipeline:
         self.warnings = self._stream_warnings()
 
     @classmethod
-    def load(cls, model: str = EMBEDDED, device: str = AUTO, config: Config | None = None) -> "Pipeline":
-        """Load a model by name or path.
+    def load(cls, model: str | None = None, device: str | None = None, config: Config | None = None) -> "Pipeline":
+        """Load a model by name or path, on a device; what is None is as in `config`, or its default.
 
         Raises:
             CheckpointError: there is no such model, or its file is not one.
         """
-        settings = config or Config(model=model, device=device)
+        settings = config or Config()
+        settings = dataclasses.replace(settings, model=model or settings.model, device=device or settings.device)
         return cls(load_model(settings.model, settings.rgb_weights), settings)
 
     def __call__(
@@ -71,14 +72,17 @@ class Pipeline:
         start: float = 0.0,
         end: float = math.inf,
         on_progress: Progress = lambda stage, done, total: None,
+        content: str | None = None,
     ) -> tuple[Result, Features, Scores]:
         """As a call, with the features and the scores that the segments came from.
+
+        content: the file's `content_hash`, where it is known already.
 
         Raises:
             VideoError: the video cannot be read.
         """
         said: list[str] = []
-        content = content_hash(video, on_progress)
+        content = content or content_hash(video, on_progress)
         features = self.cache.features(video, content, self.extractor, start, end, on_progress, on_damage=said.append)
         scores = self.scores(features)
         result = Result(
@@ -169,9 +173,10 @@ def choose_device(name: str) -> str:
         kind = torch.device(name).type
     except RuntimeError as error:
         raise UsageError(f"unknown device {name!r}; use auto, cpu, cuda, cuda:1 or mps.") from error
-    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    index = torch.device(name).index or 0
+    here = {"cpu": True, "cuda": index < torch.cuda.device_count(), "mps": torch.backends.mps.is_available()}
     if not here.get(kind, False):
-        raise EnvironmentMissing(f"no {kind} device on this machine; use --device cpu, or see `jcdnet doctor`.")
+        raise EnvironmentMissing(f"no {name} device on this machine; use --device cpu, or see `python cli.py doctor`.")
     return name
 
 
@@ -230,20 +235,9 @@ def choose_classes(model: Checkpoint, asked: str) -> frozenset[str] | None:
         if not members:
             known = sorted({*model.classes, *model.groups.values()})
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-            hint = f"did you mean {close[0]!r}?" if close else "`jcdnet models` lists them."
+            hint = f"did you mean {close[0]!r}?" if close else "`python cli.py models classes` lists them."
             raise UsageError(f"unknown class {name!r}; {hint}")
         chosen |= members
     if not chosen:
         raise UsageError("--classes names no class; give names joined by commas, sports, or all.")
     return frozenset(chosen)
-
-
-def package_version(name: str) -> str:
-    """Version of an installed package; jcdnet's own from its metadata or the checkout."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return VERSION if name == "jcdnet" else "absent"
-
-
-VERSION = "0.1.0"

@@ -16,7 +16,7 @@ from extractors.features import Extractor, Features, FeaturesError, Progress, lo
 from model.predict import Scores
 from pipeline.api import Pipeline
 from pipeline.cache import FeatureCache, content_hash
-from pipeline.errors import OutputError, UsageError, user_errors
+from pipeline.errors import ENVIRONMENT, OutputError, UsageError, exit_code, user_errors
 from postprocess.segment import Result, ResultError
 from postprocess.writers import WRITERS, write_csv
 
@@ -26,6 +26,7 @@ VIDEO_SUFFIXES = frozenset({
     ".ogv", ".ts", ".vob", ".webm", ".wmv",
 })
 # fmt: on
+CURVES = ".scores.npz"
 SUFFIXES = {"srt": ".srt", "csv": ".csv", "json": ".json", "jsonl": ".jsonl"}
 
 
@@ -121,16 +122,20 @@ def run_batch(
     """
     for job in jobs:
         try:
+            progress = on_progress(job)
+            content = content_hash(job.video, progress)
             if out is not None and not overwrite:
-                wanted = pipeline.provenance(content_hash(job.video), start, end)
+                wanted = pipeline.provenance(content, start, end)
                 if (kept := _existing(out / job.name, wanted, formats)) is not None:
                     yield Outcome(job, result=kept, skipped=True)
                     continue
-            result, features, scores = pipeline.run(job.video, start, end, on_progress(job))
+            result, features, scores = pipeline.run(job.video, start, end, progress, content)
             if out is not None:
                 write_result(result, features, scores, pipeline.model.classes, out / job.name, formats)
             yield Outcome(job, result=result)
         except user_errors() as error:
+            if exit_code(error) == ENVIRONMENT:  # the next video would fail of it too
+                raise
             yield Outcome(job, error=error)
 
 
@@ -155,7 +160,7 @@ def _existing(target: Path, wanted: dict[str, object], formats: Sequence[str]) -
     # As JSON, in which a tuple is a list.
     if kept.provenance != json.loads(json.dumps(wanted)):
         raise OutputError(f"{path}: was made from another file, model or settings; use --overwrite or another -o.")
-    whole = all(with_suffix(target, SUFFIXES[name]).exists() for name in formats)
+    whole = all(with_suffix(target, suffix).exists() for suffix in (CURVES, *(SUFFIXES[name] for name in formats)))
     return kept if whole else None
 
 
@@ -169,7 +174,8 @@ def write_result(
 ) -> None:
     """Write a video's result as `<target>.json` and the other formats, and its curves as `.scores.npz`.
 
-    The JSON comes last: where it stands, everything stands.
+    What an earlier run left under this name goes first, and the JSON comes last: where it stands, everything
+    stands, and all of it is of one run.
 
     Raises:
         OutputError: the disk or the folder does not take it.
@@ -184,7 +190,9 @@ def write_result(
             coarse_cas=scores.coarse_cas,
             classes=np.array(classes),
         )
-        write_atomically(with_suffix(target, ".scores.npz"), buffer.getvalue())
+        for suffix in (".json", CURVES, *SUFFIXES.values()):
+            with_suffix(target, suffix).unlink(missing_ok=True)
+        write_atomically(with_suffix(target, CURVES), buffer.getvalue())
         for name in sorted({*formats, "json"}, key=lambda name: name == "json"):
             text = io.StringIO()
             WRITERS[name](result, text)
@@ -222,8 +230,11 @@ def extract_batch(
         path = with_suffix(out / job.name, ".npz")
         said: list[str] = []
         try:
+            if path.exists() and not overwrite and load(path).settings != extractor.settings():
+                raise OutputError(f"{path}: holds features made otherwise; use --overwrite or another -o.")
             progress = on_progress(job)
-            features = cache.features(job.video, content_hash(job.video), extractor, start, end, progress, said.append)
+            content = content_hash(job.video, progress)
+            features = cache.features(job.video, content, extractor, start, end, progress, said.append)
             features = dataclasses.replace(features, warnings=(*features.warnings, *said))
             if path.exists() and not overwrite:
                 if not _same_features(path, features):
@@ -236,6 +247,8 @@ def extract_batch(
                 raise OutputError(f"{path}: cannot be written ({error.strerror}).") from error
             yield Outcome(job, features=features)
         except user_errors() as error:
+            if exit_code(error) == ENVIRONMENT:  # the next video would fail of it too
+                raise
             yield Outcome(job, error=error)
 
 

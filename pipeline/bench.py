@@ -25,6 +25,7 @@ from pipeline.api import Pipeline
 from pipeline.cache import FeatureCache
 
 REFERENCE = "opencv"
+LONGEST = 60  # seconds of a video that are measured
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def stages(pipeline: Pipeline, video: Path, repeats: int = 3) -> list[Stage]:
     extractor = pipeline.extractor
     batch = _snippets(video, extractor.config)
     frames = len(batch) * extractor.config.stride
-    features = extractor.chunk(video)  # warms up: loads, compiles
+    features = extractor.chunk(video, end=LONGEST)  # warms up: loads, compiles
     jobs: dict[str, Callable[[], object]] = {"decode": lambda: _decode(pipeline, video)}
     if extractor.flow_backend is not None:
         backend = extractor.flow_backend
@@ -116,7 +117,7 @@ def run_afresh(pipeline: Pipeline, video: Path) -> object:
     with tempfile.TemporaryDirectory() as folder:
         kept, pipeline.cache = pipeline.cache, FeatureCache(Path(folder))
         try:
-            return pipeline(video)
+            return pipeline(video, end=LONGEST)
         finally:
             pipeline.cache = kept
 
@@ -133,7 +134,7 @@ class Reference:
         self.config, self.streams = config, streams
         path = find("i3d-rgb")
         if path is None:
-            raise WeightsError("the I3D weights are not on this machine; run `jcdnet models fetch i3d-rgb`.")
+            raise WeightsError("the I3D weights are not on this machine; run `python cli.py models fetch i3d-rgb`.")
         state = backbones.i3d_state(path)
         self.nets: dict[str, InceptionI3d] = {}
         for stream in streams:
@@ -164,7 +165,7 @@ def against(pipeline: Pipeline, video: Path, repeats: int = 3) -> Iterator[Ratio
         WeightsError: the reference's weights are not here.
     """
     reference = Reference(pipeline.extractor.config, pipeline.extractor.streams)
-    pipeline.extractor.chunk(video)  # warms up
+    pipeline.extractor.chunk(video, end=LONGEST)  # warms up
     ratios = []
     for _ in range(repeats):
         theirs = _seconds(lambda: reference(video))
@@ -182,11 +183,12 @@ def _seconds(job: Callable[[], object]) -> float:
 
 def _snippets(video: Path, config: FeatureConfig) -> list[Snippet[Any]]:
     with Frames(video, config.fps, config.short_side) as frames:
-        return list(snippets(frames.grid(), length=config.length, stride=config.stride))
+        stretch = frames.grid(0, LONGEST * config.fps)  # held in memory
+        return list(snippets(stretch, length=config.length, stride=config.stride))
 
 
 def _decode(pipeline: Pipeline, video: Path) -> int:
-    with pipeline.extractor.decoder.open(video, pipeline.extractor.config) as (_, frames):
+    with pipeline.extractor.decoder.open(video, pipeline.extractor.config, end=LONGEST) as (_, frames):
         return sum(1 for _ in frames)
 
 

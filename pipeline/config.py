@@ -92,8 +92,3 @@ def _flatten(tree: Mapping[str, Any], path: Path) -> dict[str, Any]:
                 raise UsageError(f"{path}: {name} must be a {wanted.__name__}, not {entry!r}.")
             flat[name] = entry
     return flat
-
-
-def to_toml_dict(config: Config) -> dict[str, Any]:
-    """The settings as plain nested dicts, for provenance."""
-    return dataclasses.asdict(config)

@@ -5,16 +5,12 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
-import cv2
-import torch
-
 from extractors.config import cache_dir
-from extractors.weights import WEIGHTS, WeightsError, find, offline
-from pipeline.api import package_version
+from pipeline.version import package_version
 
 PACKAGES = ("torch", "torchvision", "pytorchvideo", "opencv-contrib-python-headless", "av", "numpy", "numba",
             "joblib", "typer", "safetensors")  # fmt: skip
@@ -33,19 +29,18 @@ class Check:
 
 def examine() -> list[Check]:
     """Look at this machine; changes nothing but a temporary file in the cache folder."""
-    return [
+    cores = f"{os.cpu_count()} cores"
+    found = [
         Check("jcdnet", True, package_version("jcdnet")),
-        Check("python", True, f"{platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores"),
+        Check("python", True, f"{platform.python_version()} on {platform.platform()}, {cores}"),
         *(_package(name) for name in PACKAGES),
-        _tvl1(),
-        Check("ffmpeg", True, ", ".join(f"{n} {'.'.join(map(str, v))}" for n, v in av.library_versions.items())),
-        _decoders(),
-        _gpu(),
-        _compiler(),
-        *(_weights(name) for name in WEIGHTS),
-        Check("offline", True, "JCDNET_OFFLINE is set: nothing is downloaded" if offline() else "no"),
-        _cache(),
     ]
+    for name, look in LOOKS.items():
+        try:
+            found += look()
+        except (ImportError, OSError) as error:  # what doctor is for: a package that cannot even be imported
+            found.append(Check(name, False, f"{type(error).__name__}: {error}", "rm -r .venv; make setup"))
+    return [*found, _compiler(), _offline(), _cache()]
 
 
 def _package(name: str) -> Check:
@@ -53,36 +48,41 @@ def _package(name: str) -> Check:
     return Check(name, found != "absent", found, f"pip install {name}")
 
 
-def _tvl1() -> Check:
+def _tvl1() -> list[Check]:
+    import cv2
+
     here = hasattr(cv2, "optflow")
     fix = "pip uninstall opencv-python; pip install --force-reinstall opencv-contrib-python-headless"
-    return Check("TV-L1", here, f"OpenCV {cv2.__version__}" + ("" if here else " without optflow"), fix)
+    return [Check("TV-L1", here, f"OpenCV {cv2.__version__}" + ("" if here else " without optflow"), fix)]
 
 
-def _decoders() -> Check:
+def _ffmpeg() -> list[Check]:
+    import av
+
+    libraries = ", ".join(f"{name} {'.'.join(map(str, v))}" for name, v in av.library_versions.items())
     wanted = ("h264", "hevc", "vp9", "av1", "mpeg4", "prores", "gif")
     missing = [name for name in wanted if name not in av.codecs_available]
-    return Check(
-        "decoders", not missing, "missing: " + " ".join(missing) if missing else " ".join(wanted),
-        "pip install --force-reinstall av", needed=False,
-    )  # fmt: skip
+    said = "missing: " + " ".join(missing) if missing else " ".join(wanted)
+    fix = "pip install --force-reinstall av"
+    return [Check("ffmpeg", True, libraries), Check("decoders", not missing, said, fix, needed=False)]
 
 
-def _gpu() -> Check:
+def _gpu() -> list[Check]:
+    import torch
+
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
-        return Check("gpu", True, f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+        return [Check("gpu", True, f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")]
     fix = "works on the CPU; for a GPU install NVIDIA's driver, and start Docker with --gpus all"
-    return Check("gpu", False, "no CUDA device", fix, needed=False)
+    return [Check("gpu", False, "no CUDA device", fix, needed=False)]
 
 
 def _compiler() -> Check:
     """Build one line of C: Triton and torch.compile do so when they start, on a GPU."""
     name = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     fix = "apt install gcc libc6-dev (or set CC); needed for TV-L1 on a GPU"
-    needed = torch.cuda.is_available()
     if name is None:
-        return Check("C compiler", False, "none found", fix, needed)
+        return Check("C compiler", False, "none found", fix, needed=False)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "one.c"
         source.write_text("#include <stdint.h>\nint main(void) { return (int)sizeof(int64_t) - 8; }\n")
@@ -90,23 +90,41 @@ def _compiler() -> Check:
         try:
             built = subprocess.run([name, str(source), "-o", target], capture_output=True, text=True)
         except OSError as error:
-            return Check("C compiler", False, f"{name}: {error.strerror}", fix, needed)
+            return Check("C compiler", False, f"{name}: {error.strerror}", fix, needed=False)
     if built.returncode:
-        return Check("C compiler", False, f"{name} cannot build one line of C", fix, needed)
+        return Check("C compiler", False, f"{name} cannot build one line of C", fix, needed=False)
     return Check("C compiler", True, name)
 
 
-def _weights(name: str) -> Check:
-    about = WEIGHTS[name]
-    needed = name == "i3d-rgb"
-    fix = f"jcdnet models fetch {name}"
-    if not needed:
-        fix += "; until then the flow stream starts from the RGB network"
-    try:
-        path = find(name)
-    except WeightsError as error:
-        return Check(name, False, str(error), fix, needed)
-    return Check(name, path is not None, f"{path}" if path else f"not found ({about.about})", fix, needed)
+def _weights() -> list[Check]:
+    from extractors.weights import WEIGHTS, WeightsError, find
+
+    checks = []
+    for name, about in WEIGHTS.items():
+        needed = name == "i3d-rgb"
+        fix = f"python cli.py models fetch {name}"
+        if not needed:
+            fix += "; until then the flow stream starts from the RGB network"
+        try:
+            path = find(name)
+            said = str(path) if path else f"not found ({about.about})"
+            checks.append(Check(name, path is not None, said, fix, needed))
+        except WeightsError as error:
+            checks.append(Check(name, False, str(error), fix, needed))
+    return checks
+
+
+LOOKS: dict[str, Callable[[], list[Check]]] = {
+    "TV-L1": _tvl1,
+    "ffmpeg": _ffmpeg,
+    "gpu": _gpu,
+    "weights": _weights,
+}
+
+
+def _offline() -> Check:
+    set_ = os.environ.get("JCDNET_OFFLINE", "0") not in ("", "0")
+    return Check("offline", True, "JCDNET_OFFLINE is set: nothing is downloaded" if set_ else "no")
 
 
 def _cache() -> Check:

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-BUG, USAGE, INPUT_FAILED, ENVIRONMENT, INTERRUPTED = 1, 2, 3, 4, 130
+BUG, USAGE, INPUT_FAILED, ENVIRONMENT = 1, 2, 3, 4
 
 
 class UsageError(Exception):
@@ -48,4 +48,6 @@ def user_errors() -> tuple[type[Exception], ...]:
 
 def exit_code(error: Exception) -> int:
     """Exit code of a user's mistake, 1 for anything else."""
+    if isinstance(error, ImportError):  # a package is missing or broken
+        return ENVIRONMENT
     return next((code for kind, code in exit_codes().items() if isinstance(error, kind)), BUG)

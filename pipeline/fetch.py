@@ -34,7 +34,10 @@ def fetch(name: str, on_progress: Progress = lambda stage, done, total: None) ->
     wanted = WEIGHTS[name]
     if offline():
         raise WeightsError(f"JCDNET_OFFLINE is set: copy {wanted.filename} to {weights_dir()} yourself.")
-    weights_dir().mkdir(parents=True, exist_ok=True)
+    try:
+        weights_dir().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WeightsError(f"{weights_dir()}: cannot be made ({error.strerror}); set JCDNET_WEIGHTS.") from error
     # Below the target, so that the last step is a rename within one file system.
     with tempfile.TemporaryDirectory(dir=weights_dir(), prefix=".fetch-") as folder:
         got = Path(folder) / wanted.filename

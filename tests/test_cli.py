@@ -1,6 +1,9 @@
 """The command line as a user meets it: what it prints and writes, and one clear sentence for every mistake."""
 
+import contextlib
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +18,7 @@ from extractors import weights
 
 ROOT = Path(__file__).parent.parent
 needs_weights = pytest.mark.skipif(
-    weights.find("i3d-rgb") is None, reason="the I3D weights are not installed (jcdnet models fetch i3d-rgb)"
+    weights.find("i3d-rgb") is None, reason="the I3D weights are not installed (python cli.py models fetch i3d-rgb)"
 )
 
 
@@ -110,6 +113,70 @@ def test_stdout_is_data(jcdnet, clip: Path, tmp_path: Path) -> None:
 
 
 @needs_weights
+def test_a_format_that_would_be_written_nowhere_is_refused(jcdnet, clip: Path) -> None:
+    code, _, said = jcdnet("run", clip, "-f", "csv")
+    assert code == 2
+    assert "name a folder with -o" in one_sentence(said)
+
+
+@needs_weights
+def test_files_of_one_result_are_of_one_run(jcdnet, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    jcdnet("run", clip, "-o", out, "-f", "csv")
+    jcdnet("run", clip, "-o", out, "--classes", "tennis", "--overwrite")
+    assert not (out / "clip.csv").exists()  # it would have been of other settings than clip.json
+    _, printed, _ = jcdnet("run", clip, "-o", out, "-f", "csv", "--classes", "tennis")
+    assert "kept from before" not in printed
+    assert (out / "clip.csv").exists()
+
+
+@needs_weights
+def test_modules_in_the_folder_of_the_videos_are_not_imported(
+    jcdnet, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('imported from the current folder')")
+    monkeypatch.chdir(tmp_path)
+    assert jcdnet("run", clip)[0] == 0
+
+
+@needs_weights
+def test_the_table_is_whole_in_a_terminal(clip: Path, tmp_path: Path) -> None:
+    """Bars on stderr must not draw over rows on stdout: nothing is printed while they are live."""
+    pty = pytest.importorskip("pty")
+    keeper, terminal = pty.openpty()
+    command = [sys.executable, "cli.py", "run", clip, "--classes", "all"]
+    child = subprocess.Popen(command, cwd=ROOT, stdout=terminal, stderr=terminal, close_fds=True)
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end of a terminal is an error on Linux
+        while block := os.read(keeper, 1 << 16):
+            shown += block
+    os.close(keeper)
+    assert child.wait() == 0
+    lines = [line.rstrip() for line in screen(shown.decode())]
+    assert any(line.endswith("clip.mp4  0:00.80  no action found") for line in lines), lines
+    assert not any("decode" in line for line in lines)  # the bars are gone
+
+
+def screen(text: str) -> list[str]:
+    """The lines that a terminal shows: carriage returns, cursor up and erased lines, the rest of ANSI ignored."""
+    lines, row = [""], 0
+    for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", text):
+        if part == "\n":
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        elif part == "\r":
+            continue  # what follows is written over the line, which is always erased or empty
+        elif part.endswith("A") and part.startswith("\x1b"):
+            row -= int(part[2:-1] or 1)
+        elif part == "\x1b[2K":
+            lines[row] = ""
+        elif not part.startswith("\x1b"):
+            lines[row] += part
+    return lines
+
+
+@needs_weights
 def test_a_bad_file_among_good_ones(jcdnet, clip: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_text("I am text")
     out = tmp_path / "out"
@@ -183,6 +250,8 @@ USAGE = {
     "unknown class": (("--classes", "golf drivin"), "did you mean 'golf driving'"),
     "unknown model": (("--model", "thumos99"), "unknown model 'thumos99'"),
     "unknown format": (("-f", "xml"), "unknown format 'xml'"),
+    "two formats on stdout": (("-o", "-", "-f", "json,csv"), "stdout takes one format"),
+    "unknown flow": (("--flow", "magic"), "no flow backend 'magic'"),
     "unknown device": (("--device", "toaster"), "unknown device"),
     "end before start": (("--start", "5", "--end", "2"), "--end (2) must be later"),
     "unknown rule": (("--rule", "guess"), "rule must be one of"),

@@ -61,7 +61,7 @@ def test_another_head_is_another_model(head) -> None:
 
 def test_the_real_head_gives_the_shipped_model() -> None:
     if weights.find("i3d-rgb") is None:
-        pytest.skip("the I3D weights are not installed (jcdnet models fetch i3d-rgb)")
+        pytest.skip("the I3D weights are not installed (python cli.py models fetch i3d-rgb)")
     backbone = backbones.find("i3d", "rgb")
     layer = backbone.load().get_submodule("logits.conv3d")
     checkpoint = kinetics.build(
