@@ -174,8 +174,7 @@ class TrainConfig:
         snippets: T, how many snippets a video is brought to.
         sampling: `perturb` picks T at random and in order from any video, shorter ones repeat theirs; `pad` does
             so to longer ones only, and the rest keep their length, and so the scale that they have in use.
-        lr: Adam's learning rate, constant after the warm-up.
-        warmup: steps over which the rate rises to `lr` in a straight line; 0 starts with all of it.
+        lr: Adam's learning rate, constant.
         weight_decay: L2, on all but the gates.
         gate_lr: the gates' learning rate (alpha, beta), as a multiple of `lr`. Adam moves a scalar by about its
             rate a step: 1,000 steps at 1e-4 bound a gate by 0.1. 0 freezes the gates at 0.
@@ -190,7 +189,6 @@ class TrainConfig:
     snippets: int = 500
     sampling: Sampling = "perturb"
     lr: float = 1e-4
-    warmup: int = 0
     weight_decay: float = 1e-3
     gate_lr: float = 1.0
     seed: int = 0
@@ -198,7 +196,7 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
 
     def __post_init__(self) -> None:
-        _check_whole(self, "Training", steps=1, batch=1, pairs=0, snippets=1, warmup=0, seed=0, save_every=1)
+        _check_whole(self, "Training", steps=1, batch=1, pairs=0, snippets=1, seed=0, save_every=1)
         _check_numbers(self, "Training", "lr", "weight_decay", "gate_lr")
         if self.lr == 0:
             raise ValueError("Training setting lr must be above 0.")
@@ -227,7 +225,9 @@ def preset(name: Preset, lengths: Sequence[int]) -> TrainConfig:
     """A starting point to `replace` settings of.
 
     `paper` is section 4.1 for THUMOS14, `activitynet` the same for ActivityNet1.2, `long` the 5,000 steps that the
-    networks JCDNet descends from take. `own` is for a folder of one's own videos and sizes itself by them.
+    networks JCDNet descends from take. `own` is for a folder of one's own videos and sizes itself by them: at its
+    lr L_norm and L_guide press A^ness to 0 in the first ten steps, from where it needs a hundred or more to come
+    back, the more the larger D; so at least 480 steps, 8 a video, and a small D (`model_settings`).
 
     Args:
         name: of the preset.
@@ -247,7 +247,7 @@ def preset(name: Preset, lengths: Sequence[int]) -> TrainConfig:
     if name == "activitynet":
         return TrainConfig(steps=20 * math.ceil(len(lengths) / 20), snippets=60, loss=LossConfig(topk_divisor=5))
     return TrainConfig(
-        steps=min(max(240, 4 * len(lengths)), 5000),
+        steps=min(max(480, 8 * len(lengths)), 5000),
         batch=min(20, len(lengths)),
         snippets=min(500, max(lengths)),
         sampling="pad",
@@ -256,8 +256,13 @@ def preset(name: Preset, lengths: Sequence[int]) -> TrainConfig:
 
 
 def model_settings(name: Preset) -> dict[str, Any]:
-    """What a preset changes in the network: ActivityNet's few long actions want smoothing and less dropout."""
-    return {"dropout": 0.5, "smooth": 13} if name == "activitynet" else {}
+    """What a preset changes in the network, as settings of `ModelConfig`.
+
+    ActivityNet's few long actions want smoothing and less dropout; one's own few videos a small D.
+    """
+    if name == "activitynet":
+        return {"dropout": 0.5, "smooth": 13}
+    return {"dim": 256} if name == "own" else {}
 
 
 # Table 4, by the number of the experiment: modules, terms. L_temp comes with TEA and the plain coarse term with CAD,

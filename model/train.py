@@ -91,7 +91,6 @@ def train(
     state_file = None if folder is None else Path(folder) / STATE_NAME
     net = start.build().to(device).train()
     optimiser = _adam(net, config)
-    rates = [group["lr"] for group in optimiser.param_groups]
     columns = ["loss", *(name for name in TERMS if getattr(config.loss, name)), "gradient", *_gates(net)]
     history: list[list[float]] = []
     if state_file is not None:
@@ -117,8 +116,6 @@ def train(
             values = {"loss": loss, **terms, "gradient": gradient, **_gates(net)}
             row = torch.stack([values[name] for name in columns]).tolist()
             _check_finite(dict(zip(columns, row, strict=True)), step)
-            for group, rate in zip(optimiser.param_groups, rates, strict=True):
-                group["lr"] = rate * min(1.0, (step + 1) / (config.warmup or 1))
             optimiser.step()
             history.append(row)
             done = step + 1
