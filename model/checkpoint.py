@@ -96,7 +96,7 @@ def save(checkpoint: Checkpoint, path: str | Path) -> None:
         raise CheckpointError(f"{path}: features and provenance must be plain JSON ({error}).") from error
     # safetensors refuses tensors that share memory, hence the copies.
     state = {name: _plain(tensor).clone() for name, tensor in checkpoint.state.items()}
-    _write(path, safetensors_torch.save(state, {_HEADER_KEY: text}))
+    write_atomically(path, safetensors_torch.save(state, {_HEADER_KEY: text}))
 
 
 def load(path: str | Path) -> Checkpoint:
@@ -156,7 +156,7 @@ def _file_of(path: Path) -> Path:
     return path if is_file else path / FILE_NAME
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
     """Beside its place first, then renamed into it; a failure leaves what was there."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:

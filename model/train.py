@@ -22,7 +22,7 @@ from safetensors import torch as safetensors_torch
 from torch import Tensor
 
 from model import losses
-from model.checkpoint import Checkpoint, _write, fingerprint
+from model.checkpoint import Checkpoint, fingerprint, write_atomically
 from model.config import TERMS, ModelConfig, TrainConfig
 from model.datasets import VideoSet, draw
 from model.jcdnet import JCDNet
@@ -203,10 +203,10 @@ def _save(
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["step", *columns])
     writer.writerows([step, *row] for step, row in enumerate(history, start=1))
-    _write(path.with_name(LOG_NAME), text.getvalue().encode())
+    write_atomically(path.with_name(LOG_NAME), text.getvalue().encode())
     tensors = {name: tensor.detach().cpu() for name, tensor in _tensors(net, optimiser)}
     tensors["history"] = torch.tensor(history, dtype=torch.float64)
-    _write(path, safetensors_torch.save(tensors, {_HEADER_KEY: json.dumps(identity, sort_keys=True)}))
+    write_atomically(path, safetensors_torch.save(tensors, {_HEADER_KEY: json.dumps(identity, sort_keys=True)}))
 
 
 def _restore(path: Path, net: JCDNet, optimiser: torch.optim.Adam, identity: dict[str, Any]) -> list[list[float]]:

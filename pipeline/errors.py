@@ -25,6 +25,8 @@ def exit_codes() -> dict[type[Exception], int]:
     from extractors.video import VideoError
     from extractors.weights import WeightsError
     from model.checkpoint import CheckpointError
+    from model.datasets import DatasetError
+    from model.train import TrainError
     from postprocess.protocols import EvaluateError
 
     return {
@@ -37,6 +39,8 @@ def exit_codes() -> dict[type[Exception], int]:
         FlowUnavailable: ENVIRONMENT,
         FlowError: USAGE,
         EvaluateError: USAGE,
+        DatasetError: USAGE,
+        TrainError: USAGE,
         EnvironmentMissing: ENVIRONMENT,
     }
 
