@@ -5,10 +5,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-
-def product_cache() -> Path:
-    """Return the product's cache folder: JCDNET_CACHE, else ~/.cache/jcdnet."""
-    return Path(os.environ.get("JCDNET_CACHE") or Path("~/.cache/jcdnet").expanduser())
+from extractors.config import cache_dir
 
 
 def prepare() -> bool:
@@ -16,7 +13,7 @@ def prepare() -> bool:
 
     An unwritable folder is a warning, not an error: the kernels are then compiled in every process.
     """
-    folder = Path(os.environ.setdefault("NUMBA_CACHE_DIR", str(product_cache() / "numba")))
+    folder = Path(os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_dir() / "numba")))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
