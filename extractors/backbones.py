@@ -57,12 +57,7 @@ def _last(error: Exception) -> str:
 def _i3d(stream: str, path: Path | None) -> Backbone:
     """Inception-I3D. Without published flow weights the flow network starts from the RGB one."""
     own = path or weights.find(f"i3d-{stream}")
-    source = own or weights.find("i3d-rgb")
-    if source is None:
-        raise WeightsError(
-            "the I3D weights i3d-kinetics-400.ckpt are not on this machine; run `python cli.py models fetch i3d-rgb` "
-            "(47 MB), or name the file with --rgb-weights."
-        )
+    source = own or _published_rgb()
     identity = _identity(source)
 
     def load() -> nn.Module:
@@ -72,6 +67,30 @@ def _i3d(stream: str, path: Path | None) -> Backbone:
         return net.fold().to(memory_format=torch.channels_last_3d)
 
     return Backbone(load, 1024, identity if own else f"inflated from rgb {identity}")
+
+
+def i3d_head(path: Path | None = None) -> tuple[Tensor, Tensor, str]:
+    """The Kinetics head of the RGB network: rows (400, 1024), biases (400,), and the identity of its weights.
+
+    Raises:
+        WeightsError: the weights are missing, or have no head.
+    """
+    source = path or _published_rgb()
+    identity, state = _identity(source), i3d_state(source)
+    try:
+        return state["logits.conv3d.weight"].flatten(1), state["logits.conv3d.bias"], identity
+    except KeyError as error:
+        raise WeightsError(f"{source}: not weights of this network ({error} is missing).") from error
+
+
+def _published_rgb() -> Path:
+    path = weights.find("i3d-rgb")
+    if path is None:
+        raise WeightsError(
+            "the I3D weights i3d-kinetics-400.ckpt are not on this machine; run `python cli.py models fetch i3d-rgb` "
+            "(47 MB), or name the file with --rgb-weights."
+        )
+    return path
 
 
 def _identity(path: Path) -> str:

@@ -66,12 +66,12 @@ class DeviceInputs:
     def __init__(self, config: FeatureConfig, flow_backend: str | None, device: str) -> None:
         self.config, self.flow_backend, self.device = config, flow_backend, torch.device(device)
 
-    def frame(self, image: Image, short_side: int) -> Tensor:
+    def frame(self, image: Image) -> Tensor:
         """Upload a frame (H, W, 3) and resize it: (h, w, 3) uint8 on the device."""
         pixels = torch.from_numpy(image)
         if self.device.type == "cuda":
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
-        return resize(pixels.to(self.device), fit(image.shape[:2], short_side))
+        return resize(pixels.to(self.device), fit(image.shape[:2], self.config.short_side))
 
     def rgb(self, batch: Sequence[Snippet[Tensor]]) -> Tensor:
         """(B, 3, L, crop, crop)."""

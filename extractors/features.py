@@ -26,7 +26,7 @@ from extractors.decoder import Decoder
 from extractors.device import DeviceInputs
 from extractors.inputs import HostInputs
 from extractors.snippets import Snippet, snippet_range, snippet_times, snippets
-from extractors.video import VideoError
+from extractors.video import VideoError, fit
 
 Floats = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
@@ -163,12 +163,12 @@ class Extractor:
         with self.decoder.open(path, config, start, end, native=self.inputs.native) as (clip, frames):
             _, expected = snippet_range(0.0, clip.info.duration, clip.origin, config)
             total = max(int(min(expected, clip.last)) - clip.first, 1)
-            placed = ((k, self.inputs.frame(image, config.short_side)) for k, image in frames)
+            placed = ((k, self.inputs.frame(image)) for k, image in frames)
             cut = snippets(placed, length=config.length, stride=config.stride, last=clip.last)
             for batch in _batched(cut, self.batch):
                 on_progress("decode", len(times) + len(batch), total)
                 if "flow" in wanted and not times:
-                    self._compile(clip.size, on_progress)
+                    self._compile(fit(clip.size, config.short_side), on_progress)
                 for name in wanted:
                     rows[name].append(self._features(batch, name))
                     on_progress("flow" if name == "flow" else "i3d", len(times) + len(batch), total)

@@ -61,7 +61,7 @@ class HostInputs:
     def __init__(self, config: FeatureConfig, flow_backend: str | None) -> None:
         self.config, self.flow_backend = config, flow_backend
 
-    def frame(self, image: Image, short_side: int) -> Image:
+    def frame(self, image: Image) -> Image:
         """A frame as it comes from the decoder, already resized."""
         return image
 

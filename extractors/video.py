@@ -140,9 +140,7 @@ def declared_duration(container: av.container.InputContainer, stream: av.video.V
     """Seconds that the header gives the picture, 0 where it does not tell them from the sound's."""
     alone = len(container.streams) == 1
     ticks = stream.duration or 0
-    if (
-        container.format.name == "avi"
-    ):  # FFmpeg's duration is what it found in the file, the frame count is the header's
+    if container.format.name == "avi":  # its duration is what FFmpeg found, its frame count is the header's
         ticks = max(ticks, stream.frames)
     if container.format.name != "asf" or alone:  # ASF gives every stream the duration of the longest
         if ticks and stream.time_base:

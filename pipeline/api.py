@@ -201,14 +201,8 @@ def load_model(name: str, rgb_weights: str | None = None) -> Checkpoint:
         if not Path(name).exists():
             raise UsageError(f"unknown model {name!r}: neither {EMBEDDED} nor a checkpoint's path.")
         return checkpoint.load(Path(name))
-    backbone = backbones.find("i3d", "rgb", Path(rgb_weights) if rgb_weights else None)
-    head = backbone.load().get_submodule("logits.conv3d")
-    return kinetics.build(
-        head.get_parameter("weight").detach().flatten(1),
-        head.get_parameter("bias").detach(),
-        weights.kinetics400_names(),
-        backbone_weights=backbone.weights,
-    )
+    weight, bias, identity = backbones.i3d_head(Path(rgb_weights) if rgb_weights else None)
+    return kinetics.build(weight, bias, weights.kinetics400_names(), backbone_weights=identity)
 
 
 def default_classes(model: Checkpoint) -> str:

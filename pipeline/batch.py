@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from extractors.features import Extractor, Features, FeaturesError, Progress, load, save, write_atomically
+from extractors.features import Extractor, Features, Progress, load, save, write_atomically
 from model.predict import Scores
 from pipeline.api import Pipeline
 from pipeline.cache import FeatureCache, content_hash
@@ -134,9 +134,14 @@ def run_batch(
                 write_result(result, features, scores, pipeline.model.classes, out / job.name, formats)
             yield Outcome(job, result=result)
         except user_errors() as error:
-            if exit_code(error) == ENVIRONMENT:  # the next video would fail of it too
-                raise
-            yield Outcome(job, error=error)
+            yield _failed(job, error)
+
+
+def _failed(job: Job, error: Exception) -> Outcome:
+    """The outcome of a video that could not be done; what this machine lacks would fail the next one too."""
+    if exit_code(error) == ENVIRONMENT:
+        raise error
+    return Outcome(job, error=error)
 
 
 def with_suffix(target: Path, suffix: str) -> Path:
@@ -230,14 +235,15 @@ def extract_batch(
         path = with_suffix(out / job.name, ".npz")
         said: list[str] = []
         try:
-            if path.exists() and not overwrite and load(path).settings != extractor.settings():
+            kept = load(path) if path.exists() and not overwrite else None
+            if kept is not None and kept.settings != extractor.settings():
                 raise OutputError(f"{path}: holds features made otherwise; use --overwrite or another -o.")
             progress = on_progress(job)
             content = content_hash(job.video, progress)
             features = cache.features(job.video, content, extractor, start, end, progress, said.append)
             features = dataclasses.replace(features, warnings=(*features.warnings, *said))
-            if path.exists() and not overwrite:
-                if not _same_features(path, features):
+            if kept is not None:
+                if not _same(kept, features):
                     raise OutputError(f"{path}: holds other features; use --overwrite or another -o.")
                 yield Outcome(job, features=features, skipped=True)
                 continue
@@ -247,15 +253,10 @@ def extract_batch(
                 raise OutputError(f"{path}: cannot be written ({error.strerror}).") from error
             yield Outcome(job, features=features)
         except user_errors() as error:
-            if exit_code(error) == ENVIRONMENT:  # the next video would fail of it too
-                raise
-            yield Outcome(job, error=error)
+            yield _failed(job, error)
 
 
-def _same_features(path: Path, features: Features) -> bool:
-    try:
-        kept = load(path)
-    except FeaturesError:
-        return False
-    same = kept.settings == features.settings and np.array_equal(kept.times, features.times)
-    return same and all(np.array_equal(getattr(kept, n), getattr(features, n)) for n in features.settings)
+def _same(kept: Features, features: Features) -> bool:
+    """Whether two features of the same settings hold the same numbers."""
+    names = ("times", *features.settings)
+    return all(np.array_equal(getattr(kept, name), getattr(features, name)) for name in names)

@@ -48,7 +48,7 @@ def test_inputs_equal_the_cpus(stride: int, frames: int) -> None:
     images = [coded(k, 32, 44) for k in range(frames)]
     host, there = HostInputs(config, "numba"), DeviceInputs(config, "numba", "cpu")
     cut = list(snippets(enumerate(images), length=4, stride=stride))
-    placed = ((k, there.frame(image, 32)) for k, image in enumerate(images))
+    placed = ((k, there.frame(image)) for k, image in enumerate(images))
     moved = list(snippets(placed, length=4, stride=stride))
     assert torch.equal(host.rgb(cut), there.rgb(moved))
     assert torch.allclose(host.flow(cut), there.flow(moved), atol=1e-4)

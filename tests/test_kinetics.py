@@ -62,13 +62,10 @@ def test_another_head_is_another_model(head) -> None:
 def test_the_real_head_gives_the_shipped_model() -> None:
     if weights.find("i3d-rgb") is None:
         pytest.skip("the I3D weights are not installed (python cli.py models fetch i3d-rgb)")
-    backbone = backbones.find("i3d", "rgb")
-    layer = backbone.load().get_submodule("logits.conv3d")
-    checkpoint = kinetics.build(
-        layer.get_parameter("weight").detach().flatten(1),
-        layer.get_parameter("bias").detach(),
-        weights.kinetics400_names(),
-        backbone.weights,
-    )
+    weight, bias, identity = backbones.i3d_head()
+    layer = backbones.find("i3d", "rgb").load().get_submodule("logits.conv3d")
+    assert torch.equal(weight, layer.get_parameter("weight").flatten(1))
+    assert torch.equal(bias, layer.get_parameter("bias"))
+    checkpoint = kinetics.build(weight, bias, weights.kinetics400_names(), identity)
     assert checkpoint.features["rgb"]["weights"] == f"sha256:{weights.WEIGHTS['i3d-rgb'].sha256}"
     assert checkpoint.streams == ("rgb",)

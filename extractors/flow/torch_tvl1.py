@@ -1,5 +1,7 @@
 """TV-L1 in plain batched PyTorch, on any device: slow, short, and what a GPU kernel is checked against."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as nn
@@ -36,6 +38,14 @@ def tv_l1(frames: Tensor) -> Tensor:
 
 
 def _solve(frames: Tensor) -> Tensor:
+    return coarse_to_fine(frames, _level)
+
+
+def coarse_to_fine(frames: Tensor, refine: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+    """Walk the pyramid of `frames` (N+1, H, W) from its smallest level up; returns (N, H, W, 2) px.
+
+    refine: (first (N, h, w), second (N, h, w), field (2, N, h, w)) -> the field, refined on that level.
+    """
     sizes = tvl1.levels(frames.shape[1], frames.shape[2])
     pyramid = [frames]
     for size in sizes[1:]:
@@ -45,7 +55,7 @@ def _solve(frames: Tensor) -> Tensor:
         if field.shape[2:] != (h, w):
             steps = field.shape[2] / h, field.shape[3] / w
             field = resize(field.flatten(0, 1), (h, w), *steps).mul_(tvl1.SOURCE_STEP).unflatten(0, (2, -1))
-        field = _level(images[:-1], images[1:], field)
+        field = refine(images[:-1], images[1:], field)
     return field.permute(1, 2, 3, 0).contiguous()
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from extractors.flow import tvl1
-from extractors.flow.torch_tvl1 import gradient, resize
+from extractors.flow.torch_tvl1 import coarse_to_fine, gradient
 from extractors.flow.tvl1 import FlowError, FlowUnavailable, check
 
 ALGORITHM = 1  # raise it with every change that moves a result
@@ -51,19 +51,9 @@ def tv_l1(frames: Tensor) -> Tensor:
 
 
 def _solve(frames: Tensor) -> Tensor:
-    sizes = tvl1.levels(frames.shape[1], frames.shape[2])
     if frames.shape[1] * frames.shape[2] * 2 > 2**31:
         raise FlowError(f"frames of {frames.shape[2]}×{frames.shape[1]} are too large for the flow backend triton")
-    pyramid = [frames]
-    for size in sizes[1:]:
-        pyramid.append(resize(pyramid[-1], size, tvl1.SOURCE_STEP, tvl1.SOURCE_STEP))
-    field = frames.new_zeros(2, len(frames) - 1, *sizes[-1])  # u and v
-    for (h, w), images in zip(reversed(sizes), reversed(pyramid), strict=True):
-        if field.shape[2:] != (h, w):
-            steps = field.shape[2] / h, field.shape[3] / w
-            field = resize(field.flatten(0, 1), (h, w), *steps).mul_(tvl1.SOURCE_STEP).unflatten(0, (2, -1))
-        field = _level(images[:-1], images[1:], field)
-    return field.permute(1, 2, 3, 0).contiguous()
+    return coarse_to_fine(frames, _level)
 
 
 def _level(first: Tensor, second: Tensor, field: Tensor) -> Tensor:
