@@ -1,43 +1,34 @@
 """The command line: validates, calls pipeline, renders, sets exit codes; nothing else prints."""
 
-import contextlib
 import io
 import json
 import math
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 # torch and the siblings are imported inside the commands: `--help` answers in under a second.
-from extractors.config import FeatureConfig
+from extractors.config import PRECISIONS, FeatureConfig
+from model.config import PRESETS
 from pipeline.config import STREAM_CHOICES, Config, load_config
-from pipeline.errors import BUG, ENVIRONMENT, INPUT_FAILED, UsageError, exit_code
+from pipeline.errors import BUG, ENVIRONMENT, INPUT_FAILED, OutputError, UsageError, exit_code
 from postprocess.config import RULES, LocalizeConfig
-from postprocess.writers import WRITERS, clock, write_csv
+from postprocess.writers import WRITERS, write_csv
+from terminal import complain, err, note, out, progress, result_table, say_flow, table
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
 models_app = typer.Typer(help="Embedded models and published weights.", invoke_without_command=True)
 app.add_typer(models_app, name="models")
+labels_app = typer.Typer(help="Labels per video, for `train`.", no_args_is_help=True)
+app.add_typer(labels_app, name="labels")
 
 F, L, C = FeatureConfig(), LocalizeConfig(), Config()
-STAGES = {
-    "hash": "reading",
-    "compile": "compiling TV-L1 for this CPU, once",
-    "decode": "decode",
-    "flow": "flow",
-    "i3d": "I3D",
-    "download": "download",
-}
 
 
 def _version(asked: bool) -> None:
@@ -82,6 +73,13 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file wit
 Backbone = Annotated[str | None, typer.Option(help="i3d or i3d_r50.", show_default=F.backbone)]
 Stride = Annotated[int | None, typer.Option(help="Frames between snippets.", show_default=str(F.stride))]
 Flow = Annotated[str | None, typer.Option(help="Optical flow backend.", show_default=F.flow)]
+Precision = Annotated[
+    str | None,
+    typer.Option(help=f"{', '.join(PRECISIONS)} in I3D; bfloat16 is quick on CPUs that have it.", show_default="auto"),
+]
+DecoderName = Annotated[
+    str | None, typer.Option("--decoder", help="cpu, or nvdec: NVIDIA's, cached apart.", show_default=F.decoder)
+]
 RgbWeights = Annotated[str | None, typer.Option(help="File with the RGB backbone's weights.", show_default="published")]
 FlowWeights = Annotated[
     str | None, typer.Option(help="File with the flow backbone's weights.", show_default="published")
@@ -115,6 +113,8 @@ def run(
     backbone: Backbone = None,
     stride: Stride = None,
     flow: Flow = None,
+    precision: Precision = None,
+    decoder: DecoderName = None,
     rgb_weights: RgbWeights = None,
     flow_weights: FlowWeights = None,
     config: ConfigFile = None,
@@ -131,6 +131,8 @@ def run(
         "features.backbone": backbone,
         "features.stride": stride,
         "features.flow": flow,
+        "features.precision": precision,
+        "features.decoder": decoder,
         "localize.rule": rule,
         "localize.threshold": threshold,
         "localize.min_confidence": min_confidence,
@@ -149,10 +151,10 @@ def run(
         batch.prepare_output(folder)
     pipeline = Pipeline.load(config=settings)
     err.print(f"[dim]{escape(settings.model)} on {pipeline.device}[/]")
-    _say_flow(pipeline.extractor)
+    say_flow(pipeline.extractor)
     results, failed = [], 0
     single = len(jobs) == 1
-    with _progress() as bars:
+    with progress() as bars:
         outcomes = batch.run_batch(
             pipeline, jobs, folder, wanted, overwrite, start, last, lambda job: bars.video(job.video)
         )
@@ -160,14 +162,14 @@ def run(
             bars.clear()
             if outcome.error is not None:
                 failed += 1
-                _complain(outcome.error)
+                complain(outcome.error)
                 continue
             assert outcome.result is not None
             results.append(outcome.result)
             for warning in outcome.result.warnings:
-                _note(f"{outcome.job.video}: {warning}")
+                note(f"{outcome.job.video}: {warning}")
             if output != "-":
-                _table(outcome.result, " (kept from before)" if outcome.skipped else "")
+                result_table(outcome.result, " (kept from before)" if outcome.skipped else "")
             elif wanted[0] != "csv":
                 WRITERS[wanted[0] if single else "jsonl"](outcome.result, sys.stdout)
                 sys.stdout.flush()
@@ -190,6 +192,8 @@ def extract(
     backbone: Backbone = None,
     stride: Stride = None,
     flow: Flow = None,
+    precision: Precision = None,
+    decoder: DecoderName = None,
     rgb_weights: RgbWeights = None,
     flow_weights: FlowWeights = None,
     config: ConfigFile = None,
@@ -204,6 +208,8 @@ def extract(
         "features.backbone": backbone,
         "features.stride": stride,
         "features.flow": flow,
+        "features.precision": precision,
+        "features.decoder": decoder,
     }
     settings = load_config(config, flags)
     last = _range(start, end)
@@ -215,9 +221,9 @@ def extract(
     jobs = batch.find_videos(paths)
     batch.prepare_output(output)
     extractor = make_extractor(settings, ("rgb", "flow"), choose_device(settings.device))
-    _say_flow(extractor)
+    say_flow(extractor)
     done = failed = 0
-    with _progress() as bars:
+    with progress() as bars:
         outcomes = batch.extract_batch(
             extractor,
             FeatureCache(),
@@ -232,24 +238,185 @@ def extract(
             bars.clear()
             if outcome.error is not None:
                 failed += 1
-                _complain(outcome.error)
+                complain(outcome.error)
                 continue
             assert outcome.features is not None
             done += 1
             for warning in outcome.features.warnings:
-                _note(f"{outcome.job.video}: {warning}")
+                note(f"{outcome.job.video}: {warning}")
             path = batch.with_suffix(output / outcome.job.name, ".npz")
             print(f"{path}\t{len(outcome.features.times)} snippets", flush=True)
     _finish(done, failed, jobs)
 
 
 @app.command()
+def train(
+    output: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model, as runs/NAME.")],
+    labels: Annotated[
+        Path | None,
+        typer.Argument(
+            help="CSV: video,labels (joined by |; none: no action), and split where there is one. Or ActivityNet JSON. "
+            "Published feature sets bring their own."
+        ),
+    ] = None,
+    videos: Annotated[Path | None, typer.Option(help="Folder with the videos that the CSV names.")] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="Folder with their features instead: of `extract`, or a published layout.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Rows to train on, by the column split.", show_default="train, where it is")
+    ] = None,
+    preset: Annotated[str, typer.Option(help=f"{', '.join(PRESETS)}. own: sizes itself by the data.")] = "own",
+    init: Annotated[
+        str | None, typer.Option(help="kinetics400: start from the embedded model where classes match.")
+    ] = None,
+    streams: Annotated[
+        str | None, typer.Option(help="rgb, or both: slower by far on a CPU.", show_default="rgb; of features: all")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Iterations.", show_default="the preset's")] = None,
+    lr: Annotated[float | None, typer.Option(help="Adam's learning rate.", show_default="the preset's")] = None,
+    dim: Annotated[int | None, typer.Option(help="Width D of the embeddings.", show_default="the preset's")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, batches and dropout.", show_default="0")] = None,
+    folds: Annotated[int, typer.Option(help="Folds of the check on held-out videos; 0: no check.")] = 4,
+    stride: Stride = None,
+    flow: Flow = None,
+    precision: Precision = None,
+    decoder: DecoderName = None,
+    device: Device = None,
+    config: Annotated[Path | None, typer.Option(help="TOML with [model], [training] and [training.loss].")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over, whatever stands in --out.")] = False,
+) -> None:
+    """Learn your own actions from labels per video, without timestamps."""
+    if preset not in PRESETS:
+        raise UsageError(f"--preset {preset}: there are {', '.join(PRESETS)}.")
+    if streams not in (None, "rgb", "both"):
+        raise UsageError(f"--streams {streams}: a model reads rgb or both.")
+    flags = {
+        "device": device,
+        "streams": streams or "rgb",
+        "features.stride": stride,
+        "features.flow": flow,
+        "features.precision": precision,
+        "features.decoder": decoder,
+    }
+    settings = load_config(None, flags)
+    asked: dict[str, Any] = {
+        "preset": preset,
+        "steps": steps,
+        "lr": lr,
+        "dim": dim,
+        "seed": seed,
+        "folds": folds,
+        "init": init,
+        "config": config,
+    }
+
+    from pipeline import batch, training
+    from pipeline.api import choose_device, make_extractor
+
+    wanted = {None: None, "rgb": ("rgb",), "both": ("rgb", "flow")}[streams]
+    training_settings = training.Settings(**asked)
+    plan = training.plan(
+        labels, videos=videos, features=features, split=split, streams=wanted, settings=training_settings
+    )
+    batch.prepare_output(output)
+    where = choose_device(settings.device)
+    extractor = None if features else make_extractor(settings, ("rgb",), where)
+    if extractor is not None:
+        say_flow(extractor)
+    with progress() as bars:
+        data = training.gather(plan, extractor, on_video=bars.video)
+        bars.clear()
+        for warning in data.warnings:
+            note(warning)
+        shape, steps_of = training.configure(training_settings, data)
+        err.print(
+            f"[dim]{len(data.data.names)} videos, {len(data.data.classes)} classes, {'+'.join(data.streams)}; "
+            f"{steps_of.steps} steps, D {shape.dim}, lr {steps_of.lr:g}, on {where}[/]"
+        )
+        trained = training.fit(
+            data,
+            training_settings,
+            output,
+            device=where,
+            overwrite=overwrite,
+            on_progress=bars.video(output),
+        )
+    print(trained.path)
+    if trained.quality is not None:
+        _show_quality(trained.quality)
+    err.print(f"now: python cli.py run VIDEO --model {escape(str(output))}", soft_wrap=True)
+
+
+def _show_quality(quality: Any) -> None:
+    rows = [
+        (c.label, str(c.videos), str(c.found), str(c.wrongly), f"{100 * c.ap:.0f}")
+        + ((f"{c.mistaken_for[0]} ({c.mistaken_for[1]})",) if c.mistaken_for else ("",))
+        for c in quality.classes
+    ]
+    columns = ("class", "videos", "found", "wrongly", "AP %", "drawn instead")
+    title = f"on held-out videos ({quality.folds} folds): exactly right in {quality.right} of {quality.videos}"
+    table(columns, rows, title)
+    for sentence in quality.advice():
+        note(sentence)
+
+
+@labels_app.command("propose")
+def labels_propose(
+    folder: Annotated[Path, typer.Argument(help="Folder with videos, searched recursively.")],
+    output: Annotated[
+        Path | None, typer.Option("--out", "-o", help="CSV to write.", show_default="standard output")
+    ] = None,
+    classes: Classes = None,
+    device: Device = None,
+    precision: Precision = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a CSV that is there.")] = False,
+) -> None:
+    """Propose labels with the embedded model: a CSV to correct, then to `train` on."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder; give the one that holds the videos.")
+    if output is not None and output.exists() and not overwrite:
+        raise UsageError(f"{output}: is there already, perhaps with your corrections; use --overwrite or another -o.")
+    settings = load_config(None, {"classes": classes, "device": device, "features.precision": precision})
+
+    from extractors.features import write_atomically
+    from pipeline import batch
+    from pipeline.api import Pipeline
+    from pipeline.propose import propose, write
+
+    jobs = batch.find_videos([str(folder)])
+    found = []
+    with progress() as bars:
+        for proposal in propose(Pipeline.load(config=settings), jobs, folder, lambda job: bars.video(job.video)):
+            bars.clear()
+            found.append(proposal)
+            if proposal.error is not None:
+                complain(proposal.error)
+    if output is None:
+        print(write(found), end="")
+    else:
+        try:
+            write_atomically(output, write(found).encode())
+        except OSError as error:
+            raise OutputError(f"{output}: cannot be written ({error.strerror}); choose another file.") from error
+        err.print(f"correct {escape(str(output))}, then: python cli.py train {escape(str(output))} "
+                  f"--videos {escape(str(folder))} -o runs/NAME", soft_wrap=True)  # fmt: skip
+    failed = sum(proposal.error is not None for proposal in found)
+    _finish(len(found) - failed, failed, jobs)
+
+
+@app.command()
 def evaluate(
+    ground_truth: Annotated[
+        Path | None, typer.Option(help="ActivityNet JSON.", show_default="of published features: what they bring")
+    ] = None,
     predictions: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Option(help="ActivityNet JSON, or results of `run`: files or the folder; may be given several times."),
-    ],
-    ground_truth: Annotated[Path, typer.Option(help="ActivityNet JSON.")],
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Instead: run this model over --features.")] = None,
+    features: Annotated[Path | None, typer.Option(help="Of `extract`, or in a published layout.")] = None,
+    rule: Annotated[str, typer.Option(help=f"With --model: {', '.join(RULES)}.")] = "paper",
     protocol: Annotated[
         str, typer.Option(help="default, thumos14, thumos14-co2, thumos14-tad or activitynet.")
     ] = "default",
@@ -263,33 +430,56 @@ def evaluate(
         str | None, typer.Option(help="Thresholds, as in 0.1:0.9:0.1.", show_default="the protocol's")
     ] = None,
     diagnose: Annotated[bool, typer.Option("--diagnose", help="Say what kind the false positives are.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw the diagnosis into this .png file, too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
     """Score predictions against ground truth: mAP, per class and averaged."""
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise UsageError(f"--plot {plot}: the picture is a PNG; name a .png file.")
+
+    if (model is None) == (not predictions) or (model is None) != (features is None):
+        raise UsageError("give --predictions, or --model with --features.")
+    if rule not in RULES:
+        raise UsageError(f"--rule {rule}: there are {', '.join(RULES)}.")
+
     from pipeline.evaluate import evaluate_files, tables
 
-    result = evaluate_files(
-        predictions,
-        ground_truth,
-        protocol=protocol,
-        ambiguous=ambiguous,
-        subset=subset,
-        tiou=tiou,
-        diagnosis=diagnose,
-    )
-    for note in result.notes:
-        _note(note)
+    asked: dict[str, Any] = {
+        "protocol": protocol,
+        "ambiguous": ambiguous,
+        "subset": subset,
+        "tiou": tiou,
+        "diagnosis": diagnose or plot is not None,
+    }
+    if model is not None and features is not None:
+        from pipeline.api import choose_device, load_model
+        from pipeline.scoring import evaluate_model
+
+        with progress() as bars:
+            told = bars.video(features)
+            where = choose_device(C.device)
+            result = evaluate_model(
+                load_model(model), features, ground_truth, rule=rule, device=where, on_progress=told, **asked
+            )
+    elif ground_truth is None:
+        raise UsageError("give the ground truth with --ground-truth.")
+    else:
+        result = evaluate_files(predictions or [], ground_truth, **asked)
+    if plot is not None and result.diagnosis is not None:
+        from extractors.features import write_atomically
+        from postprocess import plots
+
+        try:
+            write_atomically(plot, plots.diagnosis(result.diagnosis))
+        except OSError as error:
+            raise OutputError(f"{plot}: cannot be written ({error.strerror}); choose another file.") from error
+    for remark in result.notes:
+        note(remark)
     if as_json:
         print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
         return
     for data in tables(result):
-        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-        for i, column in enumerate(data.columns):
-            table.add_column(escape(column), justify="left" if i == 0 else "right", overflow="fold")
-        for row in data.rows:
-            table.add_row(*map(escape, row))
-        out.print(f"[bold]{escape(data.title)}[/]", soft_wrap=True)
-        out.print(table)
+        table(data.columns, data.rows, data.title)
         out.print()
 
 
@@ -303,10 +493,19 @@ def bench(
     repeats: Annotated[int, typer.Option(min=1, help="Measure this often.")] = 3,
     device: Device = None,
     flow: Flow = None,
+    precision: Precision = None,
+    decoder: DecoderName = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
     """Measure decode, flow, I3D, localisation and the whole on this machine."""
-    settings = load_config(None, {"streams": streams, "device": device, "features.flow": flow})
+    flags = {
+        "streams": streams,
+        "device": device,
+        "features.flow": flow,
+        "features.precision": precision,
+        "features.decoder": decoder,
+    }
+    settings = load_config(None, flags)
     if against not in (None, "opencv"):
         raise UsageError(f"--against {against}: the reference is opencv.")
 
@@ -325,18 +524,24 @@ def bench(
             json.dumps({"device": pipeline.device, "stages": rows, "ratios": [r.to_dict() for r in ratios]}, indent=2)
         )
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("stage")
-    for column in ("frames/s", "x real time", "min per hour", "spread"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        spread = f"{min(row['seconds']):.2f} to {max(row['seconds']):.2f} s"
-        numbers = f"{row['frames_per_s']:.1f}", f"{row['x_real_time']:.2f}", f"{row['min_per_hour']:.1f}"
-        table.add_row(row["stage"], *numbers, spread)
-    out.print(table)
+    shown = [
+        (
+            row["stage"],
+            *(
+                f"{row[name]:.{digits}f}"
+                for name, digits in (("frames_per_s", 1), ("x_real_time", 2), ("min_per_hour", 1))
+            ),
+            f"{min(row['seconds']):.2f} to {max(row['seconds']):.2f} s",
+        )
+        for row in rows
+    ]
+    table(("stage", "frames/s", "x real time", "min per hour", "spread"), shown)
     for ratio in (r.to_dict() for r in ratios):
         span = f"{ratio['min']:.1f} to {ratio['max']:.1f}"
-        out.print(f"{ratio['stage']}: {ratio['median']:.1f} x the reference pipeline ({span})")
+        out.print(
+            f"{ratio['stage']}: {ratio['median']:.1f} x the reference pipeline ({span}); "
+            f"segments agree to tIoU {ratio['least_tiou_of_segments']:.2f}"
+        )
 
 
 @models_app.callback()
@@ -365,7 +570,7 @@ def models_fetch(name: Annotated[str, typer.Argument(help="i3d-rgb or i3d-flow."
     """Download published weights and verify their hash."""
     from pipeline.fetch import fetch
 
-    with _progress() as bars:
+    with progress() as bars:
         path = fetch(name, bars.video(Path(name)))
     print(path)
 
@@ -397,48 +602,6 @@ def doctor() -> None:
         raise typer.Exit(ENVIRONMENT)
 
 
-class _Bars:
-    """Progress of one video at a time, a bar a stage, on stderr."""
-
-    def __init__(self) -> None:
-        self.live: Progress | None = None
-
-    def video(self, path: Path) -> Any:
-        """Progress callable for a video; the bars of the one before go."""
-        self.clear()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        # stdout carries data: rich must not lead it to stderr.
-        live = Progress(*columns, console=err, transient=True, redirect_stdout=False, redirect_stderr=False)
-        self.live = live
-        tasks: dict[str, Any] = {}
-
-        def on_progress(stage: str, done: int, total: int) -> None:
-            if stage == "compile" and done < total:  # said also where bars are not drawn
-                err.print(f"[dim]{STAGES[stage]}[/]")
-            if stage not in tasks:
-                label = f"{escape(path.name)} {STAGES.get(stage, stage)}"
-                tasks[stage] = live.add_task(label, total=total)
-            live.update(tasks[stage], completed=done, total=max(total, done))
-
-        live.start()
-        return on_progress
-
-    def clear(self) -> None:
-        """Take the bars away. Nothing else is printed while they are drawn: they would be drawn over it."""
-        if self.live is not None:
-            self.live.stop()
-            self.live = None
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[_Bars]:
-    bars = _Bars()
-    try:
-        yield bars
-    finally:
-        bars.clear()
-
-
 def _formats(text: str | None) -> list[str]:
     names = [name.strip() for name in (text or "json").split(",") if name.strip()]
     for name in names:
@@ -461,40 +624,6 @@ def _range(start: float, end: float | None) -> float:
     return math.inf if end is None else end
 
 
-def _table(result: Any, note: str) -> None:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("start", "end", "conf"):
-        table.add_column(column, justify="right")
-    table.add_column("action")
-    for segment in result.segments:
-        table.add_row(clock(segment.start), clock(segment.end), f"{segment.confidence:.2f}", escape(segment.label))
-    found = "" if result.segments else "  no action found"
-    partial = "  [yellow]partial[/]" if result.partial else ""
-    out.print(f"[bold]{escape(result.video)}[/]  {clock(result.duration)}{partial}{note}{found}", soft_wrap=True)
-    if result.segments:
-        out.print(table)
-
-
-def _note(text: str) -> None:
-    err.print(f"[yellow]note:[/] {escape(text)}", soft_wrap=True)
-
-
-def _say_flow(extractor: Any) -> None:
-    """What `auto` chose, and which network reads it."""
-    if extractor.flow_backend is None:
-        return
-    err.print(f"[dim]flow {extractor.flow_backend}[/]")
-    if extractor.backbones["flow"].weights.startswith("inflated"):
-        _note(
-            "no published flow weights here; the flow network starts from the RGB one "
-            "(`python cli.py models fetch i3d-flow`, or --flow-weights)."
-        )
-
-
-def _complain(error: Exception) -> None:
-    Console(stderr=True, highlight=False).print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
-
-
 def _finish(done: int, failed: int, jobs: Sequence[Any]) -> None:
     if len(jobs) > 1:
         err.print(f"{done} done, {failed} failed")
@@ -515,13 +644,13 @@ def main() -> None:
             raise
         code = exit_code(error)
         if code == BUG:
-            _complain(
+            complain(
                 RuntimeError(
                     f"a bug in jcdnet: {type(error).__name__}: {error}; please report it with the output of --debug."
                 )
             )
         else:
-            _complain(error)
+            complain(error)
         raise SystemExit(code) from None
 
 

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+DECODERS = ("cpu", "nvdec")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 STREAMS = ("rgb", "flow")  # the order in which streams are stacked: RGB first (W-TALC, CO2-Net)
 
@@ -29,6 +30,8 @@ class FeatureConfig:
     """pixels of the square centre crop that the network sees"""
     precision: str = "auto"
     """float32, float16 or bfloat16 in the networks; auto: float32 on the CPU, float16 on a GPU"""
+    decoder: str = "cpu"
+    """cpu, or nvdec: NVIDIA's decoder, whose pictures differ by rounding; files that it cannot decode fail"""
     flow: str = "auto"
     """optical flow backend"""
     flow_clip: float = 20.0
@@ -40,6 +43,8 @@ class FeatureConfig:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}.")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}.")
+        if self.decoder not in DECODERS:
+            raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, not {self.decoder!r}.")
         if not 32 <= self.crop <= self.short_side:
             raise ValueError(f"crop ({self.crop}) must be between 32 and short_side ({self.short_side}).")
 

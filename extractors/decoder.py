@@ -19,7 +19,7 @@ import sys
 import tempfile
 import traceback
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -28,7 +28,7 @@ import numpy as np
 
 from extractors.config import FeatureConfig
 from extractors.snippets import frame_range, snippet_range
-from extractors.video import Frames, Image, VideoError, VideoInfo
+from extractors.video import DecoderUnavailable, Frames, Image, VideoError, VideoInfo
 
 RING_BYTES = 32 << 20  # about 90 frames of 256 x 455; half of the 64 MiB that Docker gives /dev/shm
 MOST_SLOTS, LEAST_SLOTS = 128, 4
@@ -55,7 +55,9 @@ class Clip:
 class Decoder:
     """The child process, started when first needed and again after a crash."""
 
-    def __init__(self) -> None:
+    def __init__(self, gpu: int | None = None) -> None:
+        """`gpu`: decode with NVDEC on that GPU, instead of the CPU."""
+        self.gpu = gpu
         self._child: subprocess.Popen[str] | None = None
         self._finalizer: weakref.finalize[Any, Any] | None = None
         self._answered = False
@@ -71,14 +73,17 @@ class Decoder:
         start: float = 0.0,
         end: float = math.inf,
         native: bool = False,
-    ) -> Iterator[tuple[Clip, Iterator[tuple[int, Image]]]]:
+        take: Callable[[Image], Any] = np.copy,
+    ) -> Iterator[tuple[Clip, Iterator[tuple[int, Any]]]]:
         """Open a video; gives what is known of it and its grid frames (k, (H, W, 3) uint8 RGB), to be read once.
 
         The frames are those of the snippets that cover seconds start..end, their short side `config.short_side`,
-        or, `native`, as large as the video has them.
+        or, `native`, as large as the video has them. `take` gets each where it lies in shared memory, which is
+        overwritten afterwards, and returns what is to be given in its place.
 
         Raises:
             VideoError: the file cannot be decoded, or crashed the decoder, here or while frames are read.
+            DecoderUnavailable: there is no NVDEC.
         """
         request = {
             "path": str(path),
@@ -88,6 +93,7 @@ class Decoder:
             "stride": config.stride,
             "start": start,
             "end": None if math.isinf(end) else end,
+            "gpu": self.gpu,
         }
         child = self._running()
         self._busy = True
@@ -106,16 +112,21 @@ class Decoder:
                 self._receive(child, path)  # it has opened the ring, which needs its name no longer:
                 with contextlib.suppress(PermissionError):  # Windows keeps the name of an open file
                     name.unlink()  # nothing is left behind even when both of us are killed
-                yield clip, self._frames(child, clip, memory, path)
+                yield clip, self._frames(child, clip, memory, path, take)
         finally:
             if self._busy:  # in the middle of frames that nobody wants any more
                 self.close()
 
     def _frames(
-        self, child: "subprocess.Popen[str]", clip: Clip, memory: Image, path: Path
-    ) -> Iterator[tuple[int, Image]]:
+        self,
+        child: "subprocess.Popen[str]",
+        clip: Clip,
+        memory: Image,
+        path: Path,
+        take: Callable[[Image], Any],
+    ) -> Iterator[tuple[int, Any]]:
         while "end" not in (said := self._receive(child, path)):
-            frame = memory[said["slot"]].copy()
+            frame = take(memory[said["slot"]])
             self._send(child, ".", path)  # the slot is free again
             yield said["k"], frame
         self._busy = False
@@ -163,7 +174,7 @@ class Decoder:
         said: dict[str, Any] = json.loads(line)
         if "error" in said:
             self._busy = False
-            raise VideoError(said["error"])
+            raise (DecoderUnavailable if said.get("unavailable") else VideoError)(said["error"])
         if "bug" in said:
             last = said["bug"].strip().splitlines()[-1]
             raise VideoError(f"{path}: the decoder failed on it ({last}); please report this, with the file.")
@@ -228,8 +239,8 @@ def serve() -> None:
             continue
         try:
             _serve_video(json.loads(line), sys.stdin, answers)
-        except VideoError as error:
-            _answer(answers, {"error": str(error)})
+        except (VideoError, DecoderUnavailable) as error:
+            _answer(answers, {"error": str(error), "unavailable": isinstance(error, DecoderUnavailable)})
         except (BrokenPipeError, EOFError):
             return
         except Exception:
@@ -244,7 +255,7 @@ def _answer(answers: IO[str], message: dict[str, Any]) -> None:
 def _serve_video(request: dict[str, Any], questions: IO[str], answers: IO[str]) -> None:
     config = FeatureConfig(fps=request["fps"], length=request["length"], stride=request["stride"])
     end = math.inf if request["end"] is None else request["end"]
-    with Frames(Path(request["path"]), config.fps, request["short_side"]) as frames:
+    with Frames(Path(request["path"]), config.fps, request["short_side"], request["gpu"]) as frames:
         first, last = snippet_range(request["start"], end, frames.origin, config)
         info = asdict(frames.info) | {"path": request["path"]}
         header = {"info": info, "origin": frames.origin, "size": frames.size, "first": first}

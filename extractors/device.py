@@ -1,10 +1,13 @@
 """Snippets to network inputs on an accelerator: one upload a frame, then resize, grey, flow and crop over there.
 
+On CUDA a frame is uploaded from pinned memory, in a stream of its own: the frames of the next batch arrive while
+the networks work on this one.
+
 The same arithmetic as inputs.py, so it is tested on CPU tensors against OpenCV.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -67,11 +70,19 @@ class DeviceInputs:
         self.config, self.flow_backend, self.device = config, flow_backend, torch.device(device)
 
     def frame(self, image: Image) -> Tensor:
-        """Upload a frame (H, W, 3) and resize it: (h, w, 3) uint8 on the device."""
-        pixels = torch.from_numpy(image)
-        if self.device.type == "cuda":
-            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
-        return resize(pixels.to(self.device), fit(image.shape[:2], self.config.short_side))
+        """Copy a frame (H, W, 3) onto the device and resize it there: (h, w, 3) uint8."""
+        pixels, size = torch.from_numpy(image), fit(image.shape[:2], self.config.short_side)
+        if self.device.type != "cuda":
+            return resize(pixels.to(self.device, copy=True), size)
+        with torch.cuda.stream(self._uploads):
+            small = resize(pixels.pin_memory().to(self.device, non_blocking=True), size)
+            small.record_stream(torch.cuda.default_stream(self.device))  # where it will be read
+        self._uploads.synchronize()  # waits for this frame alone, and frees its pinned memory for the next
+        return small
+
+    @cached_property
+    def _uploads(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream(self.device)
 
     def rgb(self, batch: Sequence[Snippet[Tensor]]) -> Tensor:
         """(B, 3, L, crop, crop)."""

@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from extractors import backbones, flow
+from extractors.ahead import ahead
 from extractors.config import STREAMS, FeatureConfig
 from extractors.decoder import Decoder
 from extractors.device import DeviceInputs
 from extractors.inputs import HostInputs
 from extractors.snippets import Snippet, snippet_range, snippet_times, snippets
-from extractors.video import VideoError, fit
+from extractors.video import VideoError, fit, require_nvdec
 
 Floats = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
@@ -38,7 +39,7 @@ CPU_BATCH = 2
 SNIPPET_BYTES = 512 << 20
 MOST_SNIPPETS = 32  # 512 frame pairs of flow at once; a larger batch only costs short videos, which fill it up
 
-FORMAT = 1  # of the settings and of the features file; raise it when the same settings would mean other numbers
+FORMAT = 2  # of the settings and of the features file; raise it when the same settings would mean other numbers
 
 
 class FeaturesError(Exception):
@@ -92,12 +93,15 @@ class Extractor:
 
         Raises:
             WeightsError: weights are missing.
-            FlowError: there is no such flow backend.
+            FlowError: there is no such flow backend, or (FlowUnavailable) it cannot work here.
+            DecoderUnavailable: NVDEC is asked for, and there is none.
         """
         self.config, self.device = config, device
         self.streams = tuple(name for name in STREAMS if name in streams)
         backend = flow.resolve(config.flow, device)
         self.flow_backend = backend if "flow" in streams else None
+        if self.flow_backend is not None:
+            flow.require(backend, device)
         chosen = weights or {}
         self.backbones = {n: backbones.find(config.backbone, n, chosen.get(n)) for n in self.streams}
         on_host = torch.device(device).type == "cpu"
@@ -108,7 +112,10 @@ class Extractor:
             HostInputs(config, self.flow_backend) if on_host else DeviceInputs(config, self.flow_backend, device)
         )
         self.batch = CPU_BATCH if on_host else gpu_batch(device)
-        self.decoder = Decoder()
+        gpu = (torch.device(device).index or 0) if config.decoder == "nvdec" else None
+        if gpu is not None:
+            require_nvdec(gpu)
+        self.decoder = Decoder(gpu)
         self._nets: dict[str, nn.Module] = {}
 
     def net(self, stream: str) -> nn.Module:
@@ -129,7 +136,7 @@ class Extractor:
             "short_side": config.short_side,
             "crop": config.crop,
             "resize": "device-1" if self.inputs.native else f"opencv-{cv2.__version__}",
-            "decoder": f"pyav-{av.__version__} {_libraries()}",
+            "decoder": f"{'nvdec ' if config.decoder == 'nvdec' else ''}pyav-{av.__version__} {_libraries()}",
             "device": torch.device(self.device).type,
             "dtype": self.precision,
         }
@@ -160,11 +167,13 @@ class Extractor:
         rows: dict[str, list[Floats]] = {name: [] for name in wanted}
         times: list[tuple[float, float]] = []
         padded = False
-        with self.decoder.open(path, config, start, end, native=self.inputs.native) as (clip, frames):
+        native, take = self.inputs.native, self.inputs.frame
+        with self.decoder.open(path, config, start, end, native, take) as (clip, frames):
             _, expected = snippet_range(0.0, clip.info.duration, clip.origin, config)
             total = max(int(min(expected, clip.last)) - clip.first, 1)
-            placed = ((k, self.inputs.frame(image)) for k, image in frames)
-            cut = snippets(placed, length=config.length, stride=config.stride, last=clip.last)
+            if native:  # the decoder's ring holds few frames of full size: they wait on the device, a batch of them
+                frames = ahead(frames, self.batch * config.length)
+            cut = snippets(frames, length=config.length, stride=config.stride, last=clip.last)
             for batch in _batched(cut, self.batch):
                 on_progress("decode", len(times) + len(batch), total)
                 if "flow" in wanted and not times:

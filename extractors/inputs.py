@@ -62,8 +62,8 @@ class HostInputs:
         self.config, self.flow_backend = config, flow_backend
 
     def frame(self, image: Image) -> Image:
-        """A frame as it comes from the decoder, already resized."""
-        return image
+        """A copy of a frame as it comes from the decoder, already resized."""
+        return image.copy()
 
     def rgb(self, batch: Sequence[Snippet[Image]]) -> Tensor:
         """(B, 3, L, crop, crop)."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import av
+import av.codec.hwaccel
 import av.container
 import av.error
 import av.video
@@ -46,6 +47,10 @@ class VideoError(Exception):
     """A video cannot be read; the message names the file, the cause and the next step."""
 
 
+class DecoderUnavailable(Exception):
+    """NVDEC was asked for, and this machine has none; one sentence with the next step."""
+
+
 @dataclass(frozen=True)
 class VideoInfo:
     """What the container says about its video, upright and in square pixels."""
@@ -61,12 +66,37 @@ class VideoInfo:
     start_timecode: str | None
 
 
+def require_nvdec(gpu: int = 0) -> None:
+    """Open NVIDIA's decoder on a GPU and close it again, before hours are spent.
+
+    Raises:
+        DecoderUnavailable: this build of FFmpeg or this machine has none.
+    """
+    if "cuda" not in av.codec.hwaccel.hwdevices_available():
+        raise DecoderUnavailable("this PyAV comes without NVDEC; use --decoder cpu, or the wheel of PyPI.")
+    try:
+        _nvdec(gpu).create(av.codec.Codec("h264", "r"))
+    except (av.error.FFmpegError, NotImplementedError) as error:
+        raise DecoderUnavailable(
+            f"NVDEC cannot be opened on GPU {gpu}, for want of a driver or a device ({_reason(error)}); "
+            "see `python cli.py doctor`, or use --decoder cpu."
+        ) from error
+
+
+def _nvdec(gpu: int) -> av.codec.hwaccel.HWAccel:
+    # No fallback: what was asked for is used, or it is an error; the cache key says which it was.
+    return av.codec.hwaccel.HWAccel("cuda", device=str(gpu), allow_software_fallback=False)
+
+
 @contextlib.contextmanager
-def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.video.VideoStream]]:
-    """Open a file and its first video stream.
+def open_video(
+    path: Path, gpu: int | None = None
+) -> Iterator[tuple[av.container.InputContainer, av.video.VideoStream]]:
+    """Open a file and its first video stream; `gpu`: decode with NVDEC on that GPU instead of the CPU.
 
     Raises:
         VideoError: no such file, not a media file, no video stream, or no decoder for it.
+        DecoderUnavailable: there is no NVDEC on that GPU.
     """
     if not path.exists():
         raise VideoError(f"{path}: no such file; check the path.")
@@ -75,12 +105,12 @@ def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.vid
     try:
         if path.stat().st_size == 0:
             raise VideoError(f"{path}: the file is empty; copy or download it again.")
-        # "file:", or FFmpeg takes what stands before a colon in a name for a protocol.
-        formats = ",".join(sorted(av.formats_available - NOT_VIDEO))
-        container = av.open(f"file:{path}", metadata_errors="replace", options={"format_whitelist": formats})
-    except PermissionError as error:
-        raise VideoError(f"{path}: may not be read; check its permissions.") from error
+        container = _open(path, gpu)
     except (av.error.FFmpegError, OSError, ValueError) as error:
+        if gpu is not None:  # a missing device looks like a file that may not be read
+            require_nvdec(gpu)
+        if isinstance(error, PermissionError):
+            raise VideoError(f"{path}: may not be read; check its permissions.") from error
         raise VideoError(
             f"{path}: not a video that FFmpeg can open ({_reason(error)}); "
             "if it is a cut download, get it again, else convert it to MP4."
@@ -94,8 +124,28 @@ def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.vid
         # Without a decoder PyAV has no codec context, and decoding would crash the interpreter (PyAV#2344).
         if stream.codec_context is None:
             raise VideoError(f"{path}: no decoder here for its video codec; convert it to H.264 MP4.")
-        stream.thread_type = "AUTO"
+        if gpu is None:
+            stream.thread_type = "AUTO"
+        elif stream.codec_context.is_hwaccel:
+            stream.codec_context.thread_count = 1  # each thread takes surfaces, of which NVDEC has 32 (PyAV#2411)
+        else:
+            codec = stream.codec_context.name
+            raise VideoError(f"{path}: NVDEC does not decode its video codec ({codec}); use --decoder cpu for it.")
         yield container, stream
+
+
+def _open(path: Path, gpu: int | None) -> av.container.InputContainer:
+    # "file:", or FFmpeg takes what stands before a colon in a name for a protocol.
+    name, formats = f"file:{path}", ",".join(sorted(av.formats_available - NOT_VIDEO))
+    options = {"format_whitelist": formats}
+    if gpu is not None:
+        try:
+            return av.open(name, metadata_errors="replace", options=options, hwaccel=_nvdec(gpu))
+        except av.error.FFmpegError:
+            raise
+        except RuntimeError:  # none of its streams is for NVDEC: opened without, it can be said which codec it has
+            pass
+    return av.open(name, metadata_errors="replace", options=options)
 
 
 _ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC of libavformat
@@ -258,23 +308,26 @@ class Frames:
     iteration `end` is the time at which the last frame read stops being shown (s); `partial` and `warnings` say
     what was wrong with the file.
 
-    `short_side`: pixels that frames are resized to; None leaves them as large as they are.
+    `short_side`: pixels that frames are resized to; None leaves them as large as they are. `gpu`: as `open_video`.
 
     Raises (on entering):
         VideoError: the file cannot be opened, or nothing in it can be decoded.
+        DecoderUnavailable: there is no NVDEC on that GPU.
     """
 
-    def __init__(self, path: Path, fps: float = 25.0, short_side: int | None = None) -> None:
-        self.path, self.fps, self.short_side = path, fps, short_side
+    def __init__(self, path: Path, fps: float = 25.0, short_side: int | None = None, gpu: int | None = None) -> None:
+        self.path, self.fps, self.short_side, self.gpu = path, fps, short_side, gpu
         self.damage = Damage()
         self.end = 0.0
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Frames:
         with contextlib.ExitStack() as stack:
-            self._container, self._stream = stack.enter_context(open_video(self.path))
+            self._container, self._stream = stack.enter_context(open_video(self.path, self.gpu))
             self._source = self._decode()
             head = next(self._source, None)
+            if head is None and self.gpu is not None:  # 10-bit H.264, or a driver without its video libraries
+                raise VideoError(f"{self.path}: NVDEC decodes no frame of it; use --decoder cpu for it.")
             if head is None:
                 raise VideoError(f"{self.path}: no frame of it can be decoded; the file is damaged, get it again.")
             self._head = head
@@ -359,7 +412,7 @@ class Frames:
             if head is not None and head[1].key_frame and head[1].pts is not None and head[0] <= target:
                 return head, source
         # Opened anew: not every format finds back to its start.
-        self._container, self._stream = self._stack.enter_context(open_video(self.path))
+        self._container, self._stream = self._stack.enter_context(open_video(self.path, self.gpu))
         source = self._decode()
         head = next(source, None)
         if head is None or head[0] != self.origin:

@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import io
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from extractors.config import cache_dir
+from extractors.numpy_pickle import unpickle_arrays
 
 
 class WeightsError(Exception):
@@ -118,23 +118,6 @@ def find(name: str) -> Path | None:
     return None
 
 
-class _NumpyUnpickler(pickle.Unpickler):
-    """Admits NumPy's array constructors and nothing else: no code of the file's choosing can run."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        # numpy.core became numpy._core in NumPy 2; files of either age name the same constructor.
-        if (module, name) in {
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "_reconstruct"),
-        }:
-            return importlib.import_module("numpy._core.multiarray")._reconstruct
-        if (module, name) == ("numpy", "ndarray"):
-            return np.ndarray
-        if (module, name) == ("numpy", "dtype"):
-            return np.dtype
-        raise pickle.UnpicklingError(f"the file asks for {module}.{name}")
-
-
 def load_numpy_pickle(path: Path) -> dict[str, Any]:
     """Read a pickle that holds nothing but dicts of NumPy arrays.
 
@@ -142,7 +125,7 @@ def load_numpy_pickle(path: Path) -> dict[str, Any]:
         WeightsError: it holds anything else, or is damaged.
     """
     try:
-        loaded = _NumpyUnpickler(io.BytesIO(path.read_bytes())).load()
+        loaded = unpickle_arrays(io.BytesIO(path.read_bytes()))
     except Exception as error:  # a hostile pickle can raise anything
         raise WeightsError(f"{path}: not a pickle of plain NumPy arrays ({error}); nothing was run.") from error
     if not isinstance(loaded, dict):
@@ -188,7 +171,7 @@ def from_jax(variables: Mapping[str, Any]) -> dict[str, Tensor]:
             if module == "Logits/Conv3d_0c_1x1":
                 head = entries["Conv_0"]
                 weight = np.ascontiguousarray(head["kernel"].transpose(4, 3, 0, 1, 2))
-                state["logits.conv3d.weight"] = torch.from_numpy(weight)
+                state["logits.conv3d.weight"] = torch.tensor(weight)
                 state["logits.conv3d.bias"] = torch.from_numpy(np.array(head["bias"]))
             elif module.startswith("Mixed"):
                 for branch, name in _BRANCHES.items():

@@ -16,6 +16,7 @@ yet its softmax still sums to one.
 
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -98,3 +99,68 @@ def build(weight: Tensor, bias: Tensor, names: Sequence[str], backbone_weights: 
         groups=sports_groups(),
         provenance={"about": "JCDNet built from the Kinetics-400 head of the I3D RGB network, without training"},
     )
+
+
+def matches(embedded: Checkpoint, classes: Sequence[str]) -> dict[str, list[int]]:
+    """Class of one's own -> the rows of the embedded model that mean it: the class of that name, or its sport's.
+
+    Case and underscores do not matter. Classes without a match are left out.
+    """
+    wanted = {_plain(name): name for name in classes}
+    found: dict[str, list[int]] = {}
+    for row, name in enumerate(embedded.classes):
+        for known in {_plain(name), _plain(embedded.groups.get(name, name))}:
+            if known in wanted:
+                found.setdefault(wanted[known], []).append(row)
+    return found
+
+
+def adapt(embedded: Checkpoint, start: Checkpoint) -> Checkpoint:
+    """Initial weights for classes of one's own from the embedded model: `start`, and what it knows of them.
+
+    X^a and X^e see what the embedded model's see; a class that matches gets the mean of its rows in S and S^coarse
+    and their evidence in S^temp. The attention and the classes without a match keep the weights of `start`: zeros
+    there would give each other no gradient. The background starts at `BACKGROUND`.
+
+    Args:
+        embedded: what `build` gave.
+        start: an untrained network of one's own classes, with in_dim, dim and kernel of the embedded one.
+
+    Raises:
+        ValueError: another shape, or no class matches.
+    """
+    ours, theirs = start.config, embedded.config
+    for name in ("in_dim", "dim", "kernel", "coarse_kernel", "slope"):
+        if getattr(ours, name) != getattr(theirs, name):
+            raise ValueError(f"{NAME} has {name} {getattr(theirs, name)}, so a model that starts from it has it too.")
+    rows = matches(embedded, start.classes)
+    if not rows:
+        raise ValueError(f"{NAME} knows none of the classes {', '.join(start.classes)}; train without it.")
+    state = {name: tensor.clone() for name, tensor in start.state.items()}
+    held = 2 * theirs.classes  # units of X^e that hold evidence; the others are free to learn
+    for name in ("embed_a.weight", "embed_a.bias"):
+        state[name] = embedded.state[name].clone()
+    for name in ("embed_e.weight", "embed_e.bias"):
+        if name in state:
+            state[name][:held] = embedded.state[name][:held]
+    for name in ("coarse", "classifier"):
+        if f"{name}.weight" not in state:
+            continue
+        weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
+        for c, own in enumerate(start.classes):
+            if own in rows:
+                weight[c] = embedded.state[f"{name}.weight"][rows[own], : weight.shape[1]].mean(dim=0)
+                bias[c] = embedded.state[f"{name}.bias"][rows[own]].mean()
+        weight[-1], bias[-1] = 0.0, BACKGROUND
+    if "temp.weight" in state:
+        share = ours.classes / theirs.classes  # equation 5 takes the mean over the classes, now fewer
+        for c, own in enumerate(start.classes):
+            if own in rows:
+                state["temp.weight"][c] = share * embedded.state["temp.weight"][rows[own]].sum(dim=0)
+            state["temp.bias"][c] = -OFFSET
+    about = {"initialised_from": NAME, "matches": {own: [embedded.classes[r] for r in rows[own]] for own in rows}}
+    return replace(start, state=state, provenance={**start.provenance, **about})
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.lower().replace("_", " ").split())

@@ -16,7 +16,7 @@ from model.checkpoint import Checkpoint
 from model.jcdnet import JCDNet
 from model.predict import PredictError, Scores, predict
 from pipeline.cache import FeatureCache, content_hash
-from pipeline.config import Config
+from pipeline.config import Config, adopt
 from pipeline.errors import EnvironmentMissing, UsageError
 from pipeline.version import package_version
 from postprocess.localize import localize
@@ -37,7 +37,8 @@ class Pipeline:
             EnvironmentMissing: the device asked for is not there.
             WeightsError: the backbone's weights are missing.
         """
-        self.model, self.config = model, config
+        self.model, self.config = model, adopt(config, model.features)
+        config = self.config
         self.device = choose_device(config.device)
         self.cache = cache or FeatureCache()
         self.classes = choose_classes(model, config.classes)
@@ -182,6 +183,9 @@ def choose_device(name: str) -> str:
 
 def make_extractor(config: Config, declared: tuple[str, ...], device: str) -> Extractor:
     """The extractor that a run needs; `declared`: streams that the model reads."""
+    if device == "cpu" and config.features.precision == "float16":
+        # Emulated there: 189 s for two snippets (benchmarks/precision.py).
+        raise UsageError("float16 on a CPU takes minutes a snippet; use --precision bfloat16 or float32.")
     streams = {"auto": declared, "both": ("rgb", "flow"), "rgb": ("rgb",)}[config.streams]
     files = {
         name: Path(given) if given else None

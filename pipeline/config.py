@@ -33,6 +33,8 @@ class Config:
     """file with the RGB backbone's weights instead of the published ones"""
     flow_weights: str | None = None
     """file with the flow backbone's weights instead of the published ones"""
+    given: frozenset[str] = frozenset()
+    """names that a file or a flag set, as in "features.stride": a checkpoint's settings do not override them"""
 
     def __post_init__(self) -> None:
         if self.streams not in STREAM_CHOICES:
@@ -62,9 +64,32 @@ def load_config(path: Path | None, flags: Mapping[str, Any]) -> Config:
     where = f"{path}: " if path is not None else ""
     try:
         parts = {name: kind(**_section(values, name)) for name, kind in SECTIONS.items()}
-        return Config(**parts, **{k: v for k, v in values.items() if "." not in k})
+        return Config(**parts, **{k: v for k, v in values.items() if "." not in k}, given=frozenset(values))
     except (TypeError, ValueError) as error:
         raise UsageError(f"{where}{error}") from error
+
+
+def adopt(config: Config, declared: Mapping[str, Mapping[str, Any]]) -> Config:
+    """`config` with the feature settings that a checkpoint declares, where nothing else was asked for.
+
+    declared: by stream, `Checkpoint.features`. What differs from the default counts as asked for, too: `Pipeline`
+    then refuses it.
+    """
+    default = FeatureConfig()
+    values = {name: value for settings in declared.values() for name, value in settings.items()}
+    adopted = {
+        f.name: values[f.name]
+        for f in dataclasses.fields(FeatureConfig)
+        if f.name in values
+        and f"features.{f.name}" not in config.given
+        and getattr(config.features, f.name) == getattr(default, f.name)
+    }
+    try:
+        return dataclasses.replace(config, features=dataclasses.replace(config.features, **adopted))
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"the model {config.model} declares features that this version cannot make: {error}"
+        ) from error
 
 
 def _section(values: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -73,7 +98,7 @@ def _section(values: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _flatten(tree: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Nested tables to dotted names, each checked against the dataclasses: its name and its type."""
-    known = {f.name: f for f in dataclasses.fields(Config) if f.name not in SECTIONS}
+    known = {f.name: f for f in dataclasses.fields(Config) if f.name not in (*SECTIONS, "given")}
     for section, kind in SECTIONS.items():
         known |= {f"{section}.{f.name}": f for f in dataclasses.fields(kind)}
     flat: dict[str, Any] = {}

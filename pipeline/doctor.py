@@ -3,13 +3,13 @@
 import os
 import platform
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from extractors.config import cache_dir
+from extractors.flow import compiler
 from pipeline.version import package_version
 
 PACKAGES = ("torch", "torchvision", "pytorchvideo", "opencv-contrib-python-headless", "av", "numpy", "numba",
@@ -72,28 +72,28 @@ def _gpu() -> list[Check]:
 
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
-        return [Check("gpu", True, f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")]
+        return [Check("gpu", True, f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"), _nvdec()]
     fix = "works on the CPU; for a GPU install NVIDIA's driver, and start Docker with --gpus all"
     return [Check("gpu", False, "no CUDA device", fix, needed=False)]
 
 
+def _nvdec() -> Check:
+    from extractors.video import DecoderUnavailable, require_nvdec
+
+    try:
+        require_nvdec()
+    except DecoderUnavailable as error:
+        fix = "in Docker, set NVIDIA_DRIVER_CAPABILITIES to compute,utility,video; without it the CPU decodes"
+        return Check("NVDEC", False, str(error), fix, needed=False)
+    return Check("NVDEC", True, "here; --decoder nvdec uses it")
+
+
 def _compiler() -> Check:
-    """Build one line of C: Triton and torch.compile do so when they start, on a GPU."""
-    name = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    fix = "apt install gcc libc6-dev (or set CC); needed for TV-L1 on a GPU"
-    if name is None:
-        return Check("C compiler", False, "none found", fix, needed=False)
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "one.c"
-        source.write_text("#include <stdint.h>\nint main(void) { return (int)sizeof(int64_t) - 8; }\n")
-        target = str(source.with_suffix(".out"))
-        try:
-            built = subprocess.run([name, str(source), "-o", target], capture_output=True, text=True)
-        except OSError as error:
-            return Check("C compiler", False, f"{name}: {error.strerror}", fix, needed=False)
-    if built.returncode:
-        return Check("C compiler", False, f"{name} cannot build one line of C", fix, needed=False)
-    return Check("C compiler", True, name)
+    """Build one line of C, as Triton does when it starts, on a GPU."""
+    if found := compiler.fault():
+        cause, fix = found
+        return Check("C compiler", False, cause, f"{fix}; needed for TV-L1 on a GPU", needed=False)
+    return Check("C compiler", True, str(compiler.find()))
 
 
 def _weights() -> list[Check]:

@@ -22,7 +22,7 @@ def exit_codes() -> dict[type[Exception], int]:
     """Exit code by kind of user error. A function, so that `--help` need not import the siblings."""
     from extractors.features import FeaturesError
     from extractors.flow import FlowError, FlowUnavailable
-    from extractors.video import VideoError
+    from extractors.video import DecoderUnavailable, VideoError
     from extractors.weights import WeightsError
     from model.checkpoint import CheckpointError
     from model.datasets import DatasetError
@@ -35,6 +35,7 @@ def exit_codes() -> dict[type[Exception], int]:
         OutputError: USAGE,
         VideoError: INPUT_FAILED,
         FeaturesError: INPUT_FAILED,
+        DecoderUnavailable: ENVIRONMENT,
         WeightsError: ENVIRONMENT,
         FlowUnavailable: ENVIRONMENT,
         FlowError: USAGE,

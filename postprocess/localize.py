@@ -12,7 +12,7 @@ import numpy as np
 
 from postprocess.config import LocalizeConfig
 from postprocess.nms import hard_nms, soft_nms
-from postprocess.proposals import blocks, merge, moving_average, outer_inner_score, owners, runs
+from postprocess.proposals import blocks, cells, merge, moving_average, outer_inner_score, owners, runs
 from postprocess.segment import Segment
 
 NO_GROUPS: Mapping[str, str] = {}
@@ -25,7 +25,7 @@ class _Scene:
     logits: np.ndarray  # (C+1, T): classes first, because both rules work class by class
     actionness: np.ndarray  # (T,)
     video: np.ndarray  # (C,)
-    times: np.ndarray  # (T, 2) seconds
+    times: np.ndarray  # (T, 2) seconds that each snippet speaks for
     block: np.ndarray  # (T,)
     kept: list[int]
     peak: np.ndarray  # (T,) largest logit
@@ -137,9 +137,6 @@ def _runs(scene: _Scene, classes: Sequence[str], groups: Mapping[str, str], conf
         return []
     spans = np.array([(first, last) for first, last, _ in pieces])
     bounds = np.stack((scene.times[spans[:, 0], 0], scene.times[spans[:, 1], 1]), axis=1)
-    # Snippets that overlap in time (stride below length) would make neighbours overlap: they meet halfway.
-    meet = np.flatnonzero(bounds[:-1, 1] > bounds[1:, 0])
-    bounds[meet, 1] = bounds[meet + 1, 0] = (bounds[meet, 1] + bounds[meet + 1, 0]) / 2
     bounds = np.clip(bounds, 0.0, scene.duration)
     named = np.array([_best_member(scene, sports[g], slice(first, last + 1)) for first, last, g in pieces])
     score = np.zeros(len(pieces))
@@ -242,6 +239,7 @@ def _checked(
         raise ValueError("classes holds one name twice")
     if unknown := sorted(set(keep or ()) - set(classes)):
         raise ValueError(f"keep names classes that the model does not have: {', '.join(unknown)}")
+    block = blocks(times)
     logits = np.ascontiguousarray(np.asarray(cas).T)
     peak = logits.max(axis=0)
     total = np.zeros(steps)
@@ -251,8 +249,8 @@ def _checked(
         logits=logits,
         actionness=np.asarray(actionness, dtype=np.float64),
         video=np.asarray(video, dtype=np.float64),
-        times=times,
-        block=blocks(times),
+        times=cells(times, block),
+        block=block,
         kept=[c for c, name in enumerate(classes) if keep is None or name in keep],
         peak=peak,
         total=total,

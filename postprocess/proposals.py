@@ -28,6 +28,26 @@ def blocks(times: np.ndarray) -> np.ndarray:
     return number
 
 
+def cells(times: np.ndarray, block: np.ndarray) -> np.ndarray:
+    """The time that each snippet speaks for: its own, but overlapping neighbours (stride below length) meet halfway.
+
+    Without this a run of overlapping snippets would reach half an overlap too far on either side. At the ends of a
+    block nobody else speaks for the rest, so it stays.
+
+    Args:
+        times: (T, 2) seconds.
+        block: (T,) block numbers.
+
+    Returns:
+        (T, 2) seconds.
+    """
+    found = np.array(times, dtype=np.float64)
+    meet = np.flatnonzero((found[:-1, 1] > found[1:, 0]) & (block[:-1] == block[1:]))
+    middle = (times[meet, 1] + times[meet + 1, 0]) / 2
+    found[meet, 1] = found[meet + 1, 0] = middle
+    return found
+
+
 def runs(curve: np.ndarray, threshold: float, block: np.ndarray | None = None) -> np.ndarray:
     """Maximal runs of curve > threshold; a run of index 0 alone counts, as any other does (WTAL §3.5).
 

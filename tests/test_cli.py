@@ -15,6 +15,7 @@ from conftest import coded, encode
 
 import cli
 from extractors import weights
+from extractors.features import Features, save
 
 ROOT = Path(__file__).parent.parent
 needs_weights = pytest.mark.skipif(
@@ -366,3 +367,173 @@ def test_version_help_and_completion_in_a_terminal() -> None:
     assert "--min-confidence" in helped.stdout
     assert terminal("run").returncode == 2
     assert terminal("--show-completion", "bash").returncode == 0
+
+
+# --- train ---
+
+
+def footage_of_two_kinds(folder: Path) -> Path:
+    """Six videos of one snippet: numbered cells, noise, and their mixture in grey; labels.csv beside them."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    rows = []
+    for v, labels in enumerate(("cells", "noise", "cells", "noise", "", "cells|noise")):
+        cells = [coded(40 * v + k) for k in range(17)]
+        noise = [rng.integers(0, 256, (48, 72, 3), dtype=np.uint8) for _ in range(17)]
+        frames = {"cells": cells, "noise": noise, "": [image // 8 + 100 for image in cells]}
+        encode(folder / f"v{v}.mp4", frames.get(labels, cells[:8] + noise[8:]))
+        rows.append(f"v{v}.mp4,{labels}")
+    labels_file = folder.parent / "labels.csv"
+    labels_file.write_text("\n".join(["video,labels", *rows]))
+    return labels_file
+
+
+@needs_weights
+def test_train_on_footage_and_run_the_model(jcdnet, tmp_path: Path) -> None:
+    videos = tmp_path / "my videos"
+    labels = footage_of_two_kinds(videos)
+    out = tmp_path / "runs" / "x"
+    quick = ("--steps", 4, "--dim", 8, "--folds", 0, "-o", out)
+    code, printed, said = jcdnet("train", labels, "--videos", videos, *quick)
+    assert code == 0, said
+    assert printed == f"{out / 'model.safetensors'}\n"
+    assert "6 videos, 2 classes, rgb; 4 steps, D 8" in said
+    assert "--model" in said
+    assert {p.name for p in out.iterdir()} == {"model.safetensors", "training.safetensors", "log.csv", "curves.png"}
+
+    code, printed, said = jcdnet("run", videos / "v0.mp4", "--model", out, "-o", "-")
+    assert code == 0, said
+    provenance = json.loads(printed)["provenance"]
+    assert provenance["model"]["name"] == str(out)
+    assert provenance["model"]["training"]["videos"] == 6
+    assert provenance["features"]["rgb"]["stride"] == 16
+
+    # What is there is neither extracted nor trained again, and a setting it was not made for is refused.
+    before = (out / "model.safetensors").read_bytes()
+    (videos / "v0.mp4").rename(videos / "kept.mp4")  # a moved video is the same video
+    labels.write_text(labels.read_text().replace("v0.mp4", "kept.mp4"))
+    code, _, said = jcdnet("train", labels, "--videos", videos, *quick)
+    assert code == 2
+    assert "of another training" in one_sentence(said)
+    labels.write_text(labels.read_text().replace("kept.mp4", "v0"))
+    (videos / "kept.mp4").rename(videos / "v0.mp4")
+    assert (out / "model.safetensors").read_bytes() == before
+    code, _, said = jcdnet("run", videos / "v0.mp4", "--model", out, "--stride", 8)
+    assert code == 2
+    assert "stride = 16, not 8" in one_sentence(said)
+
+
+@pytest.fixture
+def feature_set(tmp_path: Path) -> tuple[Path, Path]:
+    """(labels.csv, folder of features) of six videos, 8 wide."""
+    rng = np.random.default_rng(0)
+    for v in range(6):
+        times = np.arange(10)[:, None] * 0.64 + [0, 0.64]
+        rgb = rng.random((10, 8)).astype(np.float32)
+        stored = Features(rgb, None, times, 6.4, {}, {"rgb": {"backbone": "i3d", "stride": 16}})
+        save(stored, tmp_path / "features" / f"v{v}.npz")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("video,labels\nv0,golf\nv1,ski\nv2,golf\nv3,ski\nv4,\nv5,golf|ski\n")
+    return labels, tmp_path / "features"
+
+
+def test_train_on_features_says_how_good_it_is(jcdnet, feature_set: tuple[Path, Path], tmp_path: Path) -> None:
+    labels, features = feature_set
+    out = tmp_path / "runs" / "x"
+    command = ("train", labels, "--features", features, "-o", out, "--steps", 4, "--dim", 4, "--folds", 2)
+    code, printed, said = jcdnet(*command)
+    assert code == 0, said
+    first, title, header, *rows = printed.splitlines()
+    assert first == str(out / "model.safetensors")
+    assert title.startswith("on held-out videos (2 folds): exactly right in ")
+    assert header.split() == ["class", "videos", "found", "wrongly", "AP", "%", "drawn", "instead"]
+    assert [row.split()[:2] for row in rows] == [["golf", "3"], ["ski", "3"]]
+    assert "golf: 3 videos are few" in said
+    assert (out / "quality.json").exists() and (out / "curves.png").exists()
+    assert leftovers(out) == []
+    # The same again is there already.
+    assert jcdnet(*command)[:2] == (0, printed)
+    code, _, said = jcdnet(*command, "--seed", 1)
+    assert code == 2
+    assert "of another training" in one_sentence(said)
+    assert jcdnet(*command, "--seed", 1, "--overwrite")[0] == 0
+
+
+TRAIN_USAGE = {
+    "no labels file": (("no.csv",), "no.csv: cannot be read"),
+    "no such folder": (("--features", "nowhere"), "nowhere: no such folder"),
+    "both": (("--videos", "."), "--videos FOLDER, or its features with --features"),
+    "preset": (("--preset", "best"), "--preset best: there are own, paper"),
+    "streams": (("--streams", "audio"), "--streams audio"),
+    "a stream that is not there": (("--streams", "both"), "no flow stream"),
+    "split": (("--split", "val"), "no split 'val'"),
+    "steps": (("--steps", "0"), "steps must be"),
+    "lr": (("--lr", "0"), "lr must be above 0"),
+    "dim": (("--dim", "0"), "dim must lie in"),
+    "seed": (("--seed", "-1"), "seed must be"),
+    "one fold": (("--folds", "1"), "--folds 1: give 2 to 6"),
+    "too many folds": (("--folds", "9"), "--folds 9: give 2 to 6"),
+    "init": (("--init", "thumos"), "the embedded model is kinetics400"),
+    "device": (("--device", "toaster"), "unknown device"),
+    "no config": (("--config", "no.toml"), "no.toml: cannot be read"),
+    "config": (("--config", "bad.toml"), "bad.toml: Unknown training setting 'step'; did you mean steps?"),
+    "output": (("-o", "labels.csv"), "choose another folder"),
+}
+
+
+@pytest.mark.parametrize("kind", TRAIN_USAGE)
+def test_wrong_usage_of_train_is_one_sentence_and_exit_2(
+    jcdnet, feature_set: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    flags, cause = TRAIN_USAGE[kind]
+    monkeypatch.chdir(tmp_path)
+    Path("bad.toml").write_text("[training]\nstep = 3\n")
+    asked = {"-o": "runs/x", "--features": "features"} | dict(zip(flags[::2], flags[1::2], strict=len(flags) > 1))
+    labels = flags[0] if len(flags) == 1 else "labels.csv"
+    code, printed, said = jcdnet("train", labels, *(part for pair in asked.items() for part in pair))
+    assert (code, printed) == (2, "")
+    assert cause in one_sentence(said)
+    assert not Path("runs/x/model.safetensors").exists()
+
+
+def test_all_that_is_wrong_with_labels_is_one_message(jcdnet, feature_set: tuple[Path, Path], tmp_path: Path) -> None:
+    labels, features = feature_set
+    labels.write_text("video,labels\nv0,golf\nv1,Golf\nv9,golf\nv0,ski\n")
+    code, _, said = jcdnet("train", labels, "--features", features, "-o", tmp_path / "x")
+    assert code == 2
+    assert one_sentence(said) == f"error: {labels}: 5 to mend before training:"
+    for cause in ("v9 is not there", "v0 comes 2 times", "differ in spelling", "'Golf' has 1", "'ski' has 1"):
+        assert cause in said
+    assert not (tmp_path / "x").exists()
+
+
+# --- evaluate ---
+
+
+def test_evaluate_draws_the_diagnosis(jcdnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    annotations = [{"label": "golf", "segment": [k, k + 0.5]} for k in range(4)]
+    Path("t.json").write_text(json.dumps({"database": {"a": {"subset": "test", "annotations": annotations}}}))
+    found = [{"label": "golf", "segment": [k, k + 0.4], "score": 1.0 - k / 10} for k in range(6)]
+    Path("p.json").write_text(json.dumps({"results": {"a": found}}))
+    command = ("evaluate", "--predictions", "p.json", "--ground-truth", "t.json")
+    plain = jcdnet(*command)[1]
+    code, printed, said = jcdnet(*command, "--plot", "new/what went wrong.PNG")
+    assert code == 0, said
+    assert printed == jcdnet(*command, "--diagnose")[1]
+    assert printed.startswith(plain.rstrip()) and len(printed) > len(plain)
+    picture = Path("new/what went wrong.PNG")
+    assert picture.read_bytes().startswith(b"\x89PNG") and leftovers(Path("new")) == []
+    code, printed, _ = jcdnet(*command, "--plot", picture, "--json")
+    assert code == 0 and json.loads(printed)["diagnosis"]["counts"]["background"] == 2
+    for name, cause in (
+        ("x.pdf", "the picture is a PNG; name a .png file"),
+        ("t.json/x.png", "t.json/x.png: cannot be"),
+    ):
+        code, printed, said = jcdnet(*command, "--plot", name)
+        assert (code, printed) == (2, "")
+        assert cause in one_sentence(said)
+    Path("folder.png").mkdir()
+    code, _, said = jcdnet(*command, "--plot", "folder.png")
+    assert code == 2
+    assert "folder.png: cannot be written" in one_sentence(said)

@@ -41,6 +41,19 @@ def test_frames_are_those_of_this_process(child: Decoder, tmp_path: Path) -> Non
     assert clip.info.path == video
 
 
+def test_frames_can_be_taken_from_where_they_lie(child: Decoder, tmp_path: Path) -> None:
+    video = encode(tmp_path / "v.mp4", [coded(k) for k in range(200)])  # more than the ring holds
+    seen: list[np.ndarray] = []
+
+    def take(image: np.ndarray) -> int:
+        seen.append(image)
+        return number_of(image)
+
+    with child.open(video, CONFIG, take=take) as (_, frames):
+        assert list(frames) == [(k, k) for k in range(200)]
+    assert any(np.shares_memory(seen[0], later) for later in seen[1:])
+
+
 def test_a_stretch_has_the_frames_of_its_snippets(child: Decoder, tmp_path: Path) -> None:
     video = encode(tmp_path / "v.mp4", [coded(k) for k in range(100)])
     with child.open(video, CONFIG, 1.0, 2.0) as (clip, frames):

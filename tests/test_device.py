@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extractors import device, features
+from extractors.ahead import ahead
 from extractors.config import FeatureConfig
 from extractors.decoder import Decoder
 from extractors.device import DeviceInputs
@@ -52,6 +53,14 @@ def test_inputs_equal_the_cpus(stride: int, frames: int) -> None:
     moved = list(snippets(placed, length=4, stride=stride))
     assert torch.equal(host.rgb(cut), there.rgb(moved))
     assert torch.allclose(host.flow(cut), there.flow(moved), atol=1e-4)
+
+
+def test_frames_are_copies() -> None:
+    image = coded(1, 32, 44)  # already of the right size
+    kept = image.copy()
+    frames = HostInputs(CONFIG, None).frame(image), DeviceInputs(CONFIG, None, "cpu").frame(image).numpy()
+    image[:] = 0
+    assert all(np.array_equal(frame, kept) for frame in frames)
 
 
 class Mean(torch.nn.Module):
@@ -125,6 +134,20 @@ def test_precisions(stubbed: None, tmp_path: Path) -> None:
     assert half.settings["rgb"]["dtype"] == "bfloat16"
     assert np.allclose(plain.rgb, half.rgb, atol=0.01)
     assert gpu_batch("cpu") == 1
+
+
+@pytest.mark.gpu
+def test_uploads_while_the_gpu_is_busy() -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (180, 320, 3), dtype=np.uint8) for _ in range(400)]
+    there, busy = DeviceInputs(CONFIG, None, "cuda"), torch.randn(4096, 4096, device="cuda")
+    sums = []
+    for frame in ahead((there.frame(image) for image in images), 64):
+        busy = torch.tanh(busy @ busy)
+        sums.append(frame.long().sum())  # queued behind that, when the next frames have long come
+        del frame
+    expected = [device.resize(torch.from_numpy(image), (32, 57)).long().sum() for image in images]
+    assert torch.allclose(torch.stack(sums).cpu().float(), torch.stack(expected).float(), rtol=1e-4)
 
 
 @pytest.mark.gpu

@@ -250,3 +250,27 @@ def test_the_real_head_names_a_real_clip(corpus: Path) -> None:
     name = weights.kinetics400_names()[int(best.indices[0])]
     assert "golf" in name
     assert best.values[0] > 0.5
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "size"), [(256, 128, 28), (480, 192, 14), (832, 48, 7)])
+def test_pointwise_convolutions_give_the_same_bytes_for_any_number_of_threads(
+    inputs: int, outputs: int, size: int
+) -> None:
+    torch.manual_seed(0)
+    unit = Unit3d(inputs, outputs).eval()
+    unit.fold()
+    unit.to(memory_format=torch.channels_last_3d)
+    x = torch.randn(2, inputs, 2, size, size).relu().contiguous(memory_format=torch.channels_last_3d)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            with torch.inference_mode():
+                found.append(unit(x))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(found[0], other) for other in found[1:])
+    assert found[0].is_contiguous(memory_format=torch.channels_last_3d)
+    with torch.inference_mode():
+        plain = unit(x.contiguous())  # by the convolution
+    torch.testing.assert_close(found[0], plain, atol=1e-5, rtol=1e-5)

@@ -14,7 +14,7 @@ from model.jcdnet import JCDNet
 from pipeline import errors
 from pipeline.api import Pipeline, choose_classes
 from pipeline.batch import find_videos
-from pipeline.config import Config, load_config
+from pipeline.config import Config, adopt, load_config
 from pipeline.errors import UsageError, exit_code
 
 
@@ -111,6 +111,50 @@ def test_features_that_the_model_was_not_made_for_are_refused() -> None:
         Pipeline(two, Config(device="cpu", streams="rgb"))
     both = Pipeline(small_checkpoint(), Config(device="cpu", streams="both"))
     assert "reads RGB only" in both.warnings[0]
+
+
+def test_settings_of_a_checkpoint_are_adopted_where_nothing_else_was_asked(tmp_path: Path) -> None:
+    declared = {
+        "rgb": {"backbone": "i3d", "stride": 4, "fps": 30.0, "weights": "sha256:0"},
+        "flow": {"flow_clip": 15.0},
+    }
+    found = adopt(Config(), declared).features
+    assert found == FeatureConfig(stride=4, fps=30.0, flow_clip=15.0)
+    assert adopt(Config(), {}) == Config()
+    # What was asked for stays, even where it is the default.
+    file = tmp_path / "c.toml"
+    file.write_text("[features]\nstride = 16\n")
+    for asked in (
+        load_config(None, {"features.stride": 16}),
+        load_config(file, {}),
+        load_config(file, {"model": "m", "features.crop": None}),
+    ):
+        assert adopt(asked, declared).features == FeatureConfig(fps=30.0, flow_clip=15.0)
+    assert adopt(Config(features=FeatureConfig(stride=8)), declared).features.stride == 8
+    assert adopt(load_config(None, {"features.stride": None}), declared).features.stride == 4
+
+
+@pytest.mark.parametrize("stride", [0, -4, "4", None])
+def test_settings_that_cannot_be_adopted_are_one_sentence(stride: object) -> None:
+    with pytest.raises(UsageError, match=r"the model kinetics400 declares features that this version cannot make: ."):
+        adopt(Config(), {"rgb": {"stride": stride}})
+
+
+def test_given_is_no_setting(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("given = 'x'\n")
+    with pytest.raises(UsageError, match="unknown setting given"):
+        load_config(file, {})
+
+
+@pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
+def test_a_model_runs_at_the_stride_that_it_was_trained_at() -> None:
+    joined = Pipeline(small_checkpoint(stride=4, fps=30.0), Config(device="cpu"))
+    assert joined.config.features == FeatureConfig(stride=4, fps=30.0)
+    assert joined.extractor.settings()["rgb"]["stride"] == 4
+    with pytest.raises(UsageError, match=r"made for rgb features with stride = 4, not 16; leave that setting alone"):
+        Pipeline(small_checkpoint(stride=4), load_config(None, {"features.stride": 16, "device": "cpu"}))
+    assert Pipeline(small_checkpoint(), load_config(None, {"features.stride": 8})).config.features.stride == 8
 
 
 def test_exit_codes() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postprocess.config import LocalizeConfig
-from postprocess.proposals import blocks, merge, moving_average, outer_inner_score, owners, runs
+from postprocess.proposals import blocks, cells, merge, moving_average, outer_inner_score, owners, runs
 
 # No deadline: a busy machine is not a wrong answer.
 patient = settings(deadline=None)
@@ -142,6 +142,45 @@ def grid(starts, length=0.64):
 )
 def test_blocks(times, expected):
     assert blocks(times).tolist() == expected
+
+
+@patient
+@given(
+    rows=st.lists(st.tuples(st.sampled_from([0.0, 0.16, 0.4, 1.0]), st.sampled_from([0.0, 0.64, 2.0])), max_size=12),
+    data=st.data(),
+)
+def test_cells_never_overlap_in_a_block(rows, data):
+    start = np.cumsum([gap for gap, _ in rows])
+    end = np.maximum.accumulate(start + [length for _, length in rows]) if rows else start
+    times = np.stack((start, end), axis=1)
+    before = times.copy()
+    block = block_numbers(data.draw, len(times)) if rows else np.zeros(0, dtype=int)
+    found = cells(times, block)
+    assert np.array_equal(times, before)
+    assert found.shape == times.shape
+    assert (found[:, 0] <= found[:, 1]).all()
+    assert (found[:, 0] >= start).all() and (found[:, 1] <= end).all()
+    for t in range(len(times)):
+        for side, other in ((0, t - 1), (1, t + 1)):
+            neighbour = 0 <= other < len(times) and block[other] == block[t]
+            first, second = sorted((t, other))
+            if neighbour and end[first] > start[second]:
+                assert found[first, 1] == found[second, 0] == (end[first] + start[second]) / 2
+            else:
+                assert found[t, side] == times[t, side]
+
+
+@pytest.mark.parametrize(
+    ("stride", "length", "inner"), [(4, 16, 2), (8, 16, 4), (15, 16, 7.5), (16, 16, 8), (20, 16, 8)]
+)
+def test_a_cell_is_half_a_stride_around_the_centre(stride, length, inner):
+    first = np.arange(9) * stride
+    times = np.stack((first, first + length), axis=1) / 25
+    found, centre = cells(times, np.zeros(9, dtype=int)), times.mean(axis=1)
+    assert found[1:-1] == pytest.approx(np.stack((centre - inner / 25, centre + inner / 25), axis=1)[1:-1])
+    # At the ends nobody else speaks for the rest.
+    assert (found[0, 0], found[-1, 1]) == (times[0, 0], times[-1, 1])
+    assert found[0, 1] == pytest.approx(centre[0] + inner / 25)
 
 
 def worth(owner, mass, may, min_length, toll):

@@ -9,11 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import coded, encode
 
 import cli
 from extractors import weights
+from extractors.features import Features
+from extractors.features import save as save_features
+from model import checkpoint
+from model.config import ModelConfig
+from model.train import initialise
 from postprocess.segment import Result, Segment
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +43,23 @@ def footage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     truth = {"match": {"subset": "test", "annotations": [{"label": "golf driving", "segment": ["0.0", "1.0"]}]}}
     (tmp_path / "truth.json").write_text(json.dumps({"database": truth}))
     monkeypatch.chdir(tmp_path)
+    _training_data(tmp_path, match)
     return tmp_path
+
+
+def _training_data(folder: Path, video: Path) -> None:
+    """labels.csv with footage/ and tricks/, and the model that training on them would have given."""
+    rows, names = ["video,labels"], ("a", "b", "c", "d", "nothing")
+    rng = np.random.default_rng(0)
+    for name, labels in zip(names, ("kickflip", "kickflip|ollie", "ollie", "ollie", ""), strict=True):
+        rows.append(f"{name}.mp4,{labels}")
+        shutil.copy(video, folder / "footage" / f"{name}.mp4")
+        rgb, times = rng.random((3, 1024), np.float32), np.arange(3)[:, None] * 0.64 + np.array([0.0, 0.64])
+        settings = {"rgb": {"fps": 25.0, "length": 16, "stride": 16}}
+        save_features(Features(rgb, None, times, 1.92, {}, settings), folder / "tricks" / f"{name}.npz")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    model = initialise(ModelConfig(classes=2, in_dim=1024, dim=16), ("kickflip", "ollie"), ("rgb",), settings, seed=0)
+    checkpoint.save(model, folder / "runs" / "tricks")
 
 
 @needs_weights
@@ -49,6 +71,8 @@ def test_command(command: str, footage: Path, monkeypatch: pytest.MonkeyPatch) -
         found = Segment(start=0.0, end=1.0, score=1.0, confidence=1.0, label="golf driving")
         Path("results").mkdir()
         Path("results/match.json").write_text(json.dumps(Result("match.mp4", 1.36, {}, (found,), (), {}).to_dict()))
+    if arguments[0] == "train":
+        shutil.rmtree("runs")
     monkeypatch.setattr(sys, "argv", ["cli.py", *arguments])
     try:
         cli.main()

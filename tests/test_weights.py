@@ -123,6 +123,19 @@ def opcodes(text: str) -> bytes:
     return text.encode()
 
 
+class _PointerType:
+    """A dtype of objects whose flags deny it, so that NumPy would take an array's bytes for addresses."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return np.dtype, ("O8", False, True), (3, "|", None, None, None, -1, -1, 0)
+
+
+class Pointers:
+    def __reduce__(self) -> tuple[Any, ...]:
+        make = np.empty(0).__reduce__()[0]
+        return make, (np.ndarray, (0,), b"b"), (1, (1,), _PointerType(), False, b"A" * 8)
+
+
 def payloads(witness: Path) -> dict[str, bytes]:
     """Pickles that want to run something, each in its own way."""
     touch = f"touch {witness}"
@@ -141,6 +154,7 @@ def payloads(witness: Path) -> dict[str, bytes]:
         "getattr": b"cbuiltins\ngetattr\n(cnumpy\nndarray\nS'tofile'\ntR.",
         "persistent id": b"Psome-id\n.",
         "extension": b"\x82\x01.",
+        "pointers": pickle.dumps({"params": Pointers()}),
     }
 
 

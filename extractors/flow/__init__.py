@@ -11,7 +11,17 @@ import numpy as np
 
 from extractors.flow.tvl1 import FlowError, FlowUnavailable
 
-__all__ = ["FLOWS", "VERSIONS", "FlowError", "FlowUnavailable", "must_compile", "resolve", "version", "warmup"]
+__all__ = [
+    "FLOWS",
+    "VERSIONS",
+    "FlowError",
+    "FlowUnavailable",
+    "must_compile",
+    "require",
+    "resolve",
+    "version",
+    "warmup",
+]
 
 
 # Each backend is imported by its first use: cv2, numba and torch take up to seconds to import.
@@ -94,6 +104,22 @@ def resolve(name: str, device: str = "cpu") -> str:
     if name not in FLOWS:
         raise FlowError(f"there is no flow backend {name!r}: choose auto, {', '.join(FLOWS)}")
     return name
+
+
+def require(name: str, device: str = "cpu") -> None:
+    """Make sure that a backend can work on `device`, before hours are spent on what comes before flow.
+
+    Raises FlowUnavailable where a device, a package or a compiler is missing.
+    """
+    backend = resolve(name, device)
+    if backend == "triton":
+        from extractors.flow import triton_tvl1
+
+        triton_tvl1.require(device)
+    elif backend == "opencv":
+        from extractors.flow import opencv
+
+        opencv.require()
 
 
 def must_compile(name: str, width: int) -> bool:

@@ -39,17 +39,22 @@ def flow(grey: np.ndarray, workers: int | None = None) -> np.ndarray:
     return out
 
 
-def solver(grey: np.ndarray, out: np.ndarray) -> Callable[[int], None]:
-    """Return what computes one pair of `grey` into `out`. One a thread and size.
-
-    OpenCV's object is not thread-safe, and one small frame shrinks its number of scales for good.
-    """
+def require() -> Any:
+    """Return cv2.optflow. Raises FlowUnavailable where OpenCV comes without it."""
     optflow: Any = getattr(cv2, "optflow", None)
     if optflow is None:
         raise FlowUnavailable(
             "this OpenCV has no TV-L1 (cv2.optflow): uninstall it and install opencv-contrib-python-headless"
         )
-    tvl1 = optflow.DualTVL1OpticalFlow_create()
+    return optflow
+
+
+def solver(grey: np.ndarray, out: np.ndarray) -> Callable[[int], None]:
+    """Return what computes one pair of `grey` into `out`. One a thread and size.
+
+    OpenCV's object is not thread-safe, and one small frame shrinks its number of scales for good.
+    """
+    tvl1 = require().DualTVL1OpticalFlow_create()
 
     def one(pair: int) -> None:
         out[pair] = tvl1.calc(grey[pair], grey[pair + 1], None)

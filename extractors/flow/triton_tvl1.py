@@ -1,12 +1,13 @@
 """TV-L1 on a CUDA device: OpenCV's numerics in fused Triton kernels, many pairs a launch."""
 
 import os
+from importlib.util import find_spec
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from extractors.flow import tvl1
+from extractors.flow import compiler, tvl1
 from extractors.flow.torch_tvl1 import coarse_to_fine, gradient
 from extractors.flow.tvl1 import FlowError, FlowUnavailable, check
 
@@ -20,34 +21,37 @@ def version() -> str:
     return f"triton-{ALGORITHM}"
 
 
+def require(device: str) -> None:
+    """Make sure that Triton can work on `device`, in a tenth of a second, before anything is decoded.
+
+    Raises FlowUnavailable without a CUDA device, without Triton, or without a C compiler that works.
+    """
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if not str(device).startswith("cuda") and not interpreted:
+        raise FlowUnavailable(f"the flow backend triton needs a CUDA device, and this is {device}: use numba")
+    if not find_spec("triton"):
+        raise FlowUnavailable("the flow backend triton needs the package triton: install it, or use torch")
+    if not interpreted and (found := compiler.fault()):
+        cause, fix = found
+        raise FlowUnavailable(f"Triton builds a small C program when it starts, and {cause}: {fix}, or use torch")
+
+
 def flow(grey: np.ndarray, device: str = "cuda") -> np.ndarray:
     """Compute TV-L1 between consecutive frames, as OpenCV 5.0 does with its defaults.
 
     grey: (N+1, H, W) uint8; returns (N, H, W, 2) float32, the displacement in x, then y, in pixels. Raises FlowError,
-    and FlowUnavailable (a FlowError) without a CUDA device, without Triton, or where Triton finds no C compiler.
+    and FlowUnavailable (a FlowError) as `require` does.
     """
     check(grey)
-    if not str(device).startswith("cuda") and os.environ.get("TRITON_INTERPRET") != "1":
-        raise FlowUnavailable(f"the flow backend triton needs a CUDA device, and this is {device}: use numba")
+    require(device)
     return tv_l1(torch.from_numpy(np.require(grey, requirements=["C", "W"])).to(device)).cpu().numpy()
 
 
 @torch.inference_mode()
 def tv_l1(frames: Tensor) -> Tensor:
     """`flow` for a tensor (N+1, H, W), 0..255, on its own device; returns (N, H, W, 2) float32 there."""
-    try:
-        from extractors.flow import triton_kernels  # noqa: F401
-    except ImportError as error:
-        raise FlowUnavailable("the flow backend triton needs the package triton: install it, or use torch") from error
     frames = frames.float()
-    try:
-        return torch.cat([_solve(frames[i : i + BATCH + 1]) for i in range(0, len(frames) - 1, BATCH)])
-    except RuntimeError as error:
-        if "C compiler" not in str(error):
-            raise
-        raise FlowUnavailable(
-            "Triton found no C compiler: install one (package gcc), or set CC to it, or use the flow backend torch"
-        ) from error
+    return torch.cat([_solve(frames[i : i + BATCH + 1]) for i in range(0, len(frames) - 1, BATCH)])
 
 
 def _solve(frames: Tensor) -> Tensor:

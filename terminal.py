@@ -1,0 +1,120 @@
+"""What the command line shows: bars, tables and notes. Standard output carries data, standard error all else."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from postprocess.writers import clock
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+STAGES = {
+    "hash": "reading",
+    "compile": "compiling TV-L1 for this CPU, once",
+    "decode": "decode",
+    "flow": "flow",
+    "i3d": "I3D",
+    "download": "download",
+    "train": "training",
+    "predict": "videos",
+    "check": "checking on held-out videos",
+}
+
+
+class Bars:
+    """Progress of one video at a time, a bar a stage, on stderr."""
+
+    def __init__(self) -> None:
+        self.live: Progress | None = None
+
+    def video(self, path: Path) -> Any:
+        """Progress callable for a video; the bars of the one before go."""
+        self.clear()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        # stdout carries data: rich must not lead it to stderr.
+        live = Progress(*columns, console=err, transient=True, redirect_stdout=False, redirect_stderr=False)
+        self.live = live
+        tasks: dict[str, Any] = {}
+
+        def on_progress(stage: str, done: int, total: int) -> None:
+            if stage == "compile" and done < total:  # said also where bars are not drawn
+                err.print(f"[dim]{STAGES[stage]}[/]")
+            if stage not in tasks:
+                label = f"{escape(path.name)} {STAGES.get(stage, stage)}"
+                tasks[stage] = live.add_task(label, total=total)
+            live.update(tasks[stage], completed=done, total=max(total, done))
+
+        live.start()
+        return on_progress
+
+    def clear(self) -> None:
+        """Take the bars away. Nothing else is printed while they are drawn: they would be drawn over it."""
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Bars]:
+    """Bars that are gone when the block ends, however it ends."""
+    bars = Bars()
+    try:
+        yield bars
+    finally:
+        bars.clear()
+
+
+def result_table(result: Any, remark: str) -> None:
+    """The segments of a video, or that there is none."""
+    shown = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("start", "end", "conf"):
+        shown.add_column(column, justify="right")
+    shown.add_column("action")
+    for segment in result.segments:
+        shown.add_row(clock(segment.start), clock(segment.end), f"{segment.confidence:.2f}", escape(segment.label))
+    found = "" if result.segments else "  no action found"
+    partial = "  [yellow]partial[/]" if result.partial else ""
+    out.print(f"[bold]{escape(result.video)}[/]  {clock(result.duration)}{partial}{remark}{found}", soft_wrap=True)
+    if result.segments:
+        out.print(shown)
+
+
+def note(text: str) -> None:
+    """Something worth knowing, on standard error."""
+    err.print(f"[yellow]note:[/] {escape(text)}", soft_wrap=True)
+
+
+def say_flow(extractor: Any) -> None:
+    """What `auto` chose, and which network reads it."""
+    if extractor.flow_backend is None:
+        return
+    err.print(f"[dim]flow {extractor.flow_backend}[/]")
+    if extractor.backbones["flow"].weights.startswith("inflated"):
+        note(
+            "no published flow weights here; the flow network starts from the RGB one "
+            "(`python cli.py models fetch i3d-flow`, or --flow-weights)."
+        )
+
+
+def complain(error: Exception) -> None:
+    """An error, said even with --quiet."""
+    Console(stderr=True, highlight=False).print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
+    """A table on standard output: the first column is a name, the others are numbers."""
+    drawn = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    for i, column in enumerate(columns):
+        drawn.add_column(escape(column), justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        drawn.add_row(*map(escape, row))
+    if title:
+        out.print(f"[bold]{escape(title)}[/]", soft_wrap=True)
+    out.print(drawn)
