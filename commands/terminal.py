@@ -5,11 +5,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from pipeline.errors import INPUT_FAILED
 from postprocess.writers import clock
 
 out = Console(highlight=False)
@@ -118,3 +120,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = ""
     if title:
         out.print(f"[bold]{escape(title)}[/]", soft_wrap=True)
     out.print(drawn)
+
+
+def finish(done: int, failed: int, jobs: Sequence[Any]) -> None:
+    """Say how many are done; exit code 3 where one failed."""
+    if len(jobs) > 1:
+        err.print(f"{done} done, {failed} failed")
+    if failed:
+        raise typer.Exit(INPUT_FAILED)

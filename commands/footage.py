@@ -1,0 +1,219 @@
+"""`run` and `extract`: videos in, timestamped actions or features out."""
+
+import math
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from commands.options import (
+    Backbone,
+    Classes,
+    ConfigFile,
+    DecoderName,
+    Device,
+    End,
+    Flow,
+    FlowWeights,
+    Model,
+    Out,
+    Overwrite,
+    Paths,
+    Precision,
+    RgbWeights,
+    Start,
+    Streams,
+    Stride,
+)  # fmt: skip
+from commands.terminal import complain, err, finish, note, progress, result_table, say_flow
+from pipeline.config import load_config
+from pipeline.errors import UsageError
+from postprocess.config import RULES, LocalizeConfig
+from postprocess.writers import WRITERS, write_csv
+
+L = LocalizeConfig()
+
+
+def run(
+    paths: Paths,
+    output: Out = None,
+    formats: Annotated[
+        str | None,
+        typer.Option("--format", "-f", help=f"Joined by commas: {', '.join(WRITERS)}.", show_default="json"),
+    ] = None,
+    model: Model = None,
+    classes: Classes = None,
+    streams: Streams = None,
+    rule: Annotated[
+        str | None, typer.Option(help=f"Localisation rule: {', '.join(RULES)}.", show_default=L.rule)
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Probability that a snippet must exceed.", show_default=str(L.threshold)),
+    ] = None,
+    min_confidence: Annotated[
+        float | None, typer.Option(help="Leave out less sure segments.", show_default=str(L.min_confidence))
+    ] = None,
+    start: Start = 0.0,
+    end: End = None,
+    device: Device = None,
+    backbone: Backbone = None,
+    stride: Stride = None,
+    flow: Flow = None,
+    precision: Precision = None,
+    decoder: DecoderName = None,
+    rgb_weights: RgbWeights = None,
+    flow_weights: FlowWeights = None,
+    config: ConfigFile = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Videos in, timestamped actions out."""
+    flags = {
+        "model": model,
+        "classes": classes,
+        "streams": streams,
+        "device": device,
+        "rgb_weights": rgb_weights,
+        "flow_weights": flow_weights,
+        "features.backbone": backbone,
+        "features.stride": stride,
+        "features.flow": flow,
+        "features.precision": precision,
+        "features.decoder": decoder,
+        "localize.rule": rule,
+        "localize.threshold": threshold,
+        "localize.min_confidence": min_confidence,
+    }
+    settings = load_config(config, flags)
+    wanted = _formats(formats)
+    last = _range(start, end)
+
+    from pipeline import batch
+    from pipeline.api import Pipeline
+
+    jobs = batch.find_videos(paths)
+    _check_output(output, wanted, formats is not None or overwrite, single=len(jobs) == 1)
+    folder = Path(output) if output not in (None, "-") else None
+    if folder is not None:
+        batch.prepare_output(folder)
+    pipeline = Pipeline.load(config=settings)
+    err.print(f"[dim]{escape(settings.model)} on {pipeline.device}[/]")
+    say_flow(pipeline.extractor)
+    results, failed = [], 0
+    single = len(jobs) == 1
+    with progress() as bars:
+        outcomes = batch.run_batch(
+            pipeline, jobs, folder, wanted, overwrite, start, last, lambda job: bars.video(job.video)
+        )
+        for outcome in outcomes:
+            bars.clear()
+            if outcome.error is not None:
+                failed += 1
+                complain(outcome.error)
+                continue
+            assert outcome.result is not None
+            results.append(outcome.result)
+            for warning in outcome.result.warnings:
+                note(f"{outcome.job.video}: {warning}")
+            if output != "-":
+                result_table(outcome.result, " (kept from before)" if outcome.skipped else "")
+            elif wanted[0] != "csv":
+                WRITERS[wanted[0] if single else "jsonl"](outcome.result, sys.stdout)
+                sys.stdout.flush()
+    if output == "-" and wanted[0] == "csv":
+        write_csv(results, sys.stdout)
+    if folder is not None:
+        batch.write_summary(results, folder)
+        err.print(f"[dim]results are in {escape(str(folder))}[/]")
+    finish(len(results), failed, jobs)
+
+
+def extract(
+    paths: Paths,
+    output: Annotated[Path, typer.Option("--out", "-o", help="Folder for the .npz files.")] = Path("features"),
+    streams: Annotated[str | None, typer.Option(help="both or rgb.", show_default="both")] = None,
+    start: Start = 0.0,
+    end: End = None,
+    device: Device = None,
+    backbone: Backbone = None,
+    stride: Stride = None,
+    flow: Flow = None,
+    precision: Precision = None,
+    decoder: DecoderName = None,
+    rgb_weights: RgbWeights = None,
+    flow_weights: FlowWeights = None,
+    config: ConfigFile = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Videos in, I3D features out: rgb (T,1024), flow (T,1024), times (T,2)."""
+    flags = {
+        "streams": streams,
+        "device": device,
+        "rgb_weights": rgb_weights,
+        "flow_weights": flow_weights,
+        "features.backbone": backbone,
+        "features.stride": stride,
+        "features.flow": flow,
+        "features.precision": precision,
+        "features.decoder": decoder,
+    }
+    settings = load_config(config, flags)
+    last = _range(start, end)
+
+    from pipeline import batch
+    from pipeline.api import choose_device, make_extractor
+    from pipeline.cache import FeatureCache
+
+    jobs = batch.find_videos(paths)
+    batch.prepare_output(output)
+    extractor = make_extractor(settings, ("rgb", "flow"), choose_device(settings.device))
+    say_flow(extractor)
+    done = failed = 0
+    with progress() as bars:
+        outcomes = batch.extract_batch(
+            extractor,
+            FeatureCache(),
+            jobs,
+            output,
+            overwrite,
+            start,
+            last,
+            lambda job: bars.video(job.video),
+        )
+        for outcome in outcomes:
+            bars.clear()
+            if outcome.error is not None:
+                failed += 1
+                complain(outcome.error)
+                continue
+            assert outcome.features is not None
+            done += 1
+            for warning in outcome.features.warnings:
+                note(f"{outcome.job.video}: {warning}")
+            path = batch.with_suffix(output / outcome.job.name, ".npz")
+            print(f"{path}\t{len(outcome.features.times)} snippets", flush=True)
+    finish(done, failed, jobs)
+
+
+def _formats(text: str | None) -> list[str]:
+    names = [name.strip() for name in (text or "json").split(",") if name.strip()]
+    for name in names:
+        if name not in WRITERS:
+            raise UsageError(f"unknown format {name!r}; there are: {', '.join(WRITERS)}.")
+    return names or ["json"]
+
+
+def _check_output(output: str | None, formats: list[str], asked: bool, single: bool) -> None:
+    """Before any work: a table takes no format, stdout one document, JSON Lines or one CSV."""
+    if output is None and asked:
+        raise UsageError("--format and --overwrite are about files; name a folder with -o, or - for stdout.")
+    if output == "-" and (len(formats) > 1 or (formats[0] == "srt" and not single)):
+        raise UsageError("stdout takes one format, and srt only of one video; use -o FOLDER.")
+
+
+def _range(start: float, end: float | None) -> float:
+    if end is not None and end <= start:
+        raise UsageError(f"--end ({end:g}) must be later than --start ({start:g}).")
+    return math.inf if end is None else end

@@ -1,0 +1,249 @@
+"""`train`, `labels` and `evaluate`: one's own actions, and how good a model is."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from commands.options import C, Classes, DecoderName, Device, Flow, Precision, Stride
+from commands.terminal import complain, err, finish, note, out, progress, say_flow, table
+from model.config import PRESETS
+from pipeline.config import load_config
+from pipeline.errors import OutputError, UsageError
+from postprocess.config import RULES
+
+labels_app = typer.Typer(help="Labels per video, for `train`.", no_args_is_help=True)
+
+
+def train(
+    output: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model, as runs/NAME.")],
+    labels: Annotated[
+        Path | None,
+        typer.Argument(
+            help="CSV: video,labels (joined by |; none: no action), and split where there is one. Or ActivityNet JSON. "
+            "Published feature sets bring their own."
+        ),
+    ] = None,
+    videos: Annotated[Path | None, typer.Option(help="Folder with the videos that the CSV names.")] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="Folder with their features instead: of `extract`, or a published layout.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Rows to train on, by the column split.", show_default="train, where it is")
+    ] = None,
+    preset: Annotated[str, typer.Option(help=f"{', '.join(PRESETS)}. own: sizes itself by the data.")] = "own",
+    init: Annotated[
+        str | None, typer.Option(help="kinetics400: start from the embedded model where classes match.")
+    ] = None,
+    streams: Annotated[
+        str | None, typer.Option(help="rgb, or both: slower by far on a CPU.", show_default="rgb; of features: all")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Iterations.", show_default="the preset's")] = None,
+    lr: Annotated[float | None, typer.Option(help="Adam's learning rate.", show_default="the preset's")] = None,
+    dim: Annotated[int | None, typer.Option(help="Width D of the embeddings.", show_default="the preset's")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, batches and dropout.", show_default="0")] = None,
+    folds: Annotated[int, typer.Option(help="Folds of the check on held-out videos; 0: no check.")] = 4,
+    stride: Stride = None,
+    flow: Flow = None,
+    precision: Precision = None,
+    decoder: DecoderName = None,
+    device: Device = None,
+    config: Annotated[Path | None, typer.Option(help="TOML with [model], [training] and [training.loss].")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over, whatever stands in --out.")] = False,
+) -> None:
+    """Learn your own actions from labels per video, without timestamps."""
+    if preset not in PRESETS:
+        raise UsageError(f"--preset {preset}: there are {', '.join(PRESETS)}.")
+    if streams not in (None, "rgb", "both"):
+        raise UsageError(f"--streams {streams}: a model reads rgb or both.")
+    flags = {
+        "device": device,
+        "streams": streams or "rgb",
+        "features.stride": stride,
+        "features.flow": flow,
+        "features.precision": precision,
+        "features.decoder": decoder,
+    }
+    settings = load_config(None, flags)
+    asked: dict[str, Any] = {
+        "preset": preset,
+        "steps": steps,
+        "lr": lr,
+        "dim": dim,
+        "seed": seed,
+        "folds": folds,
+        "init": init,
+        "config": config,
+    }
+
+    from pipeline import batch, training
+    from pipeline.api import choose_device, make_extractor
+
+    wanted = {None: None, "rgb": ("rgb",), "both": ("rgb", "flow")}[streams]
+    training_settings = training.Settings(**asked)
+    plan = training.plan(
+        labels, videos=videos, features=features, split=split, streams=wanted, settings=training_settings
+    )
+    batch.prepare_output(output)
+    where = choose_device(settings.device)
+    extractor = None if features else make_extractor(settings, ("rgb",), where)
+    if extractor is not None:
+        say_flow(extractor)
+    with progress() as bars:
+        data = training.gather(plan, extractor, on_video=bars.video)
+        bars.clear()
+        for warning in data.warnings:
+            note(warning)
+        shape, steps_of = training.configure(training_settings, data)
+        err.print(
+            f"[dim]{len(data.data.names)} videos, {len(data.data.classes)} classes, {'+'.join(data.streams)}; "
+            f"{steps_of.steps} steps, D {shape.dim}, lr {steps_of.lr:g}, on {where}[/]"
+        )
+        trained = training.fit(
+            data,
+            training_settings,
+            output,
+            device=where,
+            overwrite=overwrite,
+            on_progress=bars.video(output),
+        )
+    print(trained.path)
+    if trained.quality is not None:
+        _show_quality(trained.quality)
+    err.print(f"now: python cli.py run VIDEO --model {escape(str(output))}", soft_wrap=True)
+
+
+def _show_quality(quality: Any) -> None:
+    rows = [
+        (c.label, str(c.videos), str(c.found), str(c.wrongly), f"{100 * c.ap:.0f}")
+        + ((f"{c.mistaken_for[0]} ({c.mistaken_for[1]})",) if c.mistaken_for else ("",))
+        for c in quality.classes
+    ]
+    columns = ("class", "videos", "found", "wrongly", "AP %", "drawn instead")
+    title = f"on held-out videos ({quality.folds} folds): exactly right in {quality.right} of {quality.videos}"
+    table(columns, rows, title)
+    for sentence in quality.advice():
+        note(sentence)
+
+
+@labels_app.command("propose")
+def labels_propose(
+    folder: Annotated[Path, typer.Argument(help="Folder with videos, searched recursively.")],
+    output: Annotated[
+        Path | None, typer.Option("--out", "-o", help="CSV to write.", show_default="standard output")
+    ] = None,
+    classes: Classes = None,
+    device: Device = None,
+    precision: Precision = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a CSV that is there.")] = False,
+) -> None:
+    """Propose labels with the embedded model: a CSV to correct, then to `train` on."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder; give the one that holds the videos.")
+    if output is not None and output.exists() and not overwrite:
+        raise UsageError(f"{output}: is there already, perhaps with your corrections; use --overwrite or another -o.")
+    settings = load_config(None, {"classes": classes, "device": device, "features.precision": precision})
+
+    from extractors.features import write_atomically
+    from pipeline import batch
+    from pipeline.api import Pipeline
+    from pipeline.propose import propose, write
+
+    jobs = batch.find_videos([str(folder)])
+    found = []
+    with progress() as bars:
+        for proposal in propose(Pipeline.load(config=settings), jobs, folder, lambda job: bars.video(job.video)):
+            bars.clear()
+            found.append(proposal)
+            if proposal.error is not None:
+                complain(proposal.error)
+    if output is None:
+        print(write(found), end="")
+    else:
+        try:
+            write_atomically(output, write(found).encode())
+        except OSError as error:
+            raise OutputError(f"{output}: cannot be written ({error.strerror}); choose another file.") from error
+        err.print(f"correct {escape(str(output))}, then: python cli.py train {escape(str(output))} "
+                  f"--videos {escape(str(folder))} -o runs/NAME", soft_wrap=True)  # fmt: skip
+    failed = sum(proposal.error is not None for proposal in found)
+    finish(len(found) - failed, failed, jobs)
+
+
+def evaluate(
+    ground_truth: Annotated[
+        Path | None, typer.Option(help="ActivityNet JSON.", show_default="of published features: what they bring")
+    ] = None,
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Option(help="ActivityNet JSON, or results of `run`: files or the folder; may be given several times."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Instead: run this model over --features.")] = None,
+    features: Annotated[Path | None, typer.Option(help="Of `extract`, or in a published layout.")] = None,
+    rule: Annotated[str, typer.Option(help=f"With --model: {', '.join(RULES)}.")] = "paper",
+    protocol: Annotated[
+        str, typer.Option(help="default, thumos14, thumos14-co2, thumos14-tad or activitynet.")
+    ] = "default",
+    ambiguous: Annotated[
+        Path | None, typer.Option(help="Text file, `video start end` a line: what touches one is dropped.")
+    ] = None,
+    subset: Annotated[
+        str | None, typer.Option(help="Subset to score.", show_default="the one that holds the predicted videos")
+    ] = None,
+    tiou: Annotated[
+        str | None, typer.Option(help="Thresholds, as in 0.1:0.9:0.1.", show_default="the protocol's")
+    ] = None,
+    diagnose: Annotated[bool, typer.Option("--diagnose", help="Say what kind the false positives are.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw the diagnosis into this .png file, too.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+) -> None:
+    """Score predictions against ground truth: mAP, per class and averaged."""
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise UsageError(f"--plot {plot}: the picture is a PNG; name a .png file.")
+
+    if (model is None) == (not predictions) or (model is None) != (features is None):
+        raise UsageError("give --predictions, or --model with --features.")
+    if rule not in RULES:
+        raise UsageError(f"--rule {rule}: there are {', '.join(RULES)}.")
+
+    from pipeline.evaluate import evaluate_files, tables
+
+    asked: dict[str, Any] = {
+        "protocol": protocol,
+        "ambiguous": ambiguous,
+        "subset": subset,
+        "tiou": tiou,
+        "diagnosis": diagnose or plot is not None,
+    }
+    if model is not None and features is not None:
+        from pipeline.api import choose_device, load_model
+        from pipeline.scoring import evaluate_model
+
+        with progress() as bars:
+            told = bars.video(features)
+            where = choose_device(C.device)
+            result = evaluate_model(
+                load_model(model), features, ground_truth, rule=rule, device=where, on_progress=told, **asked
+            )
+    elif ground_truth is None:
+        raise UsageError("give the ground truth with --ground-truth.")
+    else:
+        result = evaluate_files(predictions or [], ground_truth, **asked)
+    if plot is not None and result.diagnosis is not None:
+        from extractors.features import write_atomically
+        from postprocess import plots
+
+        try:
+            write_atomically(plot, plots.diagnosis(result.diagnosis))
+        except OSError as error:
+            raise OutputError(f"{plot}: cannot be written ({error.strerror}); choose another file.") from error
+    for remark in result.notes:
+        note(remark)
+    if as_json:
+        print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    for data in tables(result):
+        table(data.columns, data.rows, data.title)
+        out.print()
