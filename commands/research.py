@@ -33,6 +33,9 @@ def train(
     split: Annotated[
         str | None, typer.Option(help="Rows to train on, by the column split.", show_default="train, where it is")
     ] = None,
+    conjoint: Annotated[
+        str | None, typer.Option(help="all, or 'without diving': the conjoint subset of published THUMOS14 features.")
+    ] = None,
     preset: Annotated[str, typer.Option(help=f"{', '.join(PRESETS)}. own: sizes itself by the data.")] = "own",
     init: Annotated[
         str | None, typer.Option(help="kinetics400: start from the embedded model where classes match.")
@@ -58,15 +61,16 @@ def train(
         raise UsageError(f"--preset {preset}: there are {', '.join(PRESETS)}.")
     if streams not in (None, "rgb", "both"):
         raise UsageError(f"--streams {streams}: a model reads rgb or both.")
-    flags = {
-        "device": device,
-        "streams": streams or "rgb",
+    of_extraction = {
         "features.stride": stride,
         "features.flow": flow,
         "features.precision": precision,
         "features.decoder": decoder,
     }
-    settings = load_config(None, flags)
+    if features is not None and (given := [name for name, value in of_extraction.items() if value is not None]):
+        flag = given[0].removeprefix("features.")
+        raise UsageError(f"--{flag} is about extraction, and --features are extracted already; leave it out.")
+    settings = load_config(None, {"device": device, "streams": streams or "rgb", **of_extraction})
     asked: dict[str, Any] = {
         "preset": preset,
         "steps": steps,
@@ -84,7 +88,13 @@ def train(
     wanted = {None: None, "rgb": ("rgb",), "both": ("rgb", "flow")}[streams]
     training_settings = training.Settings(**asked)
     plan = training.plan(
-        labels, videos=videos, features=features, split=split, streams=wanted, settings=training_settings
+        labels,
+        videos=videos,
+        features=features,
+        split=split,
+        streams=wanted,
+        conjoint=conjoint,
+        settings=training_settings,
     )
     batch.prepare_output(output)
     where = choose_device(settings.device)

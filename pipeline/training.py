@@ -100,6 +100,7 @@ def plan(
     features: Path | None = None,
     split: str | None = None,
     streams: tuple[str, ...] | None = None,
+    conjoint: str | None = None,
     settings: Settings | None = None,
 ) -> Plan:
     """Read the labels, and find the footage or the features of every row.
@@ -110,6 +111,7 @@ def plan(
         features: folder of its features.
         split: rows to take, see `labels.in_split`.
         streams: of stored features, those to use; None: all that are there.
+        conjoint: of a feature set with THUMOS14's labels, only its conjoint subset, "all" or "without diving".
         settings: of the training, checked as far as they can be before hours go into features.
 
     Raises:
@@ -125,6 +127,10 @@ def plan(
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; give the one that holds the {'videos' if videos else 'features'}.")
     stored = None if features is None else read_feature_set(features, streams=streams)
+    if conjoint is not None:
+        if path is not None or stored is None:
+            raise UsageError("--conjoint is for published features with their own labels; leave the labels out.")
+        stored = stored.conjoint(conjoint)
     source = path or folder
     rows = labels_csv.in_split(_rows(path, stored, folder), split, source)
     problems = labels_csv.label_problems(rows)

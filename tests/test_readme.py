@@ -58,6 +58,9 @@ def _training_data(folder: Path, video: Path) -> None:
         settings = {"rgb": {"fps": 25.0, "length": 16, "stride": 16}}
         save_features(Features(rgb, None, times, 1.92, {}, settings), folder / "tricks" / f"{name}.npz")
     (folder / "labels.csv").write_text("\n".join(rows))
+    truth = {name: {"annotations": [{"label": "ollie", "segment": [0.0, 1.0]}]} for name in names[2:4]}
+    truth |= {name: {"annotations": [{"label": "kickflip", "segment": [0.5, 1.5]}]} for name in names[:2]}
+    (folder / "tricks.json").write_text(json.dumps({"database": truth | {names[4]: {"annotations": []}}}))
     model = initialise(ModelConfig(classes=2, in_dim=1024, dim=16), ("kickflip", "ollie"), ("rgb",), settings, seed=0)
     checkpoint.save(model, folder / "runs" / "tricks")
 

@@ -52,7 +52,9 @@ def test_segments_and_scores_are_those_of_each_video_alone(stored, rule):
 
 
 def test_it_can_be_scored(stored):
-    truth = {name: AnnotatedVideo("test", (Action(1.0, 4.0, "run"), Action(5.0, 6.0, "jump"))) for name in stored.videos}
+    truth = {
+        name: AnnotatedVideo("test", (Action(1.0, 4.0, "run"), Action(5.0, 6.0, "jump"))) for name in stored.videos
+    }
     result = evaluate(truth, predictions_of(model(), stored, LocalizeConfig(rule="paper")))
     assert result.overall.videos == 2 and result.classification is not None
 
