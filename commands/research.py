@@ -43,11 +43,16 @@ def train(
     streams: Annotated[
         str | None, typer.Option(help="rgb, or both: slower by far on a CPU.", show_default="rgb; of features: all")
     ] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames per second that published features were made at.", show_default="25")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Iterations.", show_default="the preset's")] = None,
     lr: Annotated[float | None, typer.Option(help="Adam's learning rate.", show_default="the preset's")] = None,
     dim: Annotated[int | None, typer.Option(help="Width D of the embeddings.", show_default="the preset's")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, batches and dropout.", show_default="0")] = None,
-    folds: Annotated[int, typer.Option(help="Folds of the check on held-out videos; 0: no check.")] = 4,
+    folds: Annotated[
+        int | None, typer.Option(help="Folds of the check on held-out videos; 0: no check.", show_default="up to 4")
+    ] = None,
     stride: Stride = None,
     flow: Flow = None,
     precision: Precision = None,
@@ -59,8 +64,8 @@ def train(
     """Learn your own actions from labels per video, without timestamps."""
     if preset not in PRESETS:
         raise UsageError(f"--preset {preset}: there are {', '.join(PRESETS)}.")
-    if streams not in (None, "rgb", "both"):
-        raise UsageError(f"--streams {streams}: a model reads rgb or both.")
+    if streams not in (None, "rgb", "both") and (streams != "flow" or features is None):
+        raise UsageError(f"--streams {streams}: a model reads rgb or both; flow alone of features.")
     of_extraction = {
         "features.stride": stride,
         "features.flow": flow,
@@ -70,7 +75,10 @@ def train(
     if features is not None and (given := [name for name, value in of_extraction.items() if value is not None]):
         flag = given[0].removeprefix("features.")
         raise UsageError(f"--{flag} is about extraction, and --features are extracted already; leave it out.")
-    settings = load_config(None, {"device": device, "streams": streams or "rgb", **of_extraction})
+    if fps is not None and features is None:
+        raise UsageError("--fps is about published features; videos say so themselves.")
+    read = streams if features is None else None
+    settings = load_config(None, {"device": device, "streams": read or "rgb", **of_extraction})
     asked: dict[str, Any] = {
         "preset": preset,
         "steps": steps,
@@ -85,7 +93,7 @@ def train(
     from pipeline import batch, training
     from pipeline.api import choose_device, make_extractor
 
-    wanted = {None: None, "rgb": ("rgb",), "both": ("rgb", "flow")}[streams]
+    wanted = {None: None, "rgb": ("rgb",), "flow": ("flow",), "both": ("rgb", "flow")}[streams]
     training_settings = training.Settings(**asked)
     plan = training.plan(
         labels,
@@ -93,9 +101,11 @@ def train(
         features=features,
         split=split,
         streams=wanted,
+        fps=fps,
         conjoint=conjoint,
         settings=training_settings,
     )
+    training.check_folder(output, overwrite)
     batch.prepare_output(output)
     where = choose_device(settings.device)
     extractor = None if features else make_extractor(settings, ("rgb",), where)
@@ -173,7 +183,7 @@ def labels_propose(
         print(write(found), end="")
     else:
         try:
-            write_atomically(output, write(found).encode())
+            write_atomically(output, write(found).encode(errors="surrogateescape"))
         except OSError as error:
             raise OutputError(f"{output}: cannot be written ({error.strerror}); choose another file.") from error
         err.print(f"correct {escape(str(output))}, then: python cli.py train {escape(str(output))} "
@@ -192,7 +202,10 @@ def evaluate(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Instead: run this model over --features.")] = None,
     features: Annotated[Path | None, typer.Option(help="Of `extract`, or in a published layout.")] = None,
-    rule: Annotated[str, typer.Option(help=f"With --model: {', '.join(RULES)}.")] = "paper",
+    rule: Annotated[str | None, typer.Option(help=f"With --model: {', '.join(RULES)}.", show_default="paper")] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames per second that published features were made at.", show_default="25")
+    ] = None,
     protocol: Annotated[
         str, typer.Option(help="default, thumos14, thumos14-co2, thumos14-tad or activitynet.")
     ] = "default",
@@ -215,7 +228,9 @@ def evaluate(
 
     if (model is None) == (not predictions) or (model is None) != (features is None):
         raise UsageError("give --predictions, or --model with --features.")
-    if rule not in RULES:
+    if model is None and (rule is not None or fps is not None):
+        raise UsageError("--rule and --fps are for --model; predictions are segments already.")
+    if rule not in (None, *RULES):
         raise UsageError(f"--rule {rule}: there are {', '.join(RULES)}.")
 
     from pipeline.evaluate import evaluate_files, tables
@@ -235,7 +250,14 @@ def evaluate(
             told = bars.video(features)
             where = choose_device(C.device)
             result = evaluate_model(
-                load_model(model), features, ground_truth, rule=rule, device=where, on_progress=told, **asked
+                load_model(model),
+                features,
+                ground_truth,
+                rule=rule or "paper",
+                fps=fps,
+                device=where,
+                on_progress=told,
+                **asked,
             )
     elif ground_truth is None:
         raise UsageError("give the ground truth with --ground-truth.")

@@ -129,7 +129,8 @@ class Decoder:
             frame = take(memory[said["slot"]])
             self._send(child, ".", path)  # the slot is free again
             yield said["k"], frame
-        self._busy = False
+        if child is self._child:  # and not one that was started since, for another video
+            self._busy = False
         clip.end, clip.partial, clip.warnings = said["end"], said["partial"], tuple(said["warnings"])
 
     def _running(self) -> "subprocess.Popen[str]":
@@ -173,7 +174,8 @@ class Decoder:
         self._answered = True
         said: dict[str, Any] = json.loads(line)
         if "error" in said:
-            self._busy = False
+            if child is self._child:
+                self._busy = False
             raise (DecoderUnavailable if said.get("unavailable") else VideoError)(said["error"])
         if "bug" in said:
             last = said["bug"].strip().splitlines()[-1]

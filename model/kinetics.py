@@ -115,6 +115,14 @@ def matches(embedded: Checkpoint, classes: Sequence[str]) -> dict[str, list[int]
     return found
 
 
+def difference(ours: ModelConfig, theirs: ModelConfig) -> str | None:
+    """A sentence where a network cannot start from the embedded one, None where it can."""
+    for name in ("in_dim", "dim", "kernel", "coarse_kernel", "slope"):
+        if getattr(ours, name) != getattr(theirs, name):
+            return f"{NAME} has {name} {getattr(theirs, name)}, so a model that starts from it has it too."
+    return None
+
+
 def adapt(embedded: Checkpoint, start: Checkpoint) -> Checkpoint:
     """Initial weights for classes of one's own from the embedded model: `start`, and what it knows of them.
 
@@ -130,9 +138,8 @@ def adapt(embedded: Checkpoint, start: Checkpoint) -> Checkpoint:
         ValueError: another shape, or no class matches.
     """
     ours, theirs = start.config, embedded.config
-    for name in ("in_dim", "dim", "kernel", "coarse_kernel", "slope"):
-        if getattr(ours, name) != getattr(theirs, name):
-            raise ValueError(f"{NAME} has {name} {getattr(theirs, name)}, so a model that starts from it has it too.")
+    if other := difference(ours, theirs):
+        raise ValueError(other)
     rows = matches(embedded, start.classes)
     if not rows:
         raise ValueError(f"{NAME} knows none of the classes {', '.join(start.classes)}; train without it.")

@@ -97,6 +97,8 @@ def train(
         _sweep(state_file.parent)
     if state_file is not None and resume and state_file.exists():
         history = _restore(state_file, net, optimiser, identity)
+        if history:  # again, where it was lost: it is part of the state
+            _write_log(state_file.with_name(LOG_NAME), columns, history)
     if len(history) > config.steps:
         raise TrainError(
             f"{state_file} has {len(history)} steps behind it, more than the {config.steps} asked for; "
@@ -199,14 +201,18 @@ def _save(
     history: list[list[float]],
 ) -> None:
     # The log first: killed between the two, a finished training would otherwise keep a log that lacks its end.
+    _write_log(path.with_name(LOG_NAME), columns, history)
+    tensors = {name: tensor.detach().cpu() for name, tensor in _tensors(net, optimiser)}
+    tensors["history"] = torch.tensor(history, dtype=torch.float64)
+    write_atomically(path, safetensors_torch.save(tensors, {_HEADER_KEY: json.dumps(identity, sort_keys=True)}))
+
+
+def _write_log(path: Path, columns: list[str], history: list[list[float]]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["step", *columns])
     writer.writerows([step, *row] for step, row in enumerate(history, start=1))
-    write_atomically(path.with_name(LOG_NAME), text.getvalue().encode())
-    tensors = {name: tensor.detach().cpu() for name, tensor in _tensors(net, optimiser)}
-    tensors["history"] = torch.tensor(history, dtype=torch.float64)
-    write_atomically(path, safetensors_torch.save(tensors, {_HEADER_KEY: json.dumps(identity, sort_keys=True)}))
+    write_atomically(path, text.getvalue().encode())
 
 
 def _restore(path: Path, net: JCDNet, optimiser: torch.optim.Adam, identity: dict[str, Any]) -> list[list[float]]:
@@ -227,7 +233,7 @@ def _restore(path: Path, net: JCDNet, optimiser: torch.optim.Adam, identity: dic
     if changed:
         raise TrainError(
             f"{path} is of another training ({'; '.join(changed)}); give it the same settings and videos, "
-            "train in another folder, or start over."
+            "train in another folder, or start over (--overwrite)."
         )
     history: list[list[float]] = tensors.pop("history").tolist()
     with torch.no_grad():

@@ -12,7 +12,7 @@ import numpy as np
 
 from postprocess.metrics import video_scores
 from postprocess.protocols import EvaluateError
-from postprocess.segment import Result, ResultError
+from postprocess.segment import Result, ResultError, Segment
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,18 @@ def read_predictions(paths: Sequence[Path]) -> Predicted:
 
 
 def from_results(results: Iterable[Result]) -> Predicted:
-    """Results of this product as predictions, to be ranked by ψ; of two results of one video the last."""
-    return Predicted({r.video: [Action(s.start, s.end, s.label, s.score) for s in r.segments] for r in results})
+    """Results of this product as predictions; of two results of one video the last.
+
+    Ranked by ψ, and by confidence where the rule was `runs`: what `run` shows people, and ψ compares proposals of
+    one actionness, not runs of several classes.
+    """
+    return Predicted({r.video: [Action(s.start, s.end, s.label, _rank(r, s)) for s in r.segments] for r in results})
+
+
+def _rank(result: Result, segment: Segment) -> float:
+    localize = result.provenance.get("localize")
+    by_confidence = isinstance(localize, dict) and localize.get("rule") == "runs"
+    return segment.confidence if by_confidence else segment.score
 
 
 def read_ambiguous(path: Path) -> dict[str, list[tuple[float, float]]]:

@@ -187,6 +187,9 @@ def make_extractor(config: Config, declared: tuple[str, ...], device: str) -> Ex
         # Emulated there: 189 s for two snippets (benchmarks/precision.py).
         raise UsageError("float16 on a CPU takes minutes a snippet; use --precision bfloat16 or float32.")
     streams = {"auto": declared, "both": ("rgb", "flow"), "rgb": ("rgb",)}[config.streams]
+    if "flow" not in streams and (unused := sorted(config.given & {"features.flow", "flow_weights"})):
+        flag = unused[0].removeprefix("features.").replace("_", "-")
+        raise UsageError(f"--{flag} is about optical flow, and only RGB is read; use --streams both, or leave it out.")
     files = {
         name: Path(given) if given else None
         for name, given in (("rgb", config.rgb_weights), ("flow", config.flow_weights))

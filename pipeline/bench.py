@@ -219,7 +219,9 @@ def _snippets(video: Path, config: FeatureConfig) -> list[Snippet[Any]]:
 
 
 def _decode(pipeline: Pipeline, video: Path) -> int:
-    with pipeline.extractor.decoder.open(video, pipeline.extractor.config, end=LONGEST) as (_, frames):
+    extractor = pipeline.extractor
+    native, take = extractor.inputs.native, extractor.inputs.frame
+    with extractor.decoder.open(video, extractor.config, end=LONGEST, native=native, take=take) as (_, frames):
         return sum(1 for _ in frames)
 
 

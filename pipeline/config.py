@@ -75,6 +75,8 @@ def adopt(config: Config, declared: Mapping[str, Mapping[str, Any]]) -> Config:
     declared: by stream, `Checkpoint.features`. What differs from the default counts as asked for, too: `Pipeline`
     then refuses it.
     """
+    if not all(isinstance(settings, Mapping) for settings in declared.values()):
+        raise UsageError(f"the model {config.model} declares features that are no settings by stream; train it again.")
     default = FeatureConfig()
     values = {name: value for settings in declared.values() for name, value in settings.items()}
     adopted = {

@@ -167,12 +167,17 @@ def cross_validate(
             drawn[v] = _drawn(found.cas, found.actionness, found.video, data.classes, localize_config)
     quality = _judge(data, drawn, scores, folds)
     write_atomically(path, json.dumps({"identity": identity, **quality.to_dict()}, indent=2).encode())
-    for below in folder.glob("fold-*-of-*"):  # the states are not needed any more
+    sweep(folder)
+    return quality
+
+
+def sweep(folder: Path) -> None:
+    """Remove the states of folds: of a check that is done they are not needed any more."""
+    for below in folder.glob("fold-*-of-*"):
         for name in (STATE_NAME, LOG_NAME):
             (below / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # it may hold a file of somebody else's
             below.rmdir()
-    return quality
 
 
 def _drawn(

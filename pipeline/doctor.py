@@ -40,7 +40,7 @@ def examine() -> list[Check]:
             found += look()
         except (ImportError, OSError) as error:  # what doctor is for: a package that cannot even be imported
             found.append(Check(name, False, f"{type(error).__name__}: {error}", "rm -r .venv; make setup"))
-    return [*found, _compiler(), _offline(), _cache()]
+    return [*found, _offline(), _cache()]
 
 
 def _package(name: str) -> Check:
@@ -88,12 +88,12 @@ def _nvdec() -> Check:
     return Check("NVDEC", True, "here; --decoder nvdec uses it")
 
 
-def _compiler() -> Check:
+def _compiler() -> list[Check]:
     """Build one line of C, as Triton does when it starts, on a GPU."""
     if found := compiler.fault():
         cause, fix = found
-        return Check("C compiler", False, cause, f"{fix}; needed for TV-L1 on a GPU", needed=False)
-    return Check("C compiler", True, str(compiler.find()))
+        return [Check("C compiler", False, cause, f"{fix}; needed for TV-L1 on a GPU", needed=False)]
+    return [Check("C compiler", True, str(compiler.find()))]
 
 
 def _weights() -> list[Check]:
@@ -119,6 +119,7 @@ LOOKS: dict[str, Callable[[], list[Check]]] = {
     "ffmpeg": _ffmpeg,
     "gpu": _gpu,
     "weights": _weights,
+    "C compiler": _compiler,
 }
 
 

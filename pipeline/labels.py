@@ -112,7 +112,9 @@ def find_videos(
     by_short: dict[str, set[str]] = defaultdict(set)
     for name in available:
         path = Path(name)
-        for short in (path.as_posix(), path.name, path.with_suffix("").as_posix(), path.stem):
+        # Features have no suffix, and clip.v2 is not clip.
+        bare = path.with_suffix("") if not suffixes or path.suffix.lower() in suffixes else path
+        for short in (path.as_posix(), path.name, bare.as_posix(), bare.name):
             by_short[short].add(name)
     found: dict[str, Path] = {}
     said: dict[Path, dict[str, int]] = defaultdict(dict)
@@ -132,7 +134,8 @@ def find_videos(
         elif matches:
             problems.append(f"line {row.line}: {row.video} may be {' or '.join(sorted(matches))}; give the path")
         else:
-            close = difflib.get_close_matches(name, by_short, n=1)
+            # A wrong folder misses every row: no more are compared than are shown.
+            close = difflib.get_close_matches(name, by_short, n=1) if len(problems) < SHOWN else []
             problems.append(
                 f"line {row.line}: {row.video} is not there{f'; did you mean {close[0]}?' if close else ''}"
             )

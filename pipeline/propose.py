@@ -39,7 +39,8 @@ def propose(
         video = outcome.job.video
         name = (video.relative_to(folder) if video.is_relative_to(folder) else video).as_posix()
         if outcome.result is None:
-            yield Proposal(name, error=outcome.error)
+            # Its traceback would keep the decoder's memory, 32 MiB a video, for as long as the list.
+            yield Proposal(name, error=outcome.error and outcome.error.with_traceback(None))
             continue
         ranked = rank(outcome.result.segments)
         yield Proposal(name, tuple(ranked), tuple(ranked.values()))

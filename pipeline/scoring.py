@@ -81,6 +81,7 @@ def evaluate_model(
     ground_truth: Path | None,
     *,
     rule: str = "paper",
+    fps: float | None = None,
     protocol: str = "default",
     ambiguous: Path | None = None,
     subset: str | None = None,
@@ -96,6 +97,7 @@ def evaluate_model(
         features: folder of a feature set; of its videos those in the subset that is scored are run.
         ground_truth: ActivityNet's JSON; None takes what the feature set brings.
         rule: of the localisation.
+        fps: frames per second that published features were made at; None: 25.
 
     Raises:
         UsageError, DatasetError, EvaluateError: anything wrong with these, in one sentence.
@@ -103,7 +105,7 @@ def evaluate_model(
     rules = find_protocol(protocol)
     tious = None if tiou is None else parse_tious(tiou)
     listed = None if ambiguous is None else read_ambiguous(ambiguous)
-    stored = read_feature_set(features, streams=model.streams)
+    stored = read_feature_set(features, fps=fps, streams=model.streams)
     truth = read_ground_truth(ground_truth) if ground_truth is not None else stored.ground_truth
     if not truth:
         raise UsageError(f"{features}: brings no annotated segments; give a ground truth with --ground-truth.")
@@ -113,9 +115,19 @@ def evaluate_model(
     predicted = predictions_of(
         model, replace(stored, videos=videos), LocalizeConfig(rule=rule), device=device, on_progress=on_progress
     )
-    return evaluate(
+    known = {action.label for video in truth.values() for action in video.actions}
+    if not known & set(model.classes):
+        raise UsageError(f"the model knows {', '.join(model.classes)}, and the ground truth none of these.")
+    # The user can neither rename nor leave out what a model says of a class that nobody annotated.
+    kept = {name: [a for a in actions if a.label in known] for name, actions in predicted.actions.items()}
+    predicted = replace(predicted, actions=kept)
+    result = evaluate(
         truth, predicted, protocol=protocol, ambiguous=listed, subset=wanted or None, tious=tious, diagnosis=diagnosis
     )
+    if strange := sorted(set(model.classes) - known):
+        said = f"the ground truth has no {', '.join(strange)}: what the model finds of it was left out."
+        result = replace(result, notes=(*result.notes, said))
+    return result
 
 
 def check_settings(model: Checkpoint, settings: Mapping[str, Mapping[str, Any]]) -> None:

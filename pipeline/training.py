@@ -13,19 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from extractors.features import Extractor, Progress
-from extractors.video import VideoError, probe
+from extractors.config import FeatureConfig
+from extractors.decoder import Decoder
+from extractors.features import Extractor, FeaturesError, Progress
+from extractors.video import VideoError
 from model import checkpoint, kinetics
 from model.checkpoint import Checkpoint
 from model.config import ModelConfig, Preset, TrainConfig, model_settings, preset
 from model.datasets import DatasetError, VideoSet
-from model.train import LOG_NAME, TrainError, initialise, train
+from model.train import LOG_NAME, STATE_NAME, TrainError, initialise, train
 from pipeline import labels as labels_csv
 from pipeline.api import load_model
 from pipeline.batch import VIDEO_SUFFIXES
 from pipeline.cache import FeatureCache, content_hash
 from pipeline.crossval import FILE_NAME as QUALITY_NAME
-from pipeline.crossval import Quality, cross_validate
+from pipeline.crossval import Quality, cross_validate, sweep
 from pipeline.errors import UsageError
 from pipeline.featuresets import FeatureSet, read_feature_set
 from pipeline.labels import LabelledVideo
@@ -68,8 +70,8 @@ class Gathered:
 class Settings:
     """What a training is asked for; None leaves it to the preset.
 
-    folds: of the check at the end; 0 leaves it out. init: "kinetics400" starts from the embedded model where classes
-    match; None draws all weights from the seed.
+    folds: of the check at the end, None for up to four; 0 leaves it out. init: "kinetics400" starts from the embedded
+    model where classes match; None draws all weights from the seed.
     """
 
     preset: Preset = "own"
@@ -77,7 +79,7 @@ class Settings:
     lr: float | None = None
     dim: int | None = None
     seed: int | None = None
-    folds: int = FOLDS
+    folds: int | None = None
     init: str | None = None
     config: Path | None = None
     """TOML file with tables [model], [training] and [training.loss]"""
@@ -100,6 +102,7 @@ def plan(
     features: Path | None = None,
     split: str | None = None,
     streams: tuple[str, ...] | None = None,
+    fps: float | None = None,
     conjoint: str | None = None,
     settings: Settings | None = None,
 ) -> Plan:
@@ -111,6 +114,7 @@ def plan(
         features: folder of its features.
         split: rows to take, see `labels.in_split`.
         streams: of stored features, those to use; None: all that are there.
+        fps: frames per second that published features were made at; None: 25.
         conjoint: of a feature set with THUMOS14's labels, only its conjoint subset, "all" or "without diving".
         settings: of the training, checked as far as they can be before hours go into features.
 
@@ -126,7 +130,7 @@ def plan(
     assert folder is not None
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; give the one that holds the {'videos' if videos else 'features'}.")
-    stored = None if features is None else read_feature_set(features, streams=streams)
+    stored = None if features is None else read_feature_set(features, fps=fps, streams=streams)
     if conjoint is not None:
         if path is not None or stored is None:
             raise UsageError("--conjoint is for published features with their own labels; leave the labels out.")
@@ -148,10 +152,12 @@ def plan(
     if problems := missing + problems:
         raise DatasetError(f"{source}: {len(problems)} to mend before training:{_listed(problems)}")
     if settings is not None:
-        _configure(settings, result.classes, [1] * len(rows), kinetics.WIDTH)
+        model, _ = _configure(settings, result.classes, [1] * len(rows), kinetics.WIDTH)
         if settings.init is not None:
             there = ("rgb",) if result.features is None else result.features.streams
-            _embedded(settings.init, result.classes, streams or there)
+            embedded = _embedded(settings.init, result.classes, streams or there)
+            if other := kinetics.difference(model, embedded.config):
+                raise UsageError(f"--init {settings.init}: {other}")
     return result
 
 
@@ -173,12 +179,19 @@ def _rows(path: Path | None, stored: FeatureSet | None, folder: Path) -> tuple[L
 
 
 def _unreadable(files: Mapping[str, Path]) -> list[str]:
+    """A sentence for each video whose first frame cannot be had, from the decoder's own process."""
     problems = []
-    for file in dict.fromkeys(files.values()):
-        try:
-            probe(file)
-        except VideoError as error:
-            problems.append(str(error))
+    decoder = Decoder()
+    try:
+        for file in dict.fromkeys(files.values()):
+            try:
+                with decoder.open(file, FeatureConfig(), 0.0, 0.0) as (_, frames):
+                    for _frame in frames:
+                        pass
+            except VideoError as error:
+                problems.append(str(error))
+    finally:
+        decoder.close()
     return problems
 
 
@@ -204,6 +217,7 @@ def gather(
     assert extractor is not None
     cache = cache or FeatureCache()
     arrays: list[np.ndarray] = []
+    seen: dict[str, Path] = {}
     said: list[str] = []
     broken: list[str] = []
     for row in wanted.rows:
@@ -211,8 +225,10 @@ def gather(
         progress = on_video(path)
         try:
             content = content_hash(path, progress)
+            if (twin := seen.setdefault(content, path)) != path:
+                said.append(f"{path}: is the same video as {twin}, so the check on held-out videos will flatter.")
             features = cache.features(path, content, extractor, on_progress=progress, on_damage=said.append)
-        except VideoError as error:
+        except (VideoError, FeaturesError) as error:
             broken.append(str(error))
             continue
         said += [f"{path}: {warning}" for warning in features.warnings]
@@ -350,21 +366,34 @@ def fit(
     checkpoint.save(finished, path)
     checkpoint.write_atomically(folder / CURVES_NAME, plots.training(*_log(folder / LOG_NAME)))
     quality = None
-    if not settings.folds:
+    folds = min(FOLDS, len(data.names)) if settings.folds is None else settings.folds
+    if folds < 2:
         (folder / QUALITY_NAME).unlink(missing_ok=True)  # it may be of another model
+        sweep(folder)
     else:
         quality = cross_validate(
             start,
             data,
             training,
             localize or LocalizeConfig(),
-            settings.folds,
+            folds,
             folder,
             device=device,
             resume=not overwrite,
             on_progress=on_progress,
         )
     return Trained(finished, path, training, quality)
+
+
+def check_folder(folder: Path, overwrite: bool) -> None:
+    """Before hours are spent: a model is never replaced unasked, and a training in progress is gone on with.
+
+    Raises:
+        UsageError: a model stands there without the state that it came from.
+    """
+    model = folder / checkpoint.FILE_NAME
+    if model.exists() and not overwrite and not (folder / STATE_NAME).exists():
+        raise UsageError(f"{model}: is there, but not the state that it came from; use --overwrite or another -o.")
 
 
 def _embedded(name: str, classes: Sequence[str], streams: tuple[str, ...]) -> Checkpoint:

@@ -252,7 +252,7 @@ USAGE = {
     "unknown model": (("--model", "thumos99"), "unknown model 'thumos99'"),
     "unknown format": (("-f", "xml"), "unknown format 'xml'"),
     "two formats on stdout": (("-o", "-", "-f", "json,csv"), "stdout takes one format"),
-    "unknown flow": (("--flow", "magic"), "no flow backend 'magic'"),
+    "unknown flow": (("--streams", "both", "--flow", "magic"), "no flow backend 'magic'"),
     "unknown device": (("--device", "toaster"), "unknown device"),
     "end before start": (("--start", "5", "--end", "2"), "--end (2) must be later"),
     "unknown rule": (("--rule", "guess"), "rule must be one of"),
@@ -478,6 +478,8 @@ TRAIN_USAGE = {
     "no config": (("--config", "no.toml"), "no.toml: cannot be read"),
     "config": (("--config", "bad.toml"), "bad.toml: Unknown training setting 'step'; did you mean steps?"),
     "output": (("-o", "labels.csv"), "choose another folder"),
+    "stride": (("--stride", "8"), "--stride is about extraction"),
+    "conjoint": (("--conjoint", "all"), "leave the labels out"),
 }
 
 
@@ -508,6 +510,30 @@ def test_all_that_is_wrong_with_labels_is_one_message(jcdnet, feature_set: tuple
 
 
 # --- evaluate ---
+
+
+@pytest.mark.parametrize(
+    ("flags", "cause"),
+    [
+        ((), "give --predictions, or --model with --features"),
+        (("--predictions", "p.json", "--model", "m"), "give --predictions, or --model with --features"),
+        (("--model", "m"), "give --predictions, or --model with --features"),
+        (("--predictions", "p.json", "--rule", "runs"), "--rule and --fps are for --model"),
+        (("--predictions", "p.json"), "give the ground truth"),
+        (("--model", "m", "--features", ".", "--rule", "best"), "--rule best: there are runs, paper"),
+    ],
+)
+def test_wrong_usage_of_evaluate_is_one_sentence_and_exit_2(jcdnet, flags: tuple[str, ...], cause: str) -> None:
+    code, printed, said = jcdnet("evaluate", *flags)
+    assert (code, printed) == (2, "")
+    assert cause in one_sentence(said)
+
+
+@needs_weights
+def test_a_flow_setting_without_a_flow_stream_is_refused(jcdnet, tmp_path: Path) -> None:
+    code, _, said = jcdnet("run", encode(tmp_path / "a.mp4", [coded(0)]), "--flow", "opencv")
+    assert code == 2
+    assert "only RGB is read; use --streams both" in one_sentence(said)
 
 
 def test_evaluate_draws_the_diagnosis(jcdnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -449,3 +449,10 @@ def test_averages_are_those_of_the_tables():
     assert averages({0.5: 7.0}) == {"0.5:0.5": 7.0}
     fine = averages({t: t for t in parse_tious("0.1:0.9:0.05")})
     assert fine["0.1:0.5"] == pytest.approx(0.3) and len(fine) == 5
+
+
+@pytest.mark.parametrize(("rule", "ranked"), [("paper", 7.0), ("runs", 0.25)])
+def test_results_are_ranked_as_people_see_them(rule, ranked):
+    """ψ under the rule `paper`; the confidence that `run` prints under its own."""
+    result = Result("a", 9.0, {}, (Segment(0, 1, 7.0, 0.25, "x"),), (), {"localize": {"rule": rule}})
+    assert from_results([result]).actions["a"] == [Action(0, 1, "x", ranked)]

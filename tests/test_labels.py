@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from extractors.features import Features, save
 from model.datasets import DatasetError
 from pipeline.errors import UsageError
-from pipeline.labels import classes_of, find_videos, in_split, label_problems, read_labels
+from pipeline.labels import LabelledVideo, classes_of, find_videos, in_split, label_problems, read_labels
 from pipeline.training import Settings, plan
 
 patient = settings(deadline=None, max_examples=50)
@@ -300,3 +300,12 @@ def test_features_by_the_csv_that_was_made_for_the_videos(tmp_path: Path) -> Non
         plan(labels(tmp_path, "a.mp4,golf\nx,golf\n"), features=folder)
     with pytest.raises(DatasetError, match="no flow stream"):
         plan(labels(tmp_path, "a.mp4,golf\nb,golf\n"), features=folder, streams=("rgb", "flow"))
+
+
+def test_a_dot_in_the_name_of_features_is_no_suffix() -> None:
+    """clip.v2 is another video than clip, and match.2024-05-01 another than match.2024-05-02."""
+    wanted = [LabelledVideo("clip.mp4", ("a",), "", 2)]
+    found, problems = find_videos(wanted, {"clip.v2": Path("clip.v2")}, suffixes=(".mp4",))
+    assert not found and "is not there" in problems[0]
+    found, problems = find_videos(wanted, {"clip.v2": Path("clip.v2"), "clip": Path("clip")}, suffixes=(".mp4",))
+    assert found == {"clip.mp4": Path("clip")} and not problems

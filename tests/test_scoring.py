@@ -1,5 +1,6 @@
 """A checkpoint over stored features: every video scored, in the videos' own seconds, and refusals."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from pipeline.annotations import Action, AnnotatedVideo
 from pipeline.errors import UsageError
 from pipeline.evaluate import evaluate
 from pipeline.featuresets import read_feature_set
-from pipeline.scoring import check_settings, predictions_of
+from pipeline.scoring import check_settings, evaluate_model, predictions_of
 from postprocess.config import LocalizeConfig
 from postprocess.localize import localize
 from postprocess.metrics import video_scores
@@ -78,3 +79,15 @@ def test_features_of_another_width_name_the_video(stored):
 
 def test_whole_numbers_and_floats_compare():
     check_settings(model(fps=25.0), {"rgb": {"fps": 25, "length": 16, "stride": 16}})
+
+
+def test_a_class_that_nobody_annotated_is_left_out_and_said(stored, tmp_path):
+    truth = {"database": {n: {"annotations": [{"label": "run", "segment": [1, 4]}]} for n in stored.videos}}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    result = evaluate_model(model(), tmp_path, tmp_path / "truth.json")
+    assert result.overall.videos == 2
+    assert any("no jump" in note for note in result.notes)
+    truth = {"database": {n: {"annotations": [{"label": "swim", "segment": [1, 4]}]} for n in stored.videos}}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    with pytest.raises(UsageError, match="knows jump, run"):
+        evaluate_model(model(), tmp_path, tmp_path / "truth.json")

@@ -17,7 +17,7 @@ from pipeline import training
 from pipeline.crossval import FILE_NAME as QUALITY_NAME
 from pipeline.errors import UsageError
 from pipeline.labels import LabelledVideo
-from pipeline.training import CURVES_NAME, Gathered, Settings, configure, declared, fit, gather, plan
+from pipeline.training import CURVES_NAME, Gathered, Settings, check_folder, configure, declared, fit, gather, plan
 
 torch.set_num_threads(1)
 
@@ -295,11 +295,25 @@ def test_overwrite_starts_a_killed_check_over(data: Gathered, tmp_path: Path) ->
     assert made.quality is not None
 
 
-def test_a_log_that_is_damaged_is_said(data: Gathered, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [lambda path: path.write_text("step,loss\n1,x\n"), Path.unlink])
+def test_a_log_that_is_damaged_or_lost_is_written_again(data: Gathered, tmp_path: Path, damage) -> None:
+    """The state holds it: a finished training is not done again for the sake of its log."""
     fit(data, QUICK, tmp_path / "run")
-    (tmp_path / "run" / LOG_NAME).write_text("step,loss\n1,x\n")
-    with pytest.raises(TrainError, match=r"log\.csv: the training's log cannot be read"):
-        fit(data, QUICK, tmp_path / "run")
+    log = tmp_path / "run" / LOG_NAME
+    whole = log.read_bytes()
+    damage(log)
+    fit(data, QUICK, tmp_path / "run")
+    assert log.read_bytes() == whole
+
+
+def test_a_model_without_its_state_is_not_replaced_unasked(data: Gathered, tmp_path: Path) -> None:
+    check_folder(tmp_path / "run", overwrite=False)
+    fit(data, QUICK, tmp_path / "run")
+    check_folder(tmp_path / "run", overwrite=False)  # goes on, or says what differs
+    (tmp_path / "run" / STATE_NAME).unlink()
+    with pytest.raises(UsageError, match="use --overwrite or another -o"):
+        check_folder(tmp_path / "run", overwrite=False)
+    check_folder(tmp_path / "run", overwrite=True)
 
 
 # --- from the embedded model ---
