@@ -359,7 +359,9 @@ def test_models_and_doctor(jcdnet) -> None:
 def test_version_help_and_completion_in_a_terminal() -> None:
     def terminal(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "cli.py", *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        # Typer otherwise asks the parent processes which shell this is, and a job in the background may have none.
+        named = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=named)
 
     assert terminal("--version").stdout == "0.1.0\n"
     helped = terminal("run", "--help")

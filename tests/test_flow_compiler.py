@@ -47,7 +47,8 @@ def test_this_machines_compiler() -> None:
     if compiler.find() is None or not Path(sysconfig.get_paths()["include"], "Python.h").exists():
         pytest.skip("no C compiler, or no headers of Python")
     assert compiler.fault() is None
-    assert doctor._compiler().ok
+    (check,) = doctor._compiler()
+    assert check.ok
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_a_compiler_that_lacks_a_package(
         return
     assert found is not None
     assert found[1].startswith(fix)
-    check = doctor._compiler()
+    (check,) = doctor._compiler()
     assert not check.ok
     assert check.fix.startswith(fix)
 
