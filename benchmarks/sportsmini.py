@@ -18,7 +18,7 @@ import json
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,6 +125,16 @@ def pictures(clip: Path) -> list[np.ndarray]:
     return found
 
 
+def clip_lengths(corpus: Path, labels: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Label → clip → frames: what is decoded counts, not what the manifest says."""
+    with (corpus / "manifest.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["label"] in labels]
+    lengths: dict[str, dict[str, int]] = defaultdict(dict)
+    for row in rows:
+        lengths[row["label"]][row["path"]] = len(pictures(corpus / row["path"]))
+    return lengths
+
+
 def encode(pieces: list[Piece], corpus: Path, path: Path) -> None:
     """Write the video."""
     partial = path.with_name(f".{path.name}.tmp.mp4")
@@ -183,11 +193,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=40)
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
-    with (arguments.corpus / "manifest.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["label"] in (*ACTIONS, *BACKGROUND)]
-    lengths: dict[str, dict[str, int]] = defaultdict(dict)
-    for row in rows:  # what is decoded counts, not what the manifest says
-        lengths[row["label"]][row["path"]] = len(pictures(arguments.corpus / row["path"]))
+    lengths = clip_lengths(arguments.corpus, (*ACTIONS, *BACKGROUND))
     videos = plan(lengths, {"train": arguments.train, "test": arguments.test})
     for half, items in videos.items():
         (arguments.folder / half).mkdir(parents=True, exist_ok=True)

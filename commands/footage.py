@@ -54,8 +54,12 @@ def run(
         typer.Option(help="Probability that a snippet must exceed.", show_default=str(L.threshold)),
     ] = None,
     min_confidence: Annotated[
-        float | None, typer.Option(help="Leave out less sure segments.", show_default=str(L.min_confidence))
+        float | None, typer.Option(help="Leave out less sure segments.", show_default="the model's")
     ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Segments of any confidence, as --min-confidence 0.")
+    ] = False,
+    top: Annotated[int | None, typer.Option(min=1, help="Of each video the N surest segments.")] = None,
     start: Start = 0.0,
     end: End = None,
     device: Device = None,
@@ -70,6 +74,8 @@ def run(
     overwrite: Overwrite = False,
 ) -> None:
     """Videos in, timestamped actions out."""
+    if everything and min_confidence is not None:
+        raise UsageError("--all shows segments of any confidence, --min-confidence does not; give one of them.")
     flags = {
         "model": model,
         "classes": classes,
@@ -84,7 +90,8 @@ def run(
         "features.decoder": decoder,
         "localize.rule": rule,
         "localize.threshold": threshold,
-        "localize.min_confidence": min_confidence,
+        "localize.min_confidence": 0.0 if everything else min_confidence,
+        "localize.top": top,
     }
     settings = load_config(config, flags)
     wanted = _formats(formats)

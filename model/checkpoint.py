@@ -45,6 +45,7 @@ class Checkpoint:
         features: settings of the features that it was trained on, as the extractor records them (JSON).
         state: the network's tensors, float32, by name.
         groups: group (a sport, say) of each class that has one.
+        localize: settings of the localisation rule `runs` that suit this model; none means the defaults.
         provenance: where it comes from, free-form JSON.
     """
 
@@ -54,6 +55,7 @@ class Checkpoint:
     features: dict[str, Any]
     state: dict[str, Tensor]
     groups: dict[str, str] = field(default_factory=dict)
+    localize: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def build(self) -> JCDNet:
@@ -88,6 +90,7 @@ def save(checkpoint: Checkpoint, path: str | Path) -> None:
         "streams": checkpoint.streams,
         "features": checkpoint.features,
         "groups": checkpoint.groups,
+        "localize": checkpoint.localize,
         "provenance": checkpoint.provenance,
     }
     try:
@@ -127,6 +130,7 @@ def load(path: str | Path) -> Checkpoint:
         features=header["features"],
         state=state,
         groups=header["groups"],
+        localize=header["localize"],
         provenance=header["provenance"],
     )
     _check(checkpoint, str(path))
@@ -230,8 +234,10 @@ def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         "streams": list,
         "features": dict,
         "groups": dict,
+        "localize": dict,
         "provenance": dict,
     }
+    header = {"localize": {}} | header  # which the first checkpoints did not have
     for name, kind in kinds.items():
         if not isinstance(header.get(name), kind):
             fail(f"has no usable {name!r} among its settings")

@@ -37,7 +37,7 @@ class Pipeline:
             EnvironmentMissing: the device asked for is not there.
             WeightsError: the backbone's weights are missing.
         """
-        self.model, self.config = model, adopt(config, model.features)
+        self.model, self.config = model, adopt(config, model.features, model.localize)
         config = self.config
         self.device = choose_device(config.device)
         self.cache = cache or FeatureCache()

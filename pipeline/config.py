@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from extractors.config import FeatureConfig
@@ -69,28 +70,41 @@ def load_config(path: Path | None, flags: Mapping[str, Any]) -> Config:
         raise UsageError(f"{where}{error}") from error
 
 
-def adopt(config: Config, declared: Mapping[str, Mapping[str, Any]]) -> Config:
-    """`config` with the feature settings that a checkpoint declares, where nothing else was asked for.
+def adopt(
+    config: Config, declared: Mapping[str, Mapping[str, Any]], localize: Mapping[str, Any] = MappingProxyType({})
+) -> Config:
+    """`config` with the settings that a checkpoint declares, where nothing else was asked for.
 
-    declared: by stream, `Checkpoint.features`. What differs from the default counts as asked for, too: `Pipeline`
-    then refuses it.
+    Of features, what differs from the default counts as asked for, too: `Pipeline` then refuses it.
+
+    Args:
+        config: defaults < a file < flags.
+        declared: by stream, `Checkpoint.features`.
+        localize: `Checkpoint.localize`, which is about the rule `runs` alone.
+
+    Raises:
+        UsageError: what is declared cannot be used.
     """
     if not all(isinstance(settings, Mapping) for settings in declared.values()):
         raise UsageError(f"the model {config.model} declares features that are no settings by stream; train it again.")
-    default = FeatureConfig()
     values = {name: value for settings in declared.values() for name, value in settings.items()}
-    adopted = {
-        f.name: values[f.name]
-        for f in dataclasses.fields(FeatureConfig)
-        if f.name in values
-        and f"features.{f.name}" not in config.given
-        and getattr(config.features, f.name) == getattr(default, f.name)
+    own = {f.name for f in dataclasses.fields(FeatureConfig)}  # the other names say how features came about
+    config = _adopted(config, "features", {name: value for name, value in values.items() if name in own})
+    return _adopted(config, "localize", localize) if config.localize.rule == "runs" else config
+
+
+def _adopted(config: Config, section: str, declared: Mapping[str, Any]) -> Config:
+    current, default = getattr(config, section), SECTIONS[section]()
+    free = {
+        name: value
+        for name, value in declared.items()
+        if f"{section}.{name}" not in config.given and getattr(current, name, None) == getattr(default, name, None)
     }
     try:
-        return dataclasses.replace(config, features=dataclasses.replace(config.features, **adopted))
+        return dataclasses.replace(config, **{section: dataclasses.replace(current, **free)})
     except (TypeError, ValueError) as error:
         raise UsageError(
-            f"the model {config.model} declares features that this version cannot make: {error}"
+            f"the model {config.model} declares {section} settings that this version cannot use: {error}"
         ) from error
 
 

@@ -19,6 +19,12 @@ class LocalizeConfig:
     """`runs`: what a person would draw, one label at a time. `paper`: JCDNet §3.6, nested, for evaluation."""
     min_confidence: float = 0.0
     """Segments below this confidence are left out (both rules)."""
+    top: int = 0
+    """Of a video, only so many segments, the surest (`paper`: of the highest ψ); 0 is all (both rules)."""
+    confidence_slope: float = 1.0
+    """runs: confidence = sigmoid(slope · logit(p) + shift), p the mean probability; 1 and 0 leave p as it is."""
+    confidence_shift: float = 0.0
+    """runs: see confidence_slope; both are fitted, so that of segments of confidence .8 four in five are right."""
     inflation: float = 0.25
     """λ of ψ: how far the outer area reaches on each side, as a share of the length (both rules)."""
     video_weight: float = 0.2
@@ -27,7 +33,8 @@ class LocalizeConfig:
     threshold: float = 0.3
     """runs: θ, the probability that a snippet must exceed."""
     merge_gap: int = 1
-    """runs: runs of one group with at most this many snippets between them become one."""
+    """runs: runs of one group with at most this many snippets between them become one. This and the next two count
+    snippets side by side; of overlapping ones as many as cover the same time."""
     min_snippets: int = 2
     """runs: shorter ones are dropped; a video with fewer snippets than this needs all of them."""
     smooth: int = 3
@@ -70,9 +77,11 @@ class LocalizeConfig:
         for name in ("inflation", "video_weight"):
             if self._number(name) < 0:
                 raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
-        if self._number("sigma") <= 0:
-            raise ValueError(f"sigma must be greater than 0, not {self.sigma}")
-        for name, least in (("merge_gap", 0), ("min_snippets", 1), ("smooth", 1), ("max_segments", 1)):
+        for name in ("sigma", "confidence_slope"):
+            if self._number(name) <= 0:
+                raise ValueError(f"{name} must be greater than 0, not {getattr(self, name)}")
+        self._number("confidence_shift")
+        for name, least in (("top", 0), ("merge_gap", 0), ("min_snippets", 1), ("smooth", 1), ("max_segments", 1)):
             self._integer(name, least)
         self._integer("actionness_count", 1)
         if self.smooth % 2 == 0:

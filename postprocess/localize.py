@@ -5,6 +5,7 @@ class. `runs` draws what a person would draw: the names of one sport act togethe
 nothing where nothing is. Snippet indexes become seconds here, through `times` and in no other way.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from postprocess.config import LocalizeConfig
 from postprocess.nms import hard_nms, soft_nms
-from postprocess.proposals import blocks, cells, merge, moving_average, outer_inner_score, owners, runs
+from postprocess.proposals import blocks, cells, density, merge, moving_average, outer_inner_score, owners, runs
 from postprocess.segment import Segment
 
 NO_GROUPS: Mapping[str, str] = {}
@@ -25,6 +26,7 @@ class _Scene:
     logits: np.ndarray  # (C+1, T): classes first, because both rules work class by class
     actionness: np.ndarray  # (T,)
     video: np.ndarray  # (C,)
+    snippets: np.ndarray  # (T, 2) seconds of each snippet
     times: np.ndarray  # (T, 2) seconds that each snippet speaks for
     block: np.ndarray  # (T,)
     kept: list[int]
@@ -84,8 +86,13 @@ def localize(
     if not len(scene.block) or not scene.kept:
         return []
     if config.rule == "paper":
-        return _paper(scene, classes, config)
-    return _runs(scene, classes, groups, config)
+        found = _paper(scene, classes, config)
+        return found[: config.top or None]
+    found = _runs(scene, classes, groups, config)
+    if config.top:
+        surest = sorted(found, key=lambda s: -s.confidence)[: config.top]
+        found = sorted(surest, key=lambda s: s.start)
+    return found
 
 
 def _paper(scene: _Scene, classes: Sequence[str], config: LocalizeConfig) -> list[Segment]:
@@ -116,7 +123,10 @@ def _paper(scene: _Scene, classes: Sequence[str], config: LocalizeConfig) -> lis
 
 
 def _runs(scene: _Scene, classes: Sequence[str], groups: Mapping[str, str], config: LocalizeConfig) -> list[Segment]:
-    shortest = min(config.min_snippets, len(scene.block))
+    # What is counted in snippets side by side, in snippets that overlap: as many as cover the same time.
+    n = density(scene.snippets)
+    shortest = min((config.min_snippets - 1) * n + 1, len(scene.block))
+    window, gap = (config.smooth - 1) * n + 1, config.merge_gap * n
     # The flag keeps a class that stands alone apart from a group of the same name.
     members: dict[tuple[bool, str], list[int]] = {}
     for c in scene.kept:
@@ -125,8 +135,8 @@ def _runs(scene: _Scene, classes: Sequence[str], groups: Mapping[str, str], conf
     sports, curves, candidates = [], [], []
     for sport in members.values():
         together = np.sum([scene.probability(c) for c in sport], axis=0)
-        curve = moving_average(together, config.smooth, scene.block)
-        spans = merge(runs(curve, config.threshold, scene.block), config.merge_gap, scene.block)
+        curve = moving_average(together, window, scene.block)
+        spans = merge(runs(curve, config.threshold, scene.block), gap, scene.block)
         spans = spans[spans[:, 1] - spans[:, 0] + 1 >= shortest]
         if len(spans):
             sports.append(sport)
@@ -144,11 +154,19 @@ def _runs(scene: _Scene, classes: Sequence[str], groups: Mapping[str, str], conf
         score[named == c] = scene.psi(c, spans[named == c], config)
     found = []
     for i, (first, last, g) in enumerate(pieces):
-        confidence = float(np.clip(curves[g][first : last + 1].mean(), 0.0, 1.0))
+        confidence = calibrated(float(curves[g][first : last + 1].mean()), config)
         start, end = map(float, bounds[i])
         if end > start and confidence >= config.min_confidence:
             found.append(Segment(start, end, float(score[i]), confidence, classes[named[i]]))
     return found
+
+
+def calibrated(p: float, config: LocalizeConfig) -> float:
+    """Confidence in [0, 1] of a segment whose probability is p in the mean: Platt's map, on p's log-odds."""
+    p = min(max(p, 0.0), 1.0)
+    if (config.confidence_slope, config.confidence_shift) == (1.0, 0.0) or p in (0.0, 1.0):
+        return p
+    return 1 / (1 + math.exp(-config.confidence_slope * math.log(p / (1 - p)) - config.confidence_shift))
 
 
 def _best_member(scene: _Scene, sport: list[int], at: slice) -> int:
@@ -249,6 +267,7 @@ def _checked(
         logits=logits,
         actionness=np.asarray(actionness, dtype=np.float64),
         video=np.asarray(video, dtype=np.float64),
+        snippets=times,
         times=cells(times, block),
         block=block,
         kept=[c for c, name in enumerate(classes) if keep is None or name in keep],

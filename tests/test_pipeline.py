@@ -136,7 +136,9 @@ def test_settings_of_a_checkpoint_are_adopted_where_nothing_else_was_asked(tmp_p
 
 @pytest.mark.parametrize("stride", [0, -4, "4", None])
 def test_settings_that_cannot_be_adopted_are_one_sentence(stride: object) -> None:
-    with pytest.raises(UsageError, match=r"the model kinetics400 declares features that this version cannot make: ."):
+    with pytest.raises(
+        UsageError, match=r"the model kinetics400 declares features settings that this version cannot use: ."
+    ):
         adopt(Config(), {"rgb": {"stride": stride}})
 
 
