@@ -1,10 +1,11 @@
 """SportsMini: untrimmed sports videos cut together from labelled clips at known times, to train and to score on.
 
-    python benchmarks/sportsmini.py DIR [--corpus DIR] [--train 60] [--test 40]
+    python benchmarks/sportsmini.py DIR [--corpus DIR] [--train 60] [--test 40] [--short]
 
 60 training and 40 test videos of about 40 s, 256x256, 25 fps. Each shows one of four actions (every fourth video two)
 in stretches of 3 to 8 s made of whole clips of one action, between stretches of 3 to 8 s of other footage. Training and
-test videos share no clip; a clip may recur within its half. Nothing here was tuned on a result.
+test videos share no clip; a clip may recur within its half. Nothing here was tuned on a result. With --short an action
+is the middle .5 to .95 s of one clip: shorter than a second, and than two snippets.
 
 Writes DIR/train/*.mp4, DIR/test/*.mp4, DIR/labels.csv (`video,labels,split`: what `train` takes),
 DIR/ground_truth.json (what `evaluate` takes) and DIR/clips.json (which clip is shown when: the bootstrap draws clips).
@@ -36,6 +37,7 @@ BACKGROUND = ("IceHockeyPlay", "Street", "Exercise", "Basketball", "Volleyball",
 FPS, SIZE = 25, 256
 VIDEO_SECONDS = 36.0  # at least; the last stretch goes on beyond it, so that the mean is about 40
 STRETCH_SECONDS = (3.0, 8.0)
+SHORT_SECONDS = (0.5, 0.95)
 SEED = 20
 
 
@@ -52,8 +54,8 @@ class Piece:
 class Half:
     """The clips of one half, handed out in shuffled rounds, so that each is used before one recurs."""
 
-    def __init__(self, lengths: dict[str, dict[str, int]], rng: np.random.Generator) -> None:
-        self.lengths, self.rng = lengths, rng
+    def __init__(self, lengths: dict[str, dict[str, int]], rng: np.random.Generator, short: bool) -> None:
+        self.lengths, self.rng, self.short = lengths, rng, short
         self._rounds: dict[str, list[str]] = defaultdict(list)
         seconds = np.array([sum(lengths[label].values()) for label in BACKGROUND], dtype=float)
         # Between "every clip alike" (ice hockey everywhere) and "every sport alike" (two clips everywhere).
@@ -65,7 +67,13 @@ class Half:
         return self._rounds[label].pop()
 
     def action(self, label: str) -> Iterator[Piece]:
-        """Whole clips of an action, until the stretch is long enough."""
+        """Whole clips of an action, until the stretch is long enough; or the middle of one."""
+        if self.short:
+            clip = self._next(label)
+            length = self.lengths[label][clip]
+            frames = min(round(self.rng.uniform(*SHORT_SECONDS) * FPS), length)
+            yield Piece(clip, label, (length - frames) // 2, frames)
+            return
         left = self.rng.uniform(*STRETCH_SECONDS) * FPS
         while left > 0:
             clip = self._next(label)
@@ -93,7 +101,9 @@ class Half:
         return pieces
 
 
-def plan(lengths: dict[str, dict[str, int]], counts: dict[str, int]) -> dict[str, dict[str, list[Piece]]]:
+def plan(
+    lengths: dict[str, dict[str, int]], counts: dict[str, int], short: bool = False
+) -> dict[str, dict[str, list[Piece]]]:
     """Half → video name → its pieces. `lengths`: label → clip → frames."""
     rng = np.random.default_rng(SEED)
     halves: dict[str, dict[str, dict[str, int]]] = {half: {} for half in counts}
@@ -105,7 +115,7 @@ def plan(lengths: dict[str, dict[str, int]], counts: dict[str, int]) -> dict[str
             halves[half][label] = {name: lengths[label][name] for name in names}
     videos: dict[str, dict[str, list[Piece]]] = {}
     for half, count in counts.items():
-        source = Half(halves[half], rng)
+        source = Half(halves[half], rng, short)
         videos[half] = {}
         for n in range(count):
             actions = [ACTIONS[n % len(ACTIONS)]]
@@ -191,10 +201,11 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, default=Path(os.environ.get("JCDNET_CORPUS", "../shared/corpus")))
     parser.add_argument("--train", type=int, default=60)
     parser.add_argument("--test", type=int, default=40)
+    parser.add_argument("--short", action="store_true")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     lengths = clip_lengths(arguments.corpus, (*ACTIONS, *BACKGROUND))
-    videos = plan(lengths, {"train": arguments.train, "test": arguments.test})
+    videos = plan(lengths, {"train": arguments.train, "test": arguments.test}, arguments.short)
     for half, items in videos.items():
         (arguments.folder / half).mkdir(parents=True, exist_ok=True)
         for name, pieces in items.items():

@@ -87,7 +87,8 @@ def models(context: typer.Context) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("name", "what", "where", "licence"):
         table.add_column(column, overflow="fold")
-    table.add_row("kinetics400", "embedded model: 400 actions, 100 of them sports", "built in", "that of i3d-rgb")
+    embedded = "embedded model: 400 actions, 100 of them sports; `models card` says how it was made, and how good it is"
+    table.add_row("kinetics400", embedded, "built in", "that of i3d-rgb")
     for name, about in WEIGHTS.items():
         try:
             path = find(name)
@@ -106,6 +107,14 @@ def models_fetch(name: Annotated[str, typer.Argument(help="i3d-rgb or i3d-flow."
     with progress() as bars:
         path = fetch(name, bars.video(Path(name)))
     print(path)
+
+
+@models_app.command("card")
+def models_card() -> None:
+    """The card of the embedded model: what it is made of, how it was measured, what it cannot do."""
+    from model.kinetics import CARD
+
+    print(CARD.read_text(encoding="utf-8"), end="")
 
 
 @models_app.command("classes")

@@ -209,7 +209,7 @@ def load_model(name: str, rgb_weights: str | None = None) -> Checkpoint:
             raise UsageError(f"unknown model {name!r}: neither {EMBEDDED} nor a checkpoint's path.")
         return checkpoint.load(Path(name))
     weight, bias, identity = backbones.i3d_head(Path(rgb_weights) if rgb_weights else None)
-    return kinetics.build(weight, bias, weights.kinetics400_names(), backbone_weights=identity)
+    return kinetics.build(weight, bias, weights.kinetics400_names(), identity, kinetics.Tuning.load())
 
 
 def default_classes(model: Checkpoint) -> str:

@@ -6,10 +6,12 @@ import torch
 
 from extractors import backbones, weights
 from model import kinetics, losses
-from model.checkpoint import Checkpoint, fingerprint
+from model.checkpoint import Checkpoint, CheckpointError, fingerprint
 from model.config import LossConfig, ModelConfig
+from model.kinetics import Tuning
 from model.predict import predict
 from model.train import initialise
+from postprocess.config import LocalizeConfig
 
 
 @pytest.fixture(scope="module")
@@ -201,3 +203,65 @@ def test_the_real_model_starts_one_of_ones_own() -> None:
     assert rows
     assert torch.allclose(adapted.state["classifier.weight"][1, :1024, 0], head_weight[rows].mean(dim=0))
     assert torch.equal(adapted.state["classifier.weight"][0], start.state["classifier.weight"][0])
+
+
+# --- what was fitted ---
+
+
+def tuning_of(backbone: str = "sha256:0", **fields: object) -> Tuning:
+    tilt = torch.linspace(-1, 1, 1024)
+    return Tuning({"tennis": tilt}, 2.0, {"min_confidence": 0.25}, backbone, **fields)  # type: ignore[arg-type]
+
+
+def test_a_tilt_moves_the_names_of_its_sport_in_s_alone(head, features) -> None:
+    weight, bias = head
+    names = list(weights.kinetics400_names())
+    plain = predict(kinetics.build(weight, bias, names, "sha256:0").build(), features)
+    tuned = kinetics.build(weight, bias, names, "sha256:0", tuning_of())
+    scores = predict(tuned.build(), features)
+    moved = features @ np.linspace(-1, 1, 1024)
+    tennis = [names.index(n) for n, sport in kinetics.sports_groups().items() if sport == "tennis"]
+    others = [c for c in range(401) if c not in tennis]
+    assert np.allclose(scores.cas[:, others], plain.cas[:, others] / 2, atol=1e-3)
+    assert np.allclose(scores.cas[:, tennis], (plain.cas[:, tennis] + moved[:, None]) / 2, atol=1e-3)
+    assert np.allclose(scores.coarse_cas, plain.cas / 2, atol=1e-3)
+    assert np.array_equal(scores.actionness, plain.actionness)
+    assert tuned.localize == {"min_confidence": 0.25}
+
+
+def test_a_tuning_of_other_features_is_left_out(head) -> None:
+    weight, bias = head
+    names = weights.kinetics400_names()
+    model = kinetics.build(weight, bias, names, "sha256:1", tuning_of("sha256:0"))
+    assert fingerprint(model) == fingerprint(kinetics.build(weight, bias, names, "sha256:1"))
+    assert model.localize == {}
+
+
+def test_a_tuning_survives_its_file_and_vouches_for_the_whole_model(head, tmp_path) -> None:
+    weight, bias = head
+    names = weights.kinetics400_names()
+    whole = fingerprint(kinetics.build(weight, bias, names, "sha256:0", tuning_of()))
+    tuning_of(assembled=whole).save(tmp_path / "t.safetensors")
+    found = Tuning.load(tmp_path / "t.safetensors")
+    assert fingerprint(kinetics.build(weight, bias, names, "sha256:0", found)) == whole
+    found.tilt["tennis"][7] += 1e-3
+    with pytest.raises(CheckpointError, match="the model that was measured"):
+        kinetics.build(weight, bias, names, "sha256:0", found)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08\0\0\0\0\0\0\0{}      ", b"\x80\x04pickle"])
+def test_a_damaged_tuning_is_one_sentence(content: bytes, tmp_path) -> None:
+    path = tmp_path / "t.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="not the tuning of kinetics400"):
+        Tuning.load(path)
+
+
+def test_the_shipped_tuning_is_small_and_of_known_sports() -> None:
+    assert kinetics.TUNING.stat().st_size < 25 << 20
+    shipped = Tuning.load()
+    assert set(shipped.tilt) <= set(kinetics.sports_groups().values())
+    assert all(row.shape == (1024,) for row in shipped.tilt.values())
+    assert shipped.assembled and shipped.backbone
+    assert LocalizeConfig(**shipped.localize).min_confidence > 0
+    assert shipped.assembled in kinetics.CARD.read_text(encoding="utf-8")

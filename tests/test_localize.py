@@ -1,5 +1,6 @@
 """Both rules of localisation: hand-worked cases, properties, and oracles that go snippet by snippet."""
 
+import dataclasses
 import math
 from itertools import pairwise
 
@@ -518,3 +519,75 @@ def test_wrong_input_is_one_clear_sentence(changes, says, rule):
     with pytest.raises(ValueError, match=says) as caught:
         localize(**(scene | changes), config=LocalizeConfig(rule=rule))
     assert "\n" not in str(caught.value)
+
+
+# --- confidence, the surest, density ---
+
+
+def test_calibration_maps_the_mean_probability_and_the_least_confidence_is_asked_of_the_result():
+    curves = {"golf": [0, 0.9, 0.9, 0, 0, 0, 0], "tennis": [0, 0, 0, 0, 0, 0.6, 0.6]}
+    fitted = {"confidence_slope": 0.5, "confidence_shift": 0.3}
+    first, second = find(curves, **fitted)
+    for segment, p in ((first, 0.9), (second, 0.6)):
+        assert segment.confidence == pytest.approx(1 / (1 + math.exp(-0.5 * math.log(p / (1 - p)) - 0.3)))
+    assert find(curves, min_confidence=second.confidence + 1e-6, **fitted) == [first]
+
+
+@patient
+@given(scene=scenes(), config=configs, slope=st.floats(0.1, 5), shift=st.floats(-3, 3))
+def test_calibration_changes_no_segment_but_its_confidence_and_no_order(scene, config, slope, shift):
+    config = dataclasses.replace(config, min_confidence=0.0)
+    plain = localize(**scene, config=config)
+    mapped = localize(**scene, config=dataclasses.replace(config, confidence_slope=slope, confidence_shift=shift))
+    assert [dataclasses.replace(s, confidence=0.0) for s in plain] == [
+        dataclasses.replace(s, confidence=0.0) for s in mapped
+    ]
+    pairs = sorted((a.confidence, b.confidence) for a, b in zip(plain, mapped, strict=True))
+    assert all(before[1] <= after[1] + 1e-9 for before, after in pairwise(pairs))
+
+
+@patient
+@given(scene=scenes(), config=configs | paper_configs, top=st.integers(1, 5))
+def test_top_keeps_the_best_in_the_rule_s_own_order(scene, config, top):
+    everything = localize(**scene, config=config)
+    kept = localize(**scene, config=dataclasses.replace(config, top=top))
+    worth = (lambda s: s.score) if config.rule == "paper" else (lambda s: s.confidence)
+    assert len(kept) == min(top, len(everything))
+    assert sorted(map(worth, kept)) == sorted(map(worth, everything))[-top:]
+    assert [s for s in everything if s in kept] == kept
+
+
+@patient
+@given(scene=scenes(), config=configs)
+def test_classes_that_are_not_asked_for_are_background(scene, config):
+    """Folding their logits into the background's by log-sum-exp, before the softmax, finds the same."""
+    names = scene["classes"]
+    kept = names if scene["keep"] is None else [n for n in names if n in scene["keep"]]
+    cas = scene["cas"]
+    folded = [names.index(n) for n in names if n not in kept] + [len(names)]
+    rest = np.logaddexp.reduce(cas[:, folded], axis=1, keepdims=True)
+    columns = [names.index(n) for n in kept]
+    smaller = scene | {
+        "cas": np.concatenate((cas[:, columns], rest), axis=1),
+        "video": scene["video"][columns],
+        "classes": kept,
+        "keep": None,
+    }
+    wanted, found = localize(**scene, config=config), localize(**smaller, config=config)
+    assert [(s.label, s.start, s.end) for s in wanted] == [(s.label, s.start, s.end) for s in found]
+    assert np.allclose([s.confidence for s in wanted], [s.confidence for s in found])
+
+
+@pytest.mark.parametrize("stride", [16, 8, 4])
+def test_what_is_counted_in_snippets_is_time(stride):
+    """At any stride: a dip of one snippet's length is bridged, a run shorter than two snippets is dropped."""
+    n = 16 // stride
+    start = np.arange(30 * n) * SNIPPET / n
+    times = np.stack((start, start + SNIPPET), axis=1)
+    curve = np.zeros(30 * n)
+    curve[4 * n : 8 * n] = curve[9 * n : 12 * n] = 0.9  # a dip of .64 s
+    curve[20 * n : 20 * n + 1] = 0.9  # one snippet alone
+    (found,) = find({"golf": curve}, times=times)
+    assert found.label == "golf"
+    assert abs(found.start - 4 * SNIPPET) <= SNIPPET / 2 + 1e-9
+    assert abs(found.end - 12 * SNIPPET) <= SNIPPET / 2 + 1e-9

@@ -19,14 +19,14 @@ def sportsmini():
     return module
 
 
-@pytest.fixture(scope="module")
-def videos(sportsmini):
+@pytest.fixture(scope="module", params=[False, True], ids=["whole", "short"])
+def videos(sportsmini, request):
     rng = np.random.default_rng(1)
     lengths = {
         label: {f"{label}/{n}.mp4": int(rng.integers(24, 200)) for n in range(12)}
         for label in (*sportsmini.ACTIONS, *sportsmini.BACKGROUND)
     }
-    return sportsmini.plan(lengths, {"train": 12, "test": 8})
+    return sportsmini.plan(lengths, {"train": 12, "test": 8}, short=request.param)
 
 
 def test_no_clip_is_in_both_halves(videos):
@@ -63,3 +63,15 @@ def test_every_action_is_shown_alike_often(sportsmini, videos):
     counts = {action: sum(action in labels for labels in shown) for action in sportsmini.ACTIONS}
     assert min(counts.values()) >= 4
     assert any(len(labels) == 2 for labels in shown)
+
+
+def test_short_actions_last_less_than_a_second(sportsmini):
+    lengths = {
+        label: {f"{label}/{n}.mp4": 10 + 20 * n for n in range(6)}
+        for label in (*sportsmini.ACTIONS, *sportsmini.BACKGROUND)
+    }
+    videos = sportsmini.plan(lengths, {"train": 4, "test": 4}, short=True)
+    found = [
+        i["segment"] for items in videos.values() for pieces in items.values() for i in sportsmini.instances(pieces)
+    ]
+    assert found and all(0.4 - 1e-9 <= end - start <= 0.96 + 1e-9 for start, end in found)
