@@ -75,7 +75,8 @@ def cut_instances(sport: str, clips: list[str], frames: dict[str, int]) -> list[
                 found.append([])
             found[-1].append(Piece(clip, sport, first, min(most, frames[clip] - first)))
     if len(found) > 1 and sum(p.frames for p in found[-1]) < least:
-        found[-2] += found.pop()
+        rest = found.pop()
+        found[-1] += rest
     return [pieces for pieces in found if pieces][:MOST_INSTANCES]
 
 
