@@ -31,7 +31,7 @@ from commands.terminal import complain, err, finish, note, progress, result_tabl
 from pipeline.config import load_config
 from pipeline.errors import UsageError
 from postprocess.config import RULES, LocalizeConfig
-from postprocess.writers import WRITERS, write_csv
+from postprocess.writers import SEVERAL, WRITERS, write_csv
 
 L = LocalizeConfig()
 
@@ -209,8 +209,8 @@ def _check_output(output: str | None, formats: list[str], asked: bool, single: b
     """Before any work: a table takes no format, stdout one document, JSON Lines or one CSV."""
     if output is None and asked:
         raise UsageError("--format and --overwrite are about files; name a folder with -o, or - for stdout.")
-    if output == "-" and (len(formats) > 1 or (formats[0] == "srt" and not single)):
-        raise UsageError("stdout takes one format, and srt only of one video; use -o FOLDER.")
+    if output == "-" and (len(formats) > 1 or (formats[0] not in SEVERAL and not single)):
+        raise UsageError(f"stdout takes one format, and of several videos {', '.join(SEVERAL)} only; use -o FOLDER.")
 
 
 def _range(start: float, end: float | None) -> float:

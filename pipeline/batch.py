@@ -18,7 +18,7 @@ from pipeline.api import Pipeline
 from pipeline.cache import FeatureCache, content_hash
 from pipeline.errors import ENVIRONMENT, OutputError, UsageError, exit_code, user_errors
 from postprocess.segment import Result, ResultError
-from postprocess.writers import WRITERS, write_csv
+from postprocess.writers import SUFFIXES, WRITERS, write_csv
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
@@ -27,7 +27,6 @@ VIDEO_SUFFIXES = frozenset({
 })
 # fmt: on
 CURVES = ".scores.npz"
-SUFFIXES = {"srt": ".srt", "csv": ".csv", "json": ".json", "jsonl": ".jsonl"}
 
 
 @dataclass(frozen=True)
