@@ -33,7 +33,9 @@ def write_fcpxml(result: Result, out: TextIO) -> None:
     resources = ET.SubElement(root, "resources")
     picture = {key: str(result.media[key]) for key in ("width", "height") if result.media.get(key)}
     step = f"{rate.denominator}/{rate.numerator}s"
-    ET.SubElement(resources, "format", id="r1", name="FFVideoFormatRateUndefined", frameDuration=step, **picture)
+    ET.SubElement(
+        resources, "format", {"id": "r1", "name": "FFVideoFormatRateUndefined", "frameDuration": step} | picture
+    )
     ET.SubElement(
         resources, "asset", id="r2", name=name, src=file_url(result.video), start=time(begin), duration=time(length),
         hasVideo="1", format="r1",
