@@ -31,7 +31,7 @@ from commands.terminal import complain, err, finish, note, progress, result_tabl
 from pipeline.config import load_config
 from pipeline.errors import UsageError
 from postprocess.config import RULES, LocalizeConfig
-from postprocess.writers import SEVERAL, WRITERS, write_csv
+from postprocess.writers import SEVERAL, SUFFIXES, VIEWS, WRITERS, write_csv
 
 L = LocalizeConfig()
 
@@ -41,7 +41,7 @@ def run(
     output: Out = None,
     formats: Annotated[
         str | None,
-        typer.Option("--format", "-f", help=f"Joined by commas: {', '.join(WRITERS)}.", show_default="json"),
+        typer.Option("--format", "-f", help=f"Joined by commas: {', '.join(SUFFIXES)}.", show_default="json"),
     ] = None,
     model: Model = None,
     classes: Classes = None,
@@ -200,8 +200,8 @@ def extract(
 def _formats(text: str | None) -> list[str]:
     names = [name.strip() for name in (text or "json").split(",") if name.strip()]
     for name in names:
-        if name not in WRITERS:
-            raise UsageError(f"unknown format {name!r}; there are: {', '.join(WRITERS)}.")
+        if name not in SUFFIXES:
+            raise UsageError(f"unknown format {name!r}; there are: {', '.join(SUFFIXES)}.")
     return names or ["json"]
 
 
@@ -209,6 +209,8 @@ def _check_output(output: str | None, formats: list[str], asked: bool, single: b
     """Before any work: a table takes no format, stdout one document, JSON Lines or one CSV."""
     if output is None and asked:
         raise UsageError("--format and --overwrite are about files; name a folder with -o, or - for stdout.")
+    if output == "-" and (shown := [name for name in formats if name in VIEWS]):
+        raise UsageError(f"{shown[0]} is a file beside the result; use -o FOLDER.")
     if output == "-" and (len(formats) > 1 or (formats[0] not in SEVERAL and not single)):
         raise UsageError(f"stdout takes one format, and of several videos {', '.join(SEVERAL)} only; use -o FOLDER.")
 

@@ -14,11 +14,13 @@ import numpy as np
 
 from extractors.features import Extractor, Features, Progress, load, save, write_atomically
 from model.predict import Scores
+from pipeline import views
 from pipeline.api import Pipeline
 from pipeline.cache import FeatureCache, content_hash
 from pipeline.errors import ENVIRONMENT, OutputError, UsageError, exit_code, user_errors
+from postprocess.curves import Curves
 from postprocess.segment import Result, ResultError
-from postprocess.writers import SUFFIXES, WRITERS, write_csv
+from postprocess.writers import SUFFIXES, VIEWS, WRITERS, write_csv
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
@@ -130,7 +132,7 @@ def run_batch(
                     continue
             result, features, scores = pipeline.run(job.video, start, end, progress, content)
             if out is not None:
-                write_result(result, features, scores, pipeline.model.classes, out / job.name, formats)
+                write_result(result, features, scores, pipeline.model.classes, out / job.name, formats, progress)
             yield Outcome(job, result=result)
         except user_errors() as error:
             yield _failed(job, error)
@@ -175,6 +177,7 @@ def write_result(
     classes: Sequence[str],
     target: Path,
     formats: Sequence[str],
+    on_progress: Progress = lambda stage, done, total: None,
 ) -> None:
     """Write a video's result as `<target>.json` and the other formats, and its curves as `.scores.npz`.
 
@@ -183,24 +186,30 @@ def write_result(
 
     Raises:
         OutputError: the disk or the folder does not take it.
+        VideoError: a format that shows the video cannot read it any more.
     """
     try:
+        curves = Curves(features.times, scores.actionness, scores.cas, scores.coarse_cas, tuple(classes))
         buffer = io.BytesIO()
         np.savez_compressed(
             buffer,
-            times=features.times,
-            actionness=scores.actionness,
-            cas=scores.cas,
-            coarse_cas=scores.coarse_cas,
-            classes=np.array(classes),
+            times=curves.times,
+            actionness=curves.actionness,
+            cas=curves.cas,
+            coarse_cas=curves.coarse_cas,
+            classes=np.array(curves.classes),
         )
         for suffix in (".json", CURVES, *SUFFIXES.values()):
             with_suffix(target, suffix).unlink(missing_ok=True)
         write_atomically(with_suffix(target, CURVES), buffer.getvalue())
         for name in sorted({*formats, "json"}, key=lambda name: name == "json"):
+            path = with_suffix(target, SUFFIXES[name])
+            if name in VIEWS:
+                views.write(name, result, curves, path, on_progress)
+                continue
             text = io.StringIO()
             WRITERS[name](result, text)
-            write_atomically(with_suffix(target, SUFFIXES[name]), text.getvalue().encode())
+            write_atomically(path, text.getvalue().encode())
     except OSError as error:
         raise OutputError(f"{target}: the result cannot be written ({error.strerror}).") from error
 

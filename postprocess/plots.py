@@ -14,10 +14,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from postprocess.diagnose import Diagnosis
+from postprocess.palette import COLOURS
 
 INK, FAINT = "#222222", "#bbbbbb"
-# Okabe and Ito's palette, which colour-blind people tell apart.
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#999999")
 KIND_COLOURS = {
     "true positive": "#009e73",
     "duplicate": "#56b4e9",

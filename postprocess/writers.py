@@ -83,7 +83,12 @@ SUFFIXES = {
     "sportscode": ".sportscode.xml",
     "labelstudio": ".labelstudio.json",
     "chapters": ".chapters.txt",
+    "html": ".html",
+    "overlay": ".overlay.mp4",
 }
+
+# The formats that need the curves or the video itself; pipeline/views.py makes them.
+VIEWS = ("html", "overlay")
 
 # The formats that hold several videos in one stream.
 SEVERAL = ("json", "jsonl", "csv")

@@ -25,7 +25,7 @@ from postprocess.exchange.elan import read_elan
 from postprocess.exchange.labelstudio import read_labelstudio
 from postprocess.exchange.sportscode import read_sportscode
 from postprocess.segment import Result, ResultError, Segment
-from postprocess.writers import SUFFIXES, WRITERS, is_result
+from postprocess.writers import SUFFIXES, VIEWS, WRITERS, is_result
 
 patient = settings(deadline=None, max_examples=40)
 RATES = ("24000/1001", "25", "30000/1001", "60000/1001")
@@ -263,7 +263,7 @@ def test_elan_golden() -> None:
 
 
 def test_every_format_has_a_suffix_of_its_own() -> None:
-    assert list(WRITERS) == list(SUFFIXES)
+    assert [*WRITERS, *VIEWS] == list(SUFFIXES)
     assert len(set(SUFFIXES.values())) == len(SUFFIXES)
 
 

@@ -6,10 +6,8 @@ from typing import TextIO
 
 from postprocess.exchange.annotated import Annotated, ExchangeError, Span, annotated
 from postprocess.exchange.text import xml_text
+from postprocess.palette import COLOURS, rgb
 from postprocess.segment import Result
-
-# Okabe and Ito's palette, 8 bits a channel.
-COLOURS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (213, 94, 0), (86, 180, 233), (240, 228, 66))
 
 
 def write_sportscode(result: Result, out: TextIO) -> None:
@@ -28,7 +26,7 @@ def write_sportscode(result: Result, out: TextIO) -> None:
     for index, code in enumerate(sorted({xml_text(s.label) for s in result.segments})):
         row = ET.SubElement(rows, "row")
         ET.SubElement(row, "code").text = code
-        for tag, value in zip("RGB", COLOURS[index % len(COLOURS)], strict=True):
+        for tag, value in zip("RGB", rgb(COLOURS[index % len(COLOURS)]), strict=True):
             ET.SubElement(row, tag).text = str(value * 257)  # 16 bits a channel
     ET.indent(root)
     out.write('<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n")

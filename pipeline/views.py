@@ -1,0 +1,123 @@
+"""What `run -f` and `report` make of a result beside its text: the page that shows it, and the overlay."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import cv2
+
+from extractors.features import Progress, write_atomically
+from pipeline import render
+from pipeline.cut import pictures
+from pipeline.errors import OutputError, user_errors
+from pipeline.results import Stored, curves_of, video_of
+from postprocess.curves import Curves
+from postprocess.report import Entry, index, page
+from postprocess.segment import Result
+
+# Larger than this a page takes long to open, and browsers refuse data: addresses beyond 512 MB.
+LARGEST_EMBEDDED = 256 * 2**20
+
+
+def write(
+    name: str,
+    result: Result,
+    curves: Curves,
+    path: Path,
+    on_progress: Progress = lambda stage, done, total: None,
+) -> None:
+    """Make one of `writers.VIEWS` of a result that was just computed.
+
+    Raises:
+        VideoError: the video cannot be read.
+        OutputError: the file cannot be written.
+    """
+    if name == "overlay":
+        render.overlay(result, Path(result.video), path, on_progress)
+    else:
+        write_page(result, curves, Path(result.video), path, on_progress=on_progress)
+
+
+def write_page(
+    result: Result,
+    curves: Curves | None,
+    video: Path,
+    path: Path,
+    embed: bool = False,
+    on_progress: Progress = lambda stage, done, total: None,
+) -> None:
+    """Write the page of one result; what browsers do not play gets a proxy beside it, as `<name>.proxy.mp4`.
+
+    embed: put the video (or its proxy) inside.
+
+    Raises:
+        VideoError: the video cannot be read.
+        OutputError: the page cannot be written, or a video is too large to be put inside.
+    """
+    shown = video
+    if not render.playable(video):
+        shown = path.with_name(path.name.removesuffix(".html") + ".proxy.mp4")
+        content = result.provenance.get("content")
+        render.proxy(video, shown, content if isinstance(content, str) else "", on_progress)
+    try:
+        if embed and shown.stat().st_size > LARGEST_EMBEDDED:
+            raise OutputError(
+                f"{shown}: {shown.stat().st_size / 2**20:.0f} MiB do not fit into a page; leave --embed out."
+            )
+        inside = shown.read_bytes() if embed else None
+        write_atomically(path, page(result, curves, link(shown, path.parent), inside).encode())
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another folder.") from error
+
+
+def link(to: Path, folder: Path) -> str:
+    """The address of a file relative to the page's folder, percent-encoded; absolute where no way leads there."""
+    try:
+        relative = os.path.relpath(to.absolute(), folder.absolute())
+    except ValueError:  # another drive of Windows
+        return to.absolute().as_uri()
+    return quote(os.fsencode(relative.replace(os.sep, "/")))
+
+
+def write_folder(
+    stored: Sequence[Stored],
+    out: Path,
+    videos: Path | None = None,
+    embed: bool = False,
+    on_progress: Callable[[Path], Progress] = lambda path: lambda stage, done, total: None,
+) -> Iterator[tuple[Path, Exception | None]]:
+    """Write a page for each result and `index.html` over them; yields each file with what was wrong, the index last.
+
+    out: the folder of the index; the pages stand below it as the results do. A video that cannot be read leaves its
+    page out, and is on the index without a link.
+    """
+    entries = []
+    root = Path(os.path.commonpath([s.path.absolute().parent for s in stored]))
+    for one in stored:
+        path = out / one.path.absolute().parent.relative_to(root) / f"{one.stem}.html"
+        try:
+            video = video_of(one, videos)
+            write_page(one.result, curves_of(one), video, path, embed, on_progress(video))
+            entries.append(Entry(one.result, link(path, out), thumbnail(one.result, video)))
+            yield path, None
+        except user_errors() as error:
+            entries.append(Entry(one.result, "", None))
+            yield path, error
+    title = out.absolute().name
+    try:
+        write_atomically(out / "index.html", index(title, entries).encode())
+    except OSError as error:
+        raise OutputError(f"{out / 'index.html'}: cannot be written ({error.strerror}).") from error
+    yield out / "index.html", None
+
+
+def thumbnail(result: Result, video: Path) -> bytes | None:
+    """A JPEG from the middle of the best segment, or of the video; None where there is no frame."""
+    best = result.best
+    middle = (best.start + best.end) / 2 if best else result.duration / 2
+    shown = next(iter(pictures(video, middle, middle + 0.01, short_side=180)), None)
+    if shown is None:
+        return None
+    _, encoded = cv2.imencode(".jpg", shown[1][..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
+    return encoded.tobytes()
