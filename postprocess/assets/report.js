@@ -5,7 +5,7 @@
   const duration = Math.max(data.duration, 1e-3);
   const video = $("video"), scroller = $("scroller"), stage = $("stage"), canvas = $("canvas"), head = $("playhead");
   const pen = canvas.getContext("2d");
-  const AXIS = 22, CURVES = data.curves ? 96 : 0, LANE = 36, DEEPEST = 40; // pixels; pixels a second at most
+  const AXIS = 22, CURVES = data.curves ? 96 : 0, LANE = 36, DEEPEST = 200; // pixels; pixels a second at most
   const segments = data.segments.map(([start, end, confidence, score, label], i) => ({ start, end, confidence, score, label, i }));
   const hidden = new Set();
   let zoom = 1, now = 0, shown = [], lanes = [], sort = { key: "start", up: true }, current = null, queued = false;
@@ -339,9 +339,11 @@
     const ramp = document.createElement("span");
     ramp.className = "ramp";
     ramp.style.background = `linear-gradient(90deg, ${rgba(0, opacity(0))}, ${rgba(0, 1)})`;
-    legend.append("confidence 0 ", ramp, " 1");
+    const scale = document.createElement("span");
+    scale.append("confidence 0 ", ramp, " 1");
+    legend.append(scale);
   }
-  if (curves) legend.append(document.createTextNode(" · grey line: actionness · coloured lines: T-CAS, as the probability A · softmax(S)"));
+  if (curves) legend.append(document.createTextNode("grey line: actionness; coloured lines: T-CAS, as the probability A · softmax(S)"));
   const film = $("film").textContent;
   if (film) video.src = URL.createObjectURL(new Blob([bytes(film)], { type: "video/mp4" }));
   else if (data.link) video.src = data.link;
