@@ -48,7 +48,10 @@
     }
     lanes = data.labels.map((_, label) => label).filter((label) => !hidden.has(label));
     const visible = new Set(shown.map((s) => s.i));
-    for (const row of $("body").rows) row.hidden = !visible.has(Number(row.dataset.i));
+    for (const row of $("body").rows) {
+      const hide = !visible.has(Number(row.dataset.i));
+      if (row.hidden !== hide) row.hidden = hide;
+    }
     $("empty").hidden = shown.length > 0;
     layout();
   };
@@ -146,7 +149,7 @@
       pen.fillStyle = faint;
       pen.fillText(clock(k * step, step < 1 ? 1 : 0), x(k * step) + 4, AXIS / 2);
     }
-    if (curves) paintCurves(x, from, to, ink, view);
+    if (curves) pen.drawImage(curvesBehind(view, left, ratio), 0, 0, view, AXIS + CURVES);
     lanes.forEach((label, row) => {
       const top = AXIS + CURVES + row * LANE;
       pen.fillStyle = line;
@@ -169,7 +172,22 @@
       pen.fillText(data.labels[label], 6, top + 9, view - 12);
     });
   };
-  const paintCurves = (x, from, to, ink, view) => {
+  // Curves cost most, and change only with the zoom, the place, the filter and the theme: else they are kept.
+  const kept = document.createElement("canvas");
+  let keptFor = "";
+  const curvesBehind = (view, left, ratio) => {
+    const ink = style("--ink"), key = [view, left, width(), ratio, ink, [...hidden]].join();
+    if (key !== keptFor) {
+      keptFor = key;
+      kept.width = Math.round(view * ratio);
+      kept.height = Math.round((AXIS + CURVES) * ratio);
+      const scale = width() / duration, brush = kept.getContext("2d");
+      brush.setTransform(ratio, 0, 0, ratio, 0, 0);
+      paintCurves(brush, (t) => t * scale - left, left / scale, (left + view) / scale, ink);
+    }
+    return kept;
+  };
+  const paintCurves = (pen, x, from, to, ink) => {
     const first = Math.max(0, after(curves.end, from) - 1), last = Math.min(curves.start.length, after(curves.start, to) + 1);
     const y = (v) => AXIS + CURVES - 6 - (v / 65535) * (CURVES - 14);
     for (const line of curves.lines) {
@@ -182,7 +200,7 @@
       let column = null, top = 0, begun = false, gone = null;
       const put = () => { if (column !== null) { begun ? pen.lineTo(column, y(top)) : pen.moveTo(column, y(top)); begun = true; } };
       for (let i = first; i < last; i++) {
-        const middle = x((curves.start[i] + curves.end[i]) / 2), at = Math.round(middle * 2) / 2;
+        const middle = x((curves.start[i] + curves.end[i]) / 2), at = Math.round(middle);
         if (gone !== null && curves.start[i] - gone > 2 * (curves.end[i] - curves.start[i])) { put(); column = null; begun = false; }
         if (at !== column) { put(); column = at; top = line.values[i]; } else top = Math.max(top, line.values[i]);
         gone = curves.end[i];
@@ -190,8 +208,6 @@
       put();
       pen.stroke();
     }
-    pen.lineWidth = 1;
-    pen.globalAlpha = 1;
   };
   const setZoom = (wanted, anchor = now) => {
     const view = scroller.clientWidth, limit = Math.max(1, (duration * DEEPEST) / view);
