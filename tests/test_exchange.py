@@ -380,9 +380,7 @@ def test_sportscode_through_kloppy(tmp_path: Path) -> None:
         assert code.end_timestamp == timedelta(milliseconds=round(s.end * 1000))
         assert code.labels == {"confidence": pytest.approx(s.confidence, abs=0.006)}
     assert read_sportscode(path) == [
-        Annotated(
-            "match.sportscode", tuple(Span(round(s.start, 3), round(s.end, 3), plain(s.label)) for s in what.segments)
-        )
+        Annotated("match", tuple(Span(round(s.start, 3), round(s.end, 3), plain(s.label)) for s in what.segments))
     ]
 
 
@@ -524,7 +522,7 @@ def test_label_studio_in_seconds_the_last_annotation_and_uploads(tmp_path: Path)
 
     tasks = [
         {
-            "data": {"video": "/data/upload/1/3f2a-my%20game.mp4"},
+            "data": {"video": "/data/upload/1/3f2a9c1b-my%20game.mp4"},
             "annotations": [
                 {"updated_at": "2026-01-02", "result": [region(2, "new"), {"type": "rating", "value": {"rating": 4}}]},
                 {"updated_at": "2026-01-01", "result": [region(1, "old")]},
@@ -537,6 +535,6 @@ def test_label_studio_in_seconds_the_last_annotation_and_uploads(tmp_path: Path)
     path = tmp_path / "export.json"
     path.write_text(json.dumps(tasks))
     assert read_labelstudio(path) == [
-        Annotated("/data/upload/1/3f2a-my game.mp4", (Span(2.0, 3.5, "new"),)),
+        Annotated("/data/upload/1/my game.mp4", (Span(2.0, 3.5, "new"),)),
         Annotated("empty.mp4", ()),
     ]

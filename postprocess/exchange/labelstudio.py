@@ -4,6 +4,7 @@ Its timeline counts frames from 1, and both ends of a range belong to it.
 """
 
 import json
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,6 +16,8 @@ from postprocess.exchange.text import encodable, xml_text
 from postprocess.exchange.timecode import frames_of, rate_of
 from postprocess.segment import Result
 
+# Uploads are kept under a name with eight digits in front.
+_UPLOAD = re.compile(r"(?<=/)[0-9a-f]{8}-(?=[^/]*$)")
 LOCAL = "/data/local-files/?d="  # how Label Studio names files of its document root
 
 
@@ -128,5 +131,7 @@ def _rate(data: dict[str, Any], where: str) -> Fraction:
 def _video(address: str) -> str:
     """The file behind Label Studio's address of it."""
     parts = urlparse(address)
-    local = parse_qs(parts.query).get("d")
-    return local[0] if local else unquote(parts.path)
+    if local := parse_qs(parts.query).get("d"):
+        return local[0]
+    path = unquote(parts.path)
+    return _UPLOAD.sub("", path) if path.startswith("/data/upload/") else path

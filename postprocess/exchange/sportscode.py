@@ -54,4 +54,4 @@ def read_sportscode(path: Path) -> list[Annotated]:
         except ValueError as error:
             raise ExchangeError(f"{path}: instance {i} has no start and end in seconds; export it again.") from error
         spans.append(Span(start, end, instance.findtext("code", "").strip()))
-    return [annotated(path.stem, spans, str(path))]
+    return [annotated(path.stem.removesuffix(".sportscode"), spans, str(path))]
