@@ -17,6 +17,7 @@ for command in (
     footage.extract,
     view.report,
     view.clips,
+    view.plot,
     research.train,
     research.evaluate,
     machine.bench,

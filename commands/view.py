@@ -1,4 +1,4 @@
-"""`report` and `clips`: results for people, to look at and to take along."""
+"""`report`, `clips` and `plot`: results for people, to look at and to take along."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from commands.terminal import complain, err, finish, note, progress
-from pipeline.errors import UsageError
+from pipeline.errors import OutputError, UsageError
 
 Results = Annotated[list[Path], typer.Argument(help="Results of `run -o`: .json files or their folder.")]
 Videos = Annotated[
@@ -111,3 +111,39 @@ def clips(
     if cuts:
         err.print(f"[dim]{len(cuts)} clip{'s' if len(cuts) > 1 else ''} of {len({c.video for c in cuts})} video"
                   f"{'s' if len({c.video for c in cuts}) > 1 else ''}[/]")  # fmt: skip
+
+
+def plot(
+    result: Annotated[Path, typer.Argument(help="A result of `run -o`: a .json file.")],
+    output: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A .png or .svg file.", show_default="beside the result, .png")
+    ] = None,
+    ground_truth: Annotated[Path | None, typer.Option(help="ActivityNet JSON: drawn above what was found.")] = None,
+    frames: Annotated[int, typer.Option(min=0, max=20, help="Frames to show above; 0: none.")] = 8,
+    videos: Videos = None,
+) -> None:
+    """Draw one result over time: frames, truth, segments, scores, and S^coarse beside S."""
+    forms = {".png": "png", ".svg": "svg"}
+    if output is not None and output.suffix.lower() not in forms:
+        raise UsageError(f"--out {output}: the picture is a PNG or an SVG; name a .png or .svg file.")
+    if not result.is_file():
+        raise UsageError(f"{result}: no such file; give one result that `run -o` wrote.")
+
+    from extractors.features import write_atomically
+    from pipeline.results import curves_of, read_results, truth_of, video_of
+    from pipeline.views import stills
+    from postprocess.timeplot import timeline
+
+    (stored,) = read_results([result])
+    path = output or stored.path.with_name(f"{stored.stem}.png")
+    curves = curves_of(stored)
+    if curves is None:
+        note(f"{stored.stem}.scores.npz is not beside the result; the picture has no curves.")
+    truth = None if ground_truth is None else truth_of(stored, ground_truth)
+    shown = stills(video_of(stored, videos), stored.result.duration, frames) if frames else []
+    picture = timeline(stored.result, curves, shown, truth, forms[path.suffix.lower()])
+    try:
+        write_atomically(path, picture)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another file.") from error
+    print(path)

@@ -20,7 +20,7 @@ from pipeline.cache import FeatureCache, content_hash
 from pipeline.errors import ENVIRONMENT, OutputError, UsageError, exit_code, user_errors
 from postprocess.curves import Curves
 from postprocess.segment import Result, ResultError
-from postprocess.writers import SUFFIXES, VIEWS, WRITERS, write_csv
+from postprocess.writers import SUFFIXES, VIEWS, WRITERS, is_made, write_csv
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
@@ -63,7 +63,7 @@ def find_videos(paths: Sequence[str]) -> list[Job]:
         path = Path(given)
         if path.is_dir():
             below = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
-            pairs = [(p, p.relative_to(path)) for p in below if not p.name.startswith(".")]
+            pairs = [(p, p.relative_to(path)) for p in below if not p.name.startswith(".") and not is_made(p)]
         elif not path.exists() and glob.has_magic(given):
             matches = sorted(Path(p) for p in glob.glob(given, recursive=True))  # noqa: PTH207
             pairs = [(p, Path(p.name)) for p in matches if p.suffix.lower() in VIDEO_SUFFIXES]

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from extractors.video import VideoError
+from pipeline.annotations import read_ground_truth
 from pipeline.errors import UsageError
 from postprocess.curves import Curves
+from postprocess.protocols import match_names
 from postprocess.segment import Result, ResultError
 from postprocess.writers import is_result
 
@@ -98,6 +100,17 @@ def video_of(stored: Stored, folder: Path | None = None) -> Path:
     if found is None:
         raise VideoError(f"{stored.path}: its video {said} is not there; name its folder with --videos.")
     return found
+
+
+def truth_of(stored: Stored, path: Path) -> list[tuple[float, float, str]]:
+    """(start, end, label) of what an ActivityNet ground truth says of a result's video.
+
+    Raises:
+        EvaluateError: it cannot be read, or does not know the video.
+    """
+    truth = read_ground_truth(path)
+    name = match_names([stored.result.video], truth)[stored.result.video]
+    return [(action.start, action.end, action.label) for action in truth[name].actions]
 
 
 def _literal(name: str) -> str:

@@ -11,10 +11,12 @@ from extractors.features import Progress, write_atomically
 from pipeline import render
 from pipeline.cut import pictures
 from pipeline.errors import OutputError, user_errors
+from pipeline.film import Image
 from pipeline.results import Stored, curves_of, video_of
 from postprocess.curves import Curves
 from postprocess.report import Entry, index, page
 from postprocess.segment import Result
+from postprocess.writers import PROXY
 
 # Larger than this a page takes long to open, and browsers refuse data: addresses beyond 512 MB.
 LARGEST_EMBEDDED = 256 * 2**20
@@ -57,7 +59,7 @@ def write_page(
     """
     shown = video
     if not render.playable(video):
-        shown = path.with_name(path.name.removesuffix(".html") + ".proxy.mp4")
+        shown = path.with_name(path.name.removesuffix(".html") + PROXY)
         content = result.provenance.get("content")
         render.proxy(video, shown, content if isinstance(content, str) else "", on_progress)
     try:
@@ -110,6 +112,17 @@ def write_folder(
     except OSError as error:
         raise OutputError(f"{out / 'index.html'}: cannot be written ({error.strerror}).") from error
     yield out / "index.html", None
+
+
+def stills(video: Path, duration: float, count: int, short_side: int = 180) -> list[Image]:
+    """Frames from the middles of `count` equal stretches of a video, as far as it has them.
+
+    Raises:
+        VideoError: the video cannot be read.
+    """
+    times = [(k + 0.5) * duration / count for k in range(count)]
+    shown = [next(iter(pictures(video, time, time + 0.01, short_side)), None) for time in times]
+    return [found[1] for found in shown if found is not None]
 
 
 def thumbnail(result: Result, video: Path) -> bytes | None:

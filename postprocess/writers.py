@@ -90,8 +90,16 @@ SUFFIXES = {
 # The formats that need the curves or the video itself; pipeline/views.py makes them.
 VIEWS = ("html", "overlay")
 
+# What stands for a video in the page, where no browser plays the video itself.
+PROXY = ".proxy.mp4"
+
 # The formats that hold several videos in one stream.
 SEVERAL = ("json", "jsonl", "csv")
+
+
+def is_made(path: Path) -> bool:
+    """Whether a video was made of another one by us: results may stand among the footage."""
+    return path.name.endswith((SUFFIXES["overlay"], PROXY))
 
 
 def is_result(path: Path) -> bool:
