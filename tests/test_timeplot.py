@@ -49,17 +49,18 @@ def test_an_svg_holds_the_names_as_text_and_no_markup_of_theirs() -> None:
 
 
 def test_bars_and_curves_are_where_the_seconds_are() -> None:
-    """The columns of the bar's colour are those of its seconds, on the line below it, which is the whole video."""
+    """The columns of the bar's colour, measured on a true action that lasts all of the video."""
     only = Result("v.mp4", 20.0, {}, (Segment(5.0, 10.0, 0, 1.0, "serve"),), (), {})
-    image = np.array(Image.open(io.BytesIO(timeline(only, None))).convert("RGB")).astype(int)
-    blue = np.abs(image - np.array([0, 114, 178])).sum(axis=2) < 12
-    row = int(np.argmax(blue.sum(axis=1)))  # through the bar, which is wider than the legend's patch
-    columns = np.flatnonzero(blue[row])
-    grey = np.abs(image - 187).sum(axis=2) < 30
-    line = np.flatnonzero(grey[int(np.argmax(grey.sum(axis=1)))])
-    left, right = line.min(), line.max()
-    share = (columns[[0, -1]] + np.array([0, 1]) - left) / (right - left)
-    assert share == pytest.approx([0.25, 0.5], abs=0.01)
+    picture = timeline(only, None, truth=[(0.0, 20.0, "whole")])
+    image = np.array(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int)
+
+    def widest(red: int, green: int, blue: int) -> np.ndarray:
+        """First and last column of the row that has most of a colour: of its bar, not of its patch in the legend."""
+        mask = np.abs(image - np.array([red, green, blue])).sum(axis=2) < 12
+        return np.flatnonzero(mask[int(np.argmax(mask.sum(axis=1)))])[[0, -1]]
+
+    bar, (left, right) = widest(0, 114, 178), widest(230, 159, 0)
+    assert (bar - left) / (right - left) == pytest.approx([0.25, 0.5], abs=0.004)
 
 
 def test_the_longest_classes_are_shown_in_order_of_appearance() -> None:
