@@ -8,6 +8,7 @@ browser drew while the time line, the table and the slider were moved at each fr
 import argparse
 import json
 import shutil
+import sys
 import tempfile
 import time
 from fractions import Fraction
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline.film import film
 from pipeline.views import write_page

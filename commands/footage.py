@@ -101,7 +101,7 @@ def run(
     pipeline = Pipeline.load(config=settings)
     err.print(f"[dim]{escape(settings.model)} on {pipeline.device}[/]")
     say_flow(pipeline.extractor)
-    results, failed = [], 0
+    results, pages, failed = [], [], 0
     single = len(jobs) == 1
     with progress() as bars:
         outcomes = batch.run_batch(
@@ -115,6 +115,7 @@ def run(
                 continue
             assert outcome.result is not None
             results.append(outcome.result)
+            pages.append((outcome.result, outcome.job))
             for warning in outcome.result.warnings:
                 note(f"{outcome.job.video}: {warning}")
             if output != "-":
@@ -126,6 +127,8 @@ def run(
         write_csv(results, sys.stdout)
     if folder is not None:
         batch.write_summary(results, folder)
+        if "html" in wanted and not single:
+            batch.write_index(pages, folder)
         err.print(f"[dim]results are in {escape(str(folder))}[/]")
     finish(len(results), failed, jobs)
 

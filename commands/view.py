@@ -24,7 +24,7 @@ def report(
 ) -> None:
     """Make pages to look at: the video, its time line, a table; of a folder an index, too."""
     from pipeline.results import curves_of, read_results, video_of
-    from pipeline.views import write_folder, write_page
+    from pipeline.views import write_page, write_pages
 
     stored = read_results(results)
     with progress() as bars:
@@ -40,7 +40,7 @@ def report(
             return
         folder = output or (results[0] if len(results) == 1 else Path())
         failed = 0
-        for path, error in write_folder(stored, folder, videos, embed, bars.video):
+        for path, error in write_pages(stored, folder, videos, embed, bars.video):
             bars.clear()
             if error is None:
                 print(path)

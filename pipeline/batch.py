@@ -18,6 +18,7 @@ from pipeline import views
 from pipeline.api import Pipeline
 from pipeline.cache import FeatureCache, content_hash
 from pipeline.errors import ENVIRONMENT, OutputError, UsageError, exit_code, user_errors
+from pipeline.results import CURVES
 from postprocess.curves import Curves
 from postprocess.segment import Result, ResultError
 from postprocess.writers import SUFFIXES, VIEWS, WRITERS, is_made, write_csv
@@ -28,7 +29,6 @@ VIDEO_SUFFIXES = frozenset({
     ".ogv", ".ts", ".vob", ".webm", ".wmv",
 })
 # fmt: on
-CURVES = ".scores.npz"
 
 
 @dataclass(frozen=True)
@@ -226,6 +226,17 @@ def write_summary(results: Sequence[Result], out: Path) -> None:
         write_atomically(out / "segments.csv", text.getvalue().encode())
     except OSError as error:
         raise OutputError(f"{out / 'segments.csv'}: cannot be written ({error.strerror}).") from error
+
+
+def write_index(pages: Sequence[tuple[Result, Job]], out: Path) -> None:
+    """The page over the pages of a run, as `index.html`.
+
+    Raises:
+        VideoError: a video cannot be read any more.
+        OutputError: it cannot be written.
+    """
+    suffix = SUFFIXES["html"]
+    views.write_index([(result, with_suffix(out / job.name, suffix), job.video) for result, job in pages], out)
 
 
 def extract_batch(

@@ -53,6 +53,7 @@ class Overlay:
         self.segments, self.duration = sorted(segments, key=lambda s: (s.start, s.end)), max(duration, 1e-6)
         self.colour = colours([s.label for s in segments])
         self._panels: dict[tuple[Any, ...], Image] = {}
+        self._line, self._covered = np.zeros((1, 0, 3), np.uint8), np.zeros(0, bool)
 
     def draw(self, image: Image, time: float) -> Image:
         """The picture (H, W, 3) at `time` (s) with all that is drawn on it; the picture given is left alone."""
@@ -74,10 +75,14 @@ class Overlay:
     def _strip(self, strip: Image, time: float) -> None:
         """The whole video as a line: segments in their colours, white where this is."""
         width = strip.shape[1]
-        strip[:] = strip // 4
-        for s in self.segments:
-            left, right = (int(t / self.duration * width) for t in (s.start, s.end))
-            strip[:, left : max(right, left + 1)] = self.colour[s.label]
+        if self._line.shape[1] != width:
+            self._line = np.zeros((1, width, 3), np.uint8)
+            self._covered = np.zeros(width, bool)
+            for s in self.segments:
+                left, right = (int(t / self.duration * width) for t in (s.start, s.end))
+                self._line[:, left : max(right, left + 1)] = self.colour[s.label]
+                self._covered[left : max(right, left + 1)] = True
+        strip[:] = np.where(self._covered[:, None], self._line, strip // 4)
         here = min(width - 1, int(time / self.duration * width))
         strip[:, max(0, here - 1) : here + 1] = 255
 

@@ -82,7 +82,7 @@ def link(to: Path, folder: Path) -> str:
     return quote(os.fsencode(relative.replace(os.sep, "/")))
 
 
-def write_folder(
+def write_pages(
     stored: Sequence[Stored],
     out: Path,
     videos: Path | None = None,
@@ -94,24 +94,37 @@ def write_folder(
     out: the folder of the index; the pages stand below it as the results do. A video that cannot be read leaves its
     page out, and is on the index without a link.
     """
-    entries = []
+    shown: list[tuple[Result, Path | None, Path | None]] = []
     root = Path(os.path.commonpath([s.path.absolute().parent for s in stored]))
     for one in stored:
         path = out / one.path.absolute().parent.relative_to(root) / f"{one.stem}.html"
         try:
             video = video_of(one, videos)
             write_page(one.result, curves_of(one), video, path, embed, on_progress(video))
-            entries.append(Entry(one.result, link(path, out), thumbnail(one.result, video)))
+            shown.append((one.result, path, video))
             yield path, None
         except user_errors() as error:
-            entries.append(Entry(one.result, "", None))
+            shown.append((one.result, None, None))
             yield path, error
-    title = out.absolute().name
+    yield write_index(shown, out), None
+
+
+def write_index(shown: Sequence[tuple[Result, Path | None, Path | None]], out: Path) -> Path:
+    """Write `index.html` over (result, its page, its video), where there are such; returns its path.
+
+    Raises:
+        VideoError: a video cannot be read.
+        OutputError: it cannot be written.
+    """
+    entries = [
+        Entry(result, "" if page is None else link(page, out), None if video is None else thumbnail(result, video))
+        for result, page, video in shown
+    ]
     try:
-        write_atomically(out / "index.html", index(title, entries).encode())
+        write_atomically(out / "index.html", index(out.absolute().name, entries).encode())
     except OSError as error:
         raise OutputError(f"{out / 'index.html'}: cannot be written ({error.strerror}).") from error
-    yield out / "index.html", None
+    return out / "index.html"
 
 
 def stills(video: Path, duration: float, count: int, short_side: int = 180) -> list[Image]:

@@ -14,7 +14,7 @@ from conftest import coded, encode
 from pipeline import views
 from pipeline.errors import OutputError, UsageError
 from pipeline.results import Stored, curves_of, read_results, video_of
-from pipeline.views import link, thumbnail, write_folder, write_page
+from pipeline.views import link, thumbnail, write_page, write_pages
 from postprocess.curves import Curves
 from postprocess.report import Entry, index, page
 from postprocess.segment import Result, ResultError, Segment
@@ -216,7 +216,7 @@ def test_a_folder_gets_pages_an_index_and_what_failed(tmp_path: Path) -> None:
     video = encode(_folder(tmp_path / "footage") / "a.mp4", [coded(k) for k in range(60)])
     saved(tmp_path / "out" / "day 1", "a", result(video=str(video)))
     saved(tmp_path / "out", "b", result(video="/gone/b.mp4"))
-    done = list(write_folder(read_results([tmp_path / "out"]), tmp_path / "out"))
+    done = list(write_pages(read_results([tmp_path / "out"]), tmp_path / "out"))
     assert [(path.name, error is None) for path, error in done] == [
         ("b.html", False),
         ("a.html", True),

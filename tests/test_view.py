@@ -1,6 +1,7 @@
 """`report`, `clips`, `plot` and the formats of `run` that show the video, as a user runs them."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,3 +144,10 @@ def test_run_writes_the_page_and_the_overlay_and_keeps_them(jcdnet: Run, tmp_pat
     encode(footage / "other.mp4", [coded(k) for k in range(20)])
     code, _, said = jcdnet("run", footage, "-o", "-", "-f", "vtt")
     assert code == 2 and "json, jsonl, csv only" in said
+    # Of several videos there is an index.
+    assert not (footage / "results" / "index.html").exists()
+    code, _, said = jcdnet(*arguments)
+    assert code == 0 and "2 done" in said
+    assert {'href="clip.html"', 'href="other.html"'} <= set(
+        re.findall('href="[^"]*"', (footage / "results" / "index.html").read_text())
+    )
