@@ -23,7 +23,7 @@ def report(
     videos: Videos = None,
 ) -> None:
     """Make pages to look at: the video, its time line, a table; of a folder an index, too."""
-    from pipeline.results import curves_of, read_results, video_of
+    from pipeline.results import common_folder, curves_of, read_results, video_of
     from pipeline.views import write_page, write_pages
 
     stored = read_results(results)
@@ -34,13 +34,13 @@ def report(
             curves = curves_of(stored[0])
             if curves is None:
                 note(f"{stored[0].stem}.scores.npz is not beside the result; the page has no curves.")
-            write_page(stored[0].result, curves, video, path, embed, bars.video(video))
+            write_page(stored[0].result, curves, video, path, embed, on_progress=bars.video(video))
             bars.clear()
             print(path)
             return
-        folder = output or (results[0] if len(results) == 1 else Path())
+        root = results[0] if len(results) == 1 else common_folder(stored)
         failed = 0
-        for path, error in write_pages(stored, folder, videos, embed, bars.video):
+        for path, error in write_pages(stored, root, output or root, videos, embed, bars.video):
             bars.clear()
             if error is None:
                 print(path)
@@ -104,8 +104,9 @@ def clips(
         note("nothing to cut: no segment is left.")
     with progress() as bars:
         make = work.reels if reel else work.copy if copy else work.cut
-        for made in make(cuts, output, bars.video(output)):
-            print(made.path)
+        made = list(make(cuts, output, bars.video(output)))
+    for one in made:
+        print(one.path)
     if copy and cuts:
         note("copied clips begin at the keyframe before their segment.")
     if cuts:

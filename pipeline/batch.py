@@ -20,7 +20,7 @@ from pipeline.cache import FeatureCache, content_hash
 from pipeline.errors import ENVIRONMENT, OutputError, UsageError, exit_code, user_errors
 from pipeline.results import CURVES
 from postprocess.curves import Curves
-from postprocess.segment import Result, ResultError
+from postprocess.segment import Result, ResultError, Segment
 from postprocess.writers import SUFFIXES, VIEWS, WRITERS, is_made, write_csv
 
 # fmt: off
@@ -132,7 +132,9 @@ def run_batch(
                     continue
             result, features, scores = pipeline.run(job.video, start, end, progress, content)
             if out is not None:
-                write_result(result, features, scores, pipeline.model.classes, out / job.name, formats, progress)
+                everything = pipeline.segments(scores, features, start, end, least=0.0) if "html" in formats else None
+                classes = pipeline.model.classes
+                write_result(result, features, scores, classes, out / job.name, formats, everything, progress)
             yield Outcome(job, result=result)
         except user_errors() as error:
             yield _failed(job, error)
@@ -177,12 +179,13 @@ def write_result(
     classes: Sequence[str],
     target: Path,
     formats: Sequence[str],
+    everything: Sequence[Segment] | None = None,
     on_progress: Progress = lambda stage, done, total: None,
 ) -> None:
     """Write a video's result as `<target>.json` and the other formats, and its curves as `.scores.npz`.
 
-    What an earlier run left under this name goes first, and the JSON comes last: where it stands, everything
-    stands, and all of it is of one run.
+    `everything`: segments of any confidence, for the page. What an earlier run left under this name goes first, and
+    the JSON comes last: where it stands, all stand, and are of one run.
 
     Raises:
         OutputError: the disk or the folder does not take it.
@@ -205,7 +208,7 @@ def write_result(
         for name in sorted({*formats, "json"}, key=lambda name: name == "json"):
             path = with_suffix(target, SUFFIXES[name])
             if name in VIEWS:
-                views.write(name, result, curves, path, on_progress)
+                views.write(name, result, curves, path, everything, on_progress)
                 continue
             text = io.StringIO()
             WRITERS[name](result, text)

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.error
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -113,7 +114,7 @@ def film(path: Path, size: tuple[int, int], rate: Fraction, quality: int = 18, c
                 reel = Film(out, size, rate, quality)
                 yield reel
                 reel.finish()
-        except OSError as error:  # FFmpeg's own errors of reading are VideoErrors by now
+        except (OSError, av.error.FFmpegError) as error:  # those of reading are VideoErrors, or were passed over
             raise OutputError(f"{path}: cannot be written ({error.strerror or error}).") from error
 
 

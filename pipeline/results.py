@@ -1,6 +1,7 @@
 """Results on disk, read back for people: the document, its curves beside it, and where its video is now."""
 
 import json
+import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,6 +52,11 @@ def read_results(paths: Sequence[Path]) -> list[Stored]:
         else:
             raise UsageError(f"{path}: no such file; give a result that `run -o` wrote, or their folder.")
     return found
+
+
+def common_folder(stored: Sequence[Stored]) -> Path:
+    """The lowest folder that holds all of them."""
+    return Path(os.path.commonpath([one.path.absolute().parent for one in stored]))
 
 
 def _read(path: Path) -> Stored:

@@ -15,7 +15,7 @@ from pipeline.film import Image
 from pipeline.results import Stored, curves_of, video_of
 from postprocess.curves import Curves
 from postprocess.report import Entry, index, page
-from postprocess.segment import Result
+from postprocess.segment import Result, Segment
 from postprocess.writers import PROXY
 
 # Larger than this a page takes long to open, and browsers refuse data: addresses beyond 512 MB.
@@ -27,9 +27,10 @@ def write(
     result: Result,
     curves: Curves,
     path: Path,
+    everything: Sequence[Segment] | None = None,
     on_progress: Progress = lambda stage, done, total: None,
 ) -> None:
-    """Make one of `writers.VIEWS` of a result that was just computed.
+    """Make one of `writers.VIEWS` of a result that was just computed; `everything`: segments of any confidence.
 
     Raises:
         VideoError: the video cannot be read.
@@ -38,7 +39,7 @@ def write(
     if name == "overlay":
         render.overlay(result, Path(result.video), path, on_progress)
     else:
-        write_page(result, curves, Path(result.video), path, on_progress=on_progress)
+        write_page(result, curves, Path(result.video), path, everything=everything, on_progress=on_progress)
 
 
 def write_page(
@@ -47,11 +48,12 @@ def write_page(
     video: Path,
     path: Path,
     embed: bool = False,
+    everything: Sequence[Segment] | None = None,
     on_progress: Progress = lambda stage, done, total: None,
 ) -> None:
     """Write the page of one result; what browsers do not play gets a proxy beside it, as `<name>.proxy.mp4`.
 
-    embed: put the video (or its proxy) inside.
+    embed: put the video (or its proxy) inside; everything: as in `report.page`.
 
     Raises:
         VideoError: the video cannot be read.
@@ -68,7 +70,7 @@ def write_page(
                 f"{shown}: {shown.stat().st_size / 2**20:.0f} MiB do not fit into a page; leave --embed out."
             )
         inside = shown.read_bytes() if embed else None
-        write_atomically(path, page(result, curves, link(shown, path.parent), inside).encode())
+        write_atomically(path, page(result, curves, link(shown, path.parent), inside, everything).encode())
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another folder.") from error
 
@@ -84,6 +86,7 @@ def link(to: Path, folder: Path) -> str:
 
 def write_pages(
     stored: Sequence[Stored],
+    root: Path,
     out: Path,
     videos: Path | None = None,
     embed: bool = False,
@@ -91,16 +94,15 @@ def write_pages(
 ) -> Iterator[tuple[Path, Exception | None]]:
     """Write a page for each result and `index.html` over them; yields each file with what was wrong, the index last.
 
-    out: the folder of the index; the pages stand below it as the results do. A video that cannot be read leaves its
-    page out, and is on the index without a link.
+    out: the folder of the index; the pages stand below it as the results do below `root`. A video that cannot be read
+    leaves its page out, and is on the index without a link.
     """
     shown: list[tuple[Result, Path | None, Path | None]] = []
-    root = Path(os.path.commonpath([s.path.absolute().parent for s in stored]))
     for one in stored:
-        path = out / one.path.absolute().parent.relative_to(root) / f"{one.stem}.html"
+        path = out / one.path.absolute().parent.relative_to(root.absolute()) / f"{one.stem}.html"
         try:
             video = video_of(one, videos)
-            write_page(one.result, curves_of(one), video, path, embed, on_progress(video))
+            write_page(one.result, curves_of(one), video, path, embed, on_progress=on_progress(video))
             shown.append((one.result, path, video))
             yield path, None
         except user_errors() as error:

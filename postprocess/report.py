@@ -19,7 +19,7 @@ import numpy as np
 from postprocess.curves import Curves
 from postprocess.exchange.text import encodable
 from postprocess.palette import COLOURS, rgb
-from postprocess.segment import Result
+from postprocess.segment import Result, Segment
 from postprocess.writers import clock
 
 MOST_LINES = 12  # curves of classes that one can still tell apart
@@ -27,29 +27,37 @@ MOST_LINES = 12  # curves of classes that one can still tell apart
 LANES = [rgb(code) for code in COLOURS if code not in ("#f0e442", "#999999")]
 
 
-def page(result: Result, curves: Curves | None, link: str, inside: bytes | None = None) -> str:
+def page(
+    result: Result,
+    curves: Curves | None,
+    link: str,
+    inside: bytes | None = None,
+    everything: Sequence[Segment] | None = None,
+) -> str:
     """The page of one result.
 
     Args:
         curves: drawn over the lanes; None: lanes alone.
         link: the video's address, as the page will find it.
         inside: the video itself, an MP4, to be part of the page; then the link is not used.
+        everything: segments of any confidence, which the slider can bring back; None: those of the result are all.
     """
-    labels = sorted({s.label for s in result.segments})
+    level = _least(result)
+    segments = result.segments if everything is None else everything
+    labels = sorted({s.label for s in segments})
     number = {label: i for i, label in enumerate(labels)}
-    localize = result.provenance.get("localize")
-    least = localize.get("min_confidence", 0.0) if isinstance(localize, dict) else 0.0
     data = {
-        "duration": max([result.duration, *(s.end for s in result.segments)]),
+        "duration": max([result.duration, *(s.end for s in segments)]),
         "link": link,
-        "least": least if isinstance(least, int | float) else 0.0,
+        "level": level,
+        "least": level if everything is None else 0.0,
         "labels": [encodable(label) for label in labels],
         "colours": [LANES[i % len(LANES)] for i in range(len(labels))],
         "segments": [
-            [round(s.start, 3), round(s.end, 3), round(s.confidence, 4), round(s.score, 4), number[s.label]]
-            for s in result.segments
+            [round(s.start, 3), round(s.end, 3), round(s.confidence, 6), round(s.score, 4), number[s.label]]
+            for s in segments
         ],
-        "curves": None if curves is None else _lines(curves, result, labels),
+        "curves": None if curves is None else _lines(curves, segments, labels),
     }
     return _filled(
         "report.html",
@@ -61,6 +69,13 @@ def page(result: Result, curves: Curves | None, link: str, inside: bytes | None 
         data=_json(data),
         film="" if inside is None else base64.b64encode(inside).decode(),
     )
+
+
+def _least(result: Result) -> float:
+    """The confidence below which the result's segments were left out."""
+    localize = result.provenance.get("localize")
+    least = localize.get("min_confidence") if isinstance(localize, dict) else None
+    return float(least) if isinstance(least, int | float) else 0.0
 
 
 def _about(result: Result) -> str:
@@ -80,10 +95,10 @@ def _notes(result: Result) -> list[str]:
     return partial + list(result.warnings)
 
 
-def _lines(curves: Curves, result: Result, labels: Sequence[str]) -> dict[str, Any]:
+def _lines(curves: Curves, segments: Sequence[Segment], labels: Sequence[str]) -> dict[str, Any]:
     """Actionness, and A · softmax(S) of the classes that are drawn longest, as 16-bit fractions in base64."""
     seconds: dict[str, float] = defaultdict(float)
-    for s in result.segments:
+    for s in segments:
         seconds[s.label] += s.end - s.start
     longest = sorted(seconds, key=lambda label: (-seconds[label], label))[:MOST_LINES]
     probability = curves.probability()

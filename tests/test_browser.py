@@ -179,6 +179,17 @@ def test_the_slider_begins_where_run_did(browser: Browser, film: Path, tmp_path:
     quiet(browser)
 
 
+def test_the_slider_brings_back_what_run_left_out(browser: Browser, film: Path, tmp_path: Path) -> None:
+    everything, level = found(scores(), 0.0), 0.6
+    result = Result(str(film), DURATION, {}, tuple(found(scores(), level)), (), {"localize": {"min_confidence": level}})
+    write_page(result, None, film, tmp_path / "p.html", everything=everything)
+    show(browser, tmp_path / "p.html")
+    assert len(visible(browser)) == len(result.segments) < len(everything)
+    slide(browser, 0.0)
+    assert len(visible(browser)) == len(everything)
+    quiet(browser)
+
+
 def test_the_keyboard(browser: Browser, opened: Result) -> None:
     starts = sorted({s.start for s in opened.segments})
     press(browser, "n")

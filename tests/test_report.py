@@ -88,7 +88,7 @@ def test_the_page_loads_nothing_from_anywhere() -> None:
 def test_the_data_is_the_results() -> None:
     what = result(localize={"min_confidence": 0.25})
     data = json.loads(seen(page(what, curves(), "my%20video.mp4")).scripts["data"])
-    assert data["least"] == 0.25 and data["duration"] == 20.0 and data["link"] == "my%20video.mp4"
+    assert data["least"] == data["level"] == 0.25 and data["duration"] == 20.0 and data["link"] == "my%20video.mp4"
     for row, s in zip(data["segments"], what.segments, strict=True):
         assert row[:4] == pytest.approx([s.start, s.end, s.confidence, s.score], abs=1e-4)
         assert data["labels"][row[4]] == s.label.encode("utf-8", "backslashreplace").decode()
@@ -216,7 +216,7 @@ def test_a_folder_gets_pages_an_index_and_what_failed(tmp_path: Path) -> None:
     video = encode(_folder(tmp_path / "footage") / "a.mp4", [coded(k) for k in range(60)])
     saved(tmp_path / "out" / "day 1", "a", result(video=str(video)))
     saved(tmp_path / "out", "b", result(video="/gone/b.mp4"))
-    done = list(write_pages(read_results([tmp_path / "out"]), tmp_path / "out"))
+    done = list(write_pages(read_results([tmp_path / "out"]), tmp_path / "out", tmp_path / "out"))
     assert [(path.name, error is None) for path, error in done] == [
         ("b.html", False),
         ("a.html", True),

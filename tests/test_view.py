@@ -101,6 +101,8 @@ def test_reports_of_one_and_of_a_folder(jcdnet: Run, results: Path, tmp_path: Pa
     (tmp_path / "footage" / "b.mp4").unlink()
     code, out, said = jcdnet("report", results)
     assert code == 3 and "b.mp4 is not there" in said and (results / "index.html").exists()
+    code, out, _ = jcdnet("report", results / "a.json", results / "a.json")
+    assert code == 0 and out.split() == [str(results / n) for n in ("a.html", "a.html", "index.html")]
     for wrong, says in ((results / "c.json", "no such file"), (tmp_path / "footage", "no result in it")):
         code, _, said = jcdnet("report", wrong)
         assert code == 2 and says in said
@@ -136,6 +138,8 @@ def test_run_writes_the_page_and_the_overlay_and_keeps_them(jcdnet: Run, tmp_pat
     made = {p.name for p in (footage / "results").iterdir()}
     assert {"clip.json", "clip.html", "clip.overlay.mp4", "clip.proxy.mp4", "clip.edl", "clip.eaf"} <= made
     assert len(numbers(footage / "results" / "clip.overlay.mp4")) == 34
+    page = (footage / "results" / "clip.html").read_text()
+    assert '"least":0.0' in page and '"curves":{' in page
     # What it made beside the footage is no footage.
     code, out, said = jcdnet(*arguments)
     assert code == 0 and "kept from before" in out and "done" not in said

@@ -364,7 +364,8 @@
   if (film) video.src = URL.createObjectURL(new Blob([bytes(film)], { type: "video/mp4" }));
   else if (data.link) video.src = data.link;
   else video.hidden = true;
-  $("threshold").min = $("threshold").value = data.least;
+  $("threshold").min = data.least;
+  $("threshold").value = data.level;
   fill();
   order();
   decide();
