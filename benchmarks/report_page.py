@@ -78,15 +78,15 @@ return times;
 """
 
 
-def match(folder: Path) -> tuple[Result, Curves, Path]:
+def match(folder: Path, hours: float = HOURS, count: int = SEGMENTS) -> tuple[Result, Curves, Path]:
     """The result, its curves, and its video: a grey frame a second, small."""
     rng = np.random.default_rng(0)
-    duration = HOURS * 3600.0
+    duration = hours * 3600
     labels = tuple(f"action {c}" for c in range(CLASSES))
-    starts = np.sort(rng.uniform(0, duration - 12, SEGMENTS))
+    starts = np.sort(rng.uniform(0, duration - 12, count))
     segments = tuple(
         Segment(float(s), float(s + rng.uniform(1, 10)), float(rng.normal()), float(rng.random()), labels[k])
-        for s, k in zip(starts, rng.integers(0, CLASSES, SEGMENTS), strict=True)
+        for s, k in zip(starts, rng.integers(0, CLASSES, count), strict=True)
     )
     steps = int(duration / SNIPPET)
     times = np.arange(steps)[:, None] * SNIPPET + np.array([0.0, SNIPPET])

@@ -66,7 +66,7 @@ def find_videos(paths: Sequence[str]) -> list[Job]:
             pairs = [(p, p.relative_to(path)) for p in below if not p.name.startswith(".") and not is_made(p)]
         elif not path.exists() and glob.has_magic(given):
             matches = sorted(Path(p) for p in glob.glob(given, recursive=True))  # noqa: PTH207
-            pairs = [(p, Path(p.name)) for p in matches if p.suffix.lower() in VIDEO_SUFFIXES]
+            pairs = [(p, Path(p.name)) for p in matches if p.suffix.lower() in VIDEO_SUFFIXES and not is_made(p)]
         else:
             pairs = [(path, Path(path.name))]
         if not pairs:

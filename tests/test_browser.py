@@ -14,6 +14,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
+from benchmarks import report_page
 from pipeline.views import write_page
 from postprocess.config import LocalizeConfig
 from postprocess.curves import Curves
@@ -343,6 +344,15 @@ def test_a_phone_sees_all_of_it(browser: Browser, opened: Result) -> None:
         assert at(browser) == pytest.approx(opened.segments[1].start, abs=0.05)
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_a_long_match(tmp_path: Path) -> None:
+    result, curves, video = report_page.match(tmp_path, hours=0.05, count=60)
+    write_page(result, curves, video, tmp_path / "match.html")
+    found = report_page.measure(tmp_path / "match.html")
+    assert [len(times) for times in found.values()] == [1, *[240] * len(report_page.MOVES), 40, 12]
+    assert all(np.isfinite(times).all() and min(times) >= 0 for times in found.values())
 
 
 def test_a_corpus_video_and_one_that_needs_a_proxy(browser: Browser, corpus: Path, tmp_path: Path) -> None:
