@@ -7,12 +7,22 @@ from typing import Annotated
 import typer
 
 # torch and the siblings are imported inside the commands: `--help` answers in under a second.
-from commands import footage, machine, research
+from commands import footage, machine, research, view
 from commands.terminal import complain, err
 from pipeline.errors import BUG, exit_code
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
-for command in (footage.run, footage.extract, research.train, research.evaluate, machine.bench, machine.doctor):
+for command in (
+    footage.run,
+    footage.extract,
+    view.report,
+    view.clips,
+    view.plot,
+    research.train,
+    research.evaluate,
+    machine.bench,
+    machine.doctor,
+):
     app.command()(command)
 app.add_typer(research.labels_app, name="labels")
 app.add_typer(machine.models_app, name="models")

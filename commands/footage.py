@@ -31,7 +31,7 @@ from commands.terminal import complain, err, finish, note, progress, result_tabl
 from pipeline.config import load_config
 from pipeline.errors import UsageError
 from postprocess.config import RULES, LocalizeConfig
-from postprocess.writers import WRITERS, write_csv
+from postprocess.writers import SEVERAL, SUFFIXES, VIEWS, WRITERS, write_csv
 
 L = LocalizeConfig()
 
@@ -41,7 +41,7 @@ def run(
     output: Out = None,
     formats: Annotated[
         str | None,
-        typer.Option("--format", "-f", help=f"Joined by commas: {', '.join(WRITERS)}.", show_default="json"),
+        typer.Option("--format", "-f", help=f"Joined by commas: {', '.join(SUFFIXES)}.", show_default="json"),
     ] = None,
     model: Model = None,
     classes: Classes = None,
@@ -108,7 +108,7 @@ def run(
     pipeline = Pipeline.load(config=settings)
     err.print(f"[dim]{escape(settings.model)} on {pipeline.device}[/]")
     say_flow(pipeline.extractor)
-    results, failed = [], 0
+    results, pages, failed = [], [], 0
     single = len(jobs) == 1
     with progress() as bars:
         outcomes = batch.run_batch(
@@ -122,6 +122,7 @@ def run(
                 continue
             assert outcome.result is not None
             results.append(outcome.result)
+            pages.append((outcome.result, outcome.job))
             for warning in outcome.result.warnings:
                 note(f"{outcome.job.video}: {warning}")
             if output != "-":
@@ -133,6 +134,8 @@ def run(
         write_csv(results, sys.stdout)
     if folder is not None:
         batch.write_summary(results, folder)
+        if "html" in wanted and not single:
+            batch.write_index(pages, folder)
         err.print(f"[dim]results are in {escape(str(folder))}[/]")
     finish(len(results), failed, jobs)
 
@@ -207,8 +210,8 @@ def extract(
 def _formats(text: str | None) -> list[str]:
     names = [name.strip() for name in (text or "json").split(",") if name.strip()]
     for name in names:
-        if name not in WRITERS:
-            raise UsageError(f"unknown format {name!r}; there are: {', '.join(WRITERS)}.")
+        if name not in SUFFIXES:
+            raise UsageError(f"unknown format {name!r}; there are: {', '.join(SUFFIXES)}.")
     return names or ["json"]
 
 
@@ -216,8 +219,10 @@ def _check_output(output: str | None, formats: list[str], asked: bool, single: b
     """Before any work: a table takes no format, stdout one document, JSON Lines or one CSV."""
     if output is None and asked:
         raise UsageError("--format and --overwrite are about files; name a folder with -o, or - for stdout.")
-    if output == "-" and (len(formats) > 1 or (formats[0] == "srt" and not single)):
-        raise UsageError("stdout takes one format, and srt only of one video; use -o FOLDER.")
+    if output == "-" and (shown := [name for name in formats if name in VIEWS]):
+        raise UsageError(f"{shown[0]} is a file beside the result; use -o FOLDER.")
+    if output == "-" and (len(formats) > 1 or (formats[0] not in SEVERAL and not single)):
+        raise UsageError(f"stdout takes one format, and of several videos {', '.join(SEVERAL)} only; use -o FOLDER.")
 
 
 def _range(start: float, end: float | None) -> float:

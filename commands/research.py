@@ -192,6 +192,40 @@ def labels_propose(
     finish(len(found) - failed, failed, jobs)
 
 
+@labels_app.command("import")
+def labels_import(
+    files: Annotated[list[Path], typer.Argument(help="What the tool exported; several files for several videos.")],
+    source: Annotated[str, typer.Option("--from", help="labelstudio, elan or sportscode.")],
+    output: Annotated[
+        Path | None, typer.Option("--out", "-o", help="CSV for `train` to write.", show_default="standard output")
+    ] = None,
+    ground_truth: Annotated[Path | None, typer.Option(help="Also write what `evaluate` takes: a .json file.")] = None,
+    videos: Annotated[
+        Path | None, typer.Option(help="Folder of the videos, to name them as `train --videos` will.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+) -> None:
+    """Bring corrections back: labels per video for `train`, ground truth for `evaluate`."""
+    for path in (output, ground_truth):
+        if path is not None and path.exists() and not overwrite:
+            raise UsageError(f"{path}: is there already; use --overwrite or another name.")
+
+    from extractors.features import write_atomically
+    from pipeline.corrections import ground_truth_json, labels_csv, read_corrections
+
+    found = read_corrections(files, source, videos)
+    spans = sum(len(video.spans) for video in found)
+    for path, text in ((output, labels_csv(found)), (ground_truth, ground_truth_json(found))):
+        if path is not None:
+            try:
+                write_atomically(path, text.encode(errors="surrogateescape"))
+            except OSError as error:
+                raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another file.") from error
+    if output is None:
+        print(labels_csv(found), end="")
+    err.print(f"{len(found)} video{'s' if len(found) != 1 else ''}, {spans} segment{'s' if spans != 1 else ''}")
+
+
 def evaluate(
     ground_truth: Annotated[
         Path | None, typer.Option(help="ActivityNet JSON.", show_default="of published features: what they bring")

@@ -27,6 +27,9 @@ STAGES = {
     "train": "training",
     "predict": "videos",
     "check": "checking on held-out videos",
+    "clips": "clips",
+    "render": "drawing, seconds",
+    "proxy": "proxy for browsers, seconds",
 }
 
 

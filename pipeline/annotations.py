@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from postprocess.exchange.activitynet import ranking_score
 from postprocess.metrics import video_scores
 from postprocess.protocols import EvaluateError
-from postprocess.segment import Result, ResultError, Segment
+from postprocess.segment import Result, ResultError
+from postprocess.writers import is_result
 
 
 @dataclass(frozen=True)
@@ -81,16 +83,11 @@ def read_predictions(paths: Sequence[Path]) -> Predicted:
 def from_results(results: Iterable[Result]) -> Predicted:
     """Results of this product as predictions; of two results of one video the last.
 
-    Ranked by ψ, and by confidence where the rule was `runs`: what `run` shows people, and ψ compares proposals of
-    one actionness, not runs of several classes.
+    Their scores are those that rank them, `ranking_score`.
     """
-    return Predicted({r.video: [Action(s.start, s.end, s.label, _rank(r, s)) for s in r.segments] for r in results})
-
-
-def _rank(result: Result, segment: Segment) -> float:
-    localize = result.provenance.get("localize")
-    by_confidence = isinstance(localize, dict) and localize.get("rule") == "runs"
-    return segment.confidence if by_confidence else segment.score
+    return Predicted(
+        {r.video: [Action(s.start, s.end, s.label, ranking_score(r, s)) for s in r.segments] for r in results}
+    )
 
 
 def read_ambiguous(path: Path) -> dict[str, list[tuple[float, float]]]:
@@ -111,7 +108,7 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         below = [path]
         if path.is_dir():
-            below = sorted(p for p in path.rglob("*.json") if not p.name.startswith((".", "_")))
+            below = sorted(p for p in path.rglob("*.json") if is_result(p))
             if not below:
                 raise EvaluateError(f"{path}: no result JSON in it; give the folder that `run -o` wrote.")
         files += below

@@ -108,8 +108,16 @@ class Pipeline:
     def _net(self) -> JCDNet:
         return self.model.build().to(self.device)
 
-    def segments(self, scores: Scores, features: Features, start: float = 0.0, end: float = math.inf) -> list[Segment]:
-        """Scores as segments, within start..end."""
+    def segments(
+        self,
+        scores: Scores,
+        features: Features,
+        start: float = 0.0,
+        end: float = math.inf,
+        least: float | None = None,
+    ) -> list[Segment]:
+        """Scores as segments, within start..end; `least`: another confidence than the settings' to leave out below."""
+        config = self.config.localize
         found = localize(
             scores.cas,
             scores.actionness,
@@ -117,7 +125,7 @@ class Pipeline:
             features.times,
             self.model.classes,
             duration=min(features.duration, end),
-            config=self.config.localize,
+            config=config if least is None else dataclasses.replace(config, min_confidence=least),
             groups=self.model.groups,
             keep=self.classes,
         )

@@ -14,11 +14,14 @@ import numpy as np
 
 from extractors.features import Extractor, Features, Progress, load, save, write_atomically
 from model.predict import Scores
+from pipeline import views
 from pipeline.api import Pipeline
 from pipeline.cache import FeatureCache, content_hash
 from pipeline.errors import ENVIRONMENT, OutputError, UsageError, exit_code, user_errors
-from postprocess.segment import Result, ResultError
-from postprocess.writers import WRITERS, write_csv
+from pipeline.results import CURVES
+from postprocess.curves import Curves
+from postprocess.segment import Result, ResultError, Segment
+from postprocess.writers import SUFFIXES, VIEWS, WRITERS, is_made, write_csv
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
@@ -26,8 +29,6 @@ VIDEO_SUFFIXES = frozenset({
     ".ogv", ".ts", ".vob", ".webm", ".wmv",
 })
 # fmt: on
-CURVES = ".scores.npz"
-SUFFIXES = {"srt": ".srt", "csv": ".csv", "json": ".json", "jsonl": ".jsonl"}
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,10 @@ def find_videos(paths: Sequence[str]) -> list[Job]:
         path = Path(given)
         if path.is_dir():
             below = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
-            pairs = [(p, p.relative_to(path)) for p in below if not p.name.startswith(".")]
+            pairs = [(p, p.relative_to(path)) for p in below if not p.name.startswith(".") and not is_made(p)]
         elif not path.exists() and glob.has_magic(given):
             matches = sorted(Path(p) for p in glob.glob(given, recursive=True))  # noqa: PTH207
-            pairs = [(p, Path(p.name)) for p in matches if p.suffix.lower() in VIDEO_SUFFIXES]
+            pairs = [(p, Path(p.name)) for p in matches if p.suffix.lower() in VIDEO_SUFFIXES and not is_made(p)]
         else:
             pairs = [(path, Path(path.name))]
         if not pairs:
@@ -131,7 +132,9 @@ def run_batch(
                     continue
             result, features, scores = pipeline.run(job.video, start, end, progress, content)
             if out is not None:
-                write_result(result, features, scores, pipeline.model.classes, out / job.name, formats)
+                everything = pipeline.segments(scores, features, start, end, least=0.0) if "html" in formats else None
+                classes = pipeline.model.classes
+                write_result(result, features, scores, classes, out / job.name, formats, everything, progress)
             yield Outcome(job, result=result)
         except user_errors() as error:
             yield _failed(job, error)
@@ -176,32 +179,40 @@ def write_result(
     classes: Sequence[str],
     target: Path,
     formats: Sequence[str],
+    everything: Sequence[Segment] | None = None,
+    on_progress: Progress = lambda stage, done, total: None,
 ) -> None:
     """Write a video's result as `<target>.json` and the other formats, and its curves as `.scores.npz`.
 
-    What an earlier run left under this name goes first, and the JSON comes last: where it stands, everything
-    stands, and all of it is of one run.
+    `everything`: segments of any confidence, for the page. What an earlier run left under this name goes first, and
+    the JSON comes last: where it stands, all stand, and are of one run.
 
     Raises:
         OutputError: the disk or the folder does not take it.
+        VideoError: a format that shows the video cannot read it any more.
     """
     try:
+        curves = Curves(features.times, scores.actionness, scores.cas, scores.coarse_cas, tuple(classes))
         buffer = io.BytesIO()
         np.savez_compressed(
             buffer,
-            times=features.times,
-            actionness=scores.actionness,
-            cas=scores.cas,
-            coarse_cas=scores.coarse_cas,
-            classes=np.array(classes),
+            times=curves.times,
+            actionness=curves.actionness,
+            cas=curves.cas,
+            coarse_cas=curves.coarse_cas,
+            classes=np.array(curves.classes),
         )
         for suffix in (".json", CURVES, *SUFFIXES.values()):
             with_suffix(target, suffix).unlink(missing_ok=True)
         write_atomically(with_suffix(target, CURVES), buffer.getvalue())
         for name in sorted({*formats, "json"}, key=lambda name: name == "json"):
+            path = with_suffix(target, SUFFIXES[name])
+            if name in VIEWS:
+                views.write(name, result, curves, path, everything, on_progress)
+                continue
             text = io.StringIO()
             WRITERS[name](result, text)
-            write_atomically(with_suffix(target, SUFFIXES[name]), text.getvalue().encode())
+            write_atomically(path, text.getvalue().encode())
     except OSError as error:
         raise OutputError(f"{target}: the result cannot be written ({error.strerror}).") from error
 
@@ -218,6 +229,17 @@ def write_summary(results: Sequence[Result], out: Path) -> None:
         write_atomically(out / "segments.csv", text.getvalue().encode())
     except OSError as error:
         raise OutputError(f"{out / 'segments.csv'}: cannot be written ({error.strerror}).") from error
+
+
+def write_index(pages: Sequence[tuple[Result, Job]], out: Path) -> None:
+    """The page over the pages of a run, as `index.html`.
+
+    Raises:
+        VideoError: a video cannot be read any more.
+        OutputError: it cannot be written.
+    """
+    suffix = SUFFIXES["html"]
+    views.write_index([(result, with_suffix(out / job.name, suffix), job.video) for result, job in pages], out)
 
 
 def extract_batch(

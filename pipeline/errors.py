@@ -27,7 +27,9 @@ def exit_codes() -> dict[type[Exception], int]:
     from model.checkpoint import CheckpointError
     from model.datasets import DatasetError
     from model.train import TrainError
+    from postprocess.exchange.annotated import ExchangeError
     from postprocess.protocols import EvaluateError
+    from postprocess.segment import ResultError
 
     return {
         UsageError: USAGE,
@@ -40,6 +42,8 @@ def exit_codes() -> dict[type[Exception], int]:
         FlowUnavailable: ENVIRONMENT,
         FlowError: USAGE,
         EvaluateError: USAGE,
+        ExchangeError: USAGE,
+        ResultError: INPUT_FAILED,
         DatasetError: USAGE,
         TrainError: USAGE,
         EnvironmentMissing: ENVIRONMENT,

@@ -1,4 +1,4 @@
-"""Pictures for people: how a training went, and what kinds of mistakes predictions make. PNG bytes out.
+"""Pictures of training and evaluation: how a training went, what kinds of mistakes predictions make. PNG bytes out.
 
 Drawn on Matplotlib's own canvas, without pyplot: no window, no state shared between threads.
 """
@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from postprocess.diagnose import Diagnosis
+from postprocess.palette import COLOURS
 
 INK, FAINT = "#222222", "#bbbbbb"
-# Okabe and Ito's palette, which colour-blind people tell apart.
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#999999")
 KIND_COLOURS = {
     "true positive": "#009e73",
     "duplicate": "#56b4e9",
@@ -65,7 +65,7 @@ def training(columns: Sequence[str], rows: np.ndarray) -> bytes:
     axes[-1].set_xlabel(f"step (curves: mean of {window} steps)" if window > 1 else "step")
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes[-1].set_xlim(0, max(2.0, 1.02 * float(step[-1])))
-    return _png(figure)
+    return drawn(figure)
 
 
 def diagnosis(found: Diagnosis) -> bytes:
@@ -109,7 +109,7 @@ def diagnosis(found: Diagnosis) -> bytes:
     right.legend(loc="lower center", bbox_to_anchor=(0.5, 1.06), ncols=3, fontsize=8, frameon=False)
     patches = [Patch(color=colour, label=kind) for kind, colour in KIND_COLOURS.items()]
     figure.legend(handles=patches, loc="outside lower center", ncols=6, fontsize=8, frameon=False)
-    return _png(figure)
+    return drawn(figure)
 
 
 def _figure(width: float, height: float, heights: Sequence[float], columns: int = 1) -> tuple[Figure, list[Any]]:
@@ -131,7 +131,10 @@ def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
     return np.asarray((total[end] - total[begin]) / (end - begin))
 
 
-def _png(figure: Figure) -> bytes:
+def drawn(figure: Figure, form: str = "png") -> bytes:
+    """The file, PNG (the same bytes for the same picture) or SVG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    # Text stays text in an SVG, to be searched and edited.
+    with rc_context({"svg.fonttype": "none"}):
+        figure.savefig(buffer, format=form, metadata={"Software": None} if form == "png" else {"Date": None})
     return buffer.getvalue()

@@ -1,4 +1,6 @@
-"""Results as text, written to the given stream and to nothing else. A new format is one entry of WRITERS.
+"""Results as text, written to the given stream and to nothing else. A new format is one entry of WRITERS and SUFFIXES.
+
+Our own formats are here; those of other people's tools have a file each in exchange/.
 
 The text is for UTF-8 streams, and every line of every format ends with a bare newline, which CSV and SRT
 readers take as well as CR LF: open files with encoding="utf-8", newline="" and the bytes are the same on
@@ -7,8 +9,18 @@ every system.
 
 import json
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TextIO
 
+from postprocess.exchange.activitynet import write_activitynet
+from postprocess.exchange.chapters import write_chapters
+from postprocess.exchange.edl import write_edl
+from postprocess.exchange.elan import write_elan
+from postprocess.exchange.fcpxml import write_fcpxml
+from postprocess.exchange.labelstudio import write_labelstudio
+from postprocess.exchange.sportscode import write_sportscode
+from postprocess.exchange.subtitles import write_srt, write_vtt
+from postprocess.exchange.text import encodable
 from postprocess.segment import Result
 
 Writer = Callable[[Result, TextIO], None]
@@ -42,23 +54,58 @@ def write_csv(results: Iterable[Result], out: TextIO) -> None:
             out.write(f"{_cell(result.video)},{start},{end},{_cell(s.label)},{confidence},{score}\n")
 
 
-def write_srt(result: Result, out: TextIO) -> None:
-    """Subtitles: label and confidence over each segment, in order of time. Nothing found: an empty file."""
-    for index, s in enumerate(sorted(result.segments, key=lambda s: (s.start, s.end)), start=1):
-        first = _milliseconds(s.start)
-        last = max(_milliseconds(s.end), first + 1)  # players discard a cue without length
-        # A blank line ends a cue and an arrow makes a line a time line, so a label can hold neither.
-        label = _encodable(" ".join(s.label.split())).replace("-->", "→")
-        text = f"{label} {s.confidence:.2f}".lstrip()
-        out.write(f"{index}\n{_srt_time(first)} --> {_srt_time(last)}\n{text}\n\n")
-
-
 WRITERS: dict[str, Writer] = {
     "json": write_json,
     "jsonl": write_jsonl,
     "csv": lambda result, out: write_csv([result], out),
     "srt": write_srt,
+    "vtt": write_vtt,
+    "activitynet": write_activitynet,
+    "edl": write_edl,
+    "fcpxml": write_fcpxml,
+    "elan": write_elan,
+    "sportscode": write_sportscode,
+    "labelstudio": write_labelstudio,
+    "chapters": write_chapters,
 }
+
+# What a file of each format ends in. No two may be alike, or one would overwrite the other.
+SUFFIXES = {
+    "json": ".json",
+    "jsonl": ".jsonl",
+    "csv": ".csv",
+    "srt": ".srt",
+    "vtt": ".vtt",
+    "activitynet": ".activitynet.json",
+    "edl": ".edl",
+    "fcpxml": ".fcpxml",
+    "elan": ".eaf",
+    "sportscode": ".sportscode.xml",
+    "labelstudio": ".labelstudio.json",
+    "chapters": ".chapters.txt",
+    "html": ".html",
+    "overlay": ".overlay.mp4",
+}
+
+# The formats that need the curves or the video itself; pipeline/views.py makes them.
+VIEWS = ("html", "overlay")
+
+# What stands for a video in the page, where no browser plays the video itself.
+PROXY = ".proxy.mp4"
+
+# The formats that hold several videos in one stream.
+SEVERAL = ("json", "jsonl", "csv")
+
+
+def is_made(path: Path) -> bool:
+    """Whether a video was made of another one by us: results may stand among the footage."""
+    return path.name.endswith((SUFFIXES["overlay"], PROXY))
+
+
+def is_result(path: Path) -> bool:
+    """Whether a .json file of an output folder may hold a result: not one of another format, nor a run's own report."""
+    other = tuple(suffix for suffix in SUFFIXES.values() if suffix.endswith(".json") and suffix != ".json")
+    return path.suffix == ".json" and not path.name.startswith((".", "_")) and not path.name.endswith(other)
 
 
 def clock(seconds: float) -> str:
@@ -75,7 +122,7 @@ def clock(seconds: float) -> str:
 def _json(result: Result, indent: int | None) -> str:
     document = result.to_dict()
     text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
-    if text == _encodable(text):
+    if text == encodable(text):
         return text
     # A file name that is not UTF-8 reaches Python as lone surrogates, which no UTF-8 stream takes.
     return json.dumps(document, indent=indent, ensure_ascii=True, allow_nan=False)
@@ -83,21 +130,6 @@ def _json(result: Result, indent: int | None) -> str:
 
 def _cell(text: str) -> str:
     # Excel in East Asian locales takes the full-width signs for the plain ones.
-    text = "'" * text.startswith(tuple("=+-@\t\r\n\0＝＋－＠'")) + _encodable(text)
+    text = "'" * text.startswith(tuple("=+-@\t\r\n\0＝＋－＠'")) + encodable(text)
     # RFC 4180 by hand: csv.writer with bare newlines leaves a lone carriage return unquoted (Python 3.11).
     return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
-
-
-def _encodable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)
-
-
-def _srt_time(milliseconds: int) -> str:
-    seconds, ms = divmod(milliseconds, 1000)
-    minutes, second = divmod(seconds, 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours:02d}:{minute:02d}:{second:02d},{ms:03d}"

@@ -1,6 +1,7 @@
 """Tiny videos made on the spot, whose frames carry their number, and the optional corpus of real clips."""
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,8 @@ import av
 import numpy as np
 import pytest
 import torch
+
+import cli
 
 torch.set_num_threads(1)
 
@@ -90,3 +93,21 @@ def corpus() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no corpus at {folder} (JCDNET_CORPUS)")
     return folder
+
+
+@pytest.fixture
+def jcdnet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["jcdnet", *map(str, arguments)])
+        monkeypatch.setattr(cli.err, "quiet", False)
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run

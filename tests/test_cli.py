@@ -34,24 +34,6 @@ def clip(tmp_path: Path) -> Path:
     return encode(tmp_path / "clip.mp4", [coded(k) for k in range(20)])
 
 
-@pytest.fixture
-def jcdnet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run the command line in this process: (exit code, stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["jcdnet", *map(str, arguments)])
-        monkeypatch.setattr(cli.err, "quiet", False)
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 1
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
-
-
 def one_sentence(stderr: str) -> str:
     """The error, which must be one line and no traceback."""
     lines = [line for line in stderr.splitlines() if line.startswith("error: ")]

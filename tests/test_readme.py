@@ -43,6 +43,9 @@ def footage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     truth = {"match": {"subset": "test", "annotations": [{"label": "golf driving", "segment": ["0.0", "1.0"]}]}}
     (tmp_path / "truth.json").write_text(json.dumps({"database": truth}))
     monkeypatch.chdir(tmp_path)
+    region = {"type": "timelinelabels", "value": {"ranges": [{"start": 1, "end": 25}], "timelinelabels": ["serve"]}}
+    task = {"data": {"video": "match.mp4", "fps": 25}, "annotations": [{"result": [region]}]}
+    (tmp_path / "corrected.json").write_text(json.dumps([task]))
     _training_data(tmp_path, match)
     return tmp_path
 
@@ -70,7 +73,7 @@ def _training_data(folder: Path, video: Path) -> None:
 def test_command(command: str, footage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program, script, *arguments = shlex.split(command)
     assert (program, script) == ("python", "cli.py")
-    if arguments[0] == "evaluate":  # what an earlier `run -o results` would have written
+    if arguments[0] in ("evaluate", "report", "clips", "plot"):  # what an earlier `run -o results` would have written
         found = Segment(start=0.0, end=1.0, score=1.0, confidence=1.0, label="golf driving")
         Path("results").mkdir()
         Path("results/match.json").write_text(json.dumps(Result("match.mp4", 1.36, {}, (found,), (), {}).to_dict()))

@@ -226,7 +226,7 @@ def test_srt_is_in_order_of_time_whatever_the_order_of_the_result():
 
 def test_a_name_that_is_not_utf8_can_be_written_and_survives_in_json():
     name = b"caf\xe9.mp4".decode("utf-8", "surrogateescape")
-    odd = Result(name, 1.0, {}, (Segment(0, 1, 0, 1, name),), (), {})
+    odd = Result(name, 1.0, {"rate": "25"}, (Segment(0, 1, 0, 1, name),), (), {})
     for writer in WRITERS:
         written(writer, odd).encode("utf-8")
     assert Result.from_dict(json.loads(written("json", odd))).video == name

@@ -1,0 +1,150 @@
+"""`report`, `clips` and `plot`: results for people, to look at and to take along."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commands.terminal import complain, err, finish, note, progress
+from pipeline.errors import OutputError, UsageError
+
+Results = Annotated[list[Path], typer.Argument(help="Results of `run -o`: .json files or their folder.")]
+Videos = Annotated[
+    Path | None, typer.Option(help="Folder with the videos, if they are no longer where `run` found them.")
+]
+
+
+def report(
+    results: Results,
+    output: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the pages.", show_default="beside the results")
+    ] = None,
+    embed: Annotated[bool, typer.Option("--embed", help="Put the video inside the page.")] = False,
+    videos: Videos = None,
+) -> None:
+    """Make pages to look at: the video, its time line, a table; of a folder an index, too."""
+    from pipeline.results import common_folder, curves_of, read_results, video_of
+    from pipeline.views import write_page, write_pages
+
+    stored = read_results(results)
+    with progress() as bars:
+        if len(stored) == 1 and not results[0].is_dir():
+            path = (output or stored[0].path.parent) / f"{stored[0].stem}.html"
+            video = video_of(stored[0], videos)
+            curves = curves_of(stored[0])
+            if curves is None:
+                note(f"{stored[0].stem}.scores.npz is not beside the result; the page has no curves.")
+            write_page(stored[0].result, curves, video, path, embed, on_progress=bars.video(video))
+            bars.clear()
+            print(path)
+            return
+        root = results[0] if len(results) == 1 else common_folder(stored)
+        failed = 0
+        for path, error in write_pages(stored, root, output or root, videos, embed, bars.video):
+            bars.clear()
+            if error is None:
+                print(path)
+            else:
+                failed += 1
+                complain(error)
+    finish(len(stored) - failed, failed, stored)
+
+
+def clips(
+    results: Results,
+    output: Annotated[Path, typer.Option("--out", "-o", help="Folder for the clips.")] = Path("clips"),
+    copy: Annotated[
+        bool, typer.Option("--copy", help="Copy from keyframe to keyframe: quick and lossless, but not exact.")
+    ] = False,
+    reel: Annotated[
+        bool, typer.Option("--reel", help="One highlight reel per class instead of a file a clip.")
+    ] = False,
+    before: Annotated[float, typer.Option(min=0, help="Seconds to begin earlier.")] = 0.0,
+    after: Annotated[float, typer.Option(min=0, help="Seconds to end later.")] = 0.0,
+    min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Leave out less sure segments.")] = 0.0,
+    classes: Annotated[
+        str | None, typer.Option(help="Names joined by commas.", show_default="all that was found")
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Template of file names: {stem} {index} {label} {start} {end} {confidence} {clock}; / makes folders.",
+            show_default="{stem}_{index:03d}_{label}",
+        ),
+    ] = None,
+    videos: Videos = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace clips that are there.")] = False,
+) -> None:
+    """Cut the segments of results out of their videos."""
+    if reel and copy:
+        raise UsageError("--reel joins clips, which needs exact ones; leave --copy out.")
+    if reel and name is not None:
+        raise UsageError("--name is for single clips; a reel is called as its class.")
+
+    from pipeline import clips as work
+    from pipeline.results import read_results, video_of
+
+    wanted = None if classes is None else {part.strip() for part in classes.split(",") if part.strip()}
+    cuts: list[work.Cut] = []
+    known: set[str] = set()
+    for stored in read_results(results):
+        known |= {s.label for s in stored.result.segments}
+        chosen = [
+            s
+            for s in stored.result.segments
+            if s.confidence >= min_confidence and (wanted is None or s.label in wanted)
+        ]
+        if chosen:
+            video = video_of(stored, videos)
+            cuts += work.plan(video, stored.stem, chosen, stored.result.duration, before, after, name or work.NAME)
+    if wanted is not None and (missing := sorted(wanted - known)):
+        raise UsageError(f"no segment is called {', '.join(missing)}; there are {', '.join(sorted(known)) or 'none'}.")
+    work.check_names(cuts, output, reel=reel, copied=copy, overwrite=overwrite)
+    if not cuts:
+        note("nothing to cut: no segment is left.")
+    with progress() as bars:
+        make = work.reels if reel else work.copy if copy else work.cut
+        made = list(make(cuts, output, bars.video(output)))
+    for one in made:
+        print(one.path)
+    if copy and cuts:
+        note("copied clips begin at the keyframe before their segment.")
+    if cuts:
+        err.print(f"[dim]{len(cuts)} clip{'s' if len(cuts) > 1 else ''} of {len({c.video for c in cuts})} video"
+                  f"{'s' if len({c.video for c in cuts}) > 1 else ''}[/]")  # fmt: skip
+
+
+def plot(
+    result: Annotated[Path, typer.Argument(help="A result of `run -o`: a .json file.")],
+    output: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A .png or .svg file.", show_default="beside the result, .png")
+    ] = None,
+    ground_truth: Annotated[Path | None, typer.Option(help="ActivityNet JSON: drawn above what was found.")] = None,
+    frames: Annotated[int, typer.Option(min=0, max=20, help="Frames to show above; 0: none.")] = 8,
+    videos: Videos = None,
+) -> None:
+    """Draw one result over time: frames, truth, segments, scores, and S^coarse beside S."""
+    forms = {".png": "png", ".svg": "svg"}
+    if output is not None and output.suffix.lower() not in forms:
+        raise UsageError(f"--out {output}: the picture is a PNG or an SVG; name a .png or .svg file.")
+    if not result.is_file():
+        raise UsageError(f"{result}: no such file; give one result that `run -o` wrote.")
+
+    from extractors.features import write_atomically
+    from pipeline.results import curves_of, read_results, truth_of, video_of
+    from pipeline.views import stills
+    from postprocess.timeplot import timeline
+
+    (stored,) = read_results([result])
+    path = output or stored.path.with_name(f"{stored.stem}.png")
+    curves = curves_of(stored)
+    if curves is None:
+        note(f"{stored.stem}.scores.npz is not beside the result; the picture has no curves.")
+    truth = None if ground_truth is None else truth_of(stored, ground_truth)
+    shown = stills(video_of(stored, videos), stored.result.duration, frames) if frames else []
+    picture = timeline(stored.result, curves, shown, truth, forms[path.suffix.lower()])
+    try:
+        write_atomically(path, picture)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another file.") from error
+    print(path)

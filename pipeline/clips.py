@@ -1,0 +1,241 @@
+"""Segments cut out of their videos: exact or by keyframes, one file each or one highlight reel per class."""
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import av.error
+
+from extractors.features import Progress
+from extractors.video import VideoError, open_video
+from pipeline.cut import shape_of, shoot
+from pipeline.draw import card
+from pipeline.errors import OutputError, UsageError
+from pipeline.film import film, temporary
+from postprocess.segment import Segment
+from postprocess.writers import clock
+
+NAME = "{stem}_{index:03d}_{label}"
+CARD_SECONDS = 2.0
+_UNSAFE = re.compile(r'[\x00-\x1f<>:"/\\|?*\ud800-\udfff]+')
+LONGEST_NAME = 180  # bytes; file systems take 255, with a suffix and a temporary name's letters
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A clip to make. start, end: seconds with the padding, inside the video; name: of the file, without suffix."""
+
+    video: Path
+    start: float
+    end: float
+    segment: Segment
+    name: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """A file, and the second of the video that it begins with (of a reel: of its first clip)."""
+
+    path: Path
+    begins: float
+
+
+def plan(
+    video: Path,
+    stem: str,
+    segments: Sequence[Segment],
+    duration: float,
+    before: float = 0.0,
+    after: float = 0.0,
+    template: str = NAME,
+) -> list[Cut]:
+    """The cuts of one video, in order of time.
+
+    template: fields stem, index (from 1), label, start, end, confidence, and clock (of the start); / makes folders.
+
+    Raises:
+        UsageError: a template with another field, that leads out of the folder, or gives two clips one name.
+    """
+    cuts: dict[str, Cut] = {}
+    for index, s in enumerate(sorted(segments, key=lambda s: (s.start, s.end)), start=1):
+        fields: dict[str, str | int | float] = {
+            "stem": _safe(stem),
+            "index": index,
+            "label": _safe(s.label),
+            "start": round(s.start, 3),
+            "end": round(s.end, 3),
+            "confidence": round(s.confidence, 4),
+            "clock": clock(s.start).replace(":", "-"),
+        }
+        name = _formatted(template, fields)
+        if name in cuts:
+            raise UsageError(f"--name {template!r} gives two clips the name {name}; put {{index}} in it.")
+        start, end = max(0.0, s.start - before), min(max(duration, s.end), s.end + after)
+        cuts[name] = Cut(video, start, end, s, name)
+    return list(cuts.values())
+
+
+def _formatted(template: str, fields: dict[str, str | int | float]) -> str:
+    if re.search(r"\{[^}]*[.\[]", re.sub(r":[^}]*", "", template)):  # attributes and items are not for names
+        raise UsageError(f"--name {template!r}: write fields as {{label}} or {{start:.1f}}.")
+    try:
+        name = template.format(**fields)
+    except (KeyError, ValueError, IndexError) as error:
+        known = ", ".join(fields)
+        raise UsageError(f"--name {template!r} cannot be filled in ({error}); its fields are {known}.") from error
+    parts = Path(name).parts
+    if not parts or Path(name).is_absolute() or ".." in parts or name.endswith("/"):
+        raise UsageError(f"--name {template!r} gives {name!r}, which is no file name below the output folder.")
+    return "/".join(part.encode()[:LONGEST_NAME].decode(errors="ignore") for part in parts)
+
+
+def _safe(text: str) -> str:
+    """Text as a part of a file name on any system."""
+    return _UNSAFE.sub("_", text).strip(" .") or "_"
+
+
+def check_names(cuts: Sequence[Cut], out: Path, *, reel: bool, copied: bool, overwrite: bool) -> None:
+    """Before any work: no two clips of one name, and none that is there already.
+
+    Raises:
+        UsageError: two results give clips one name.
+        OutputError: a file would be overwritten.
+    """
+    if reel:
+        names = [f"{name}.mp4" for name in _file_names(list({c.segment.label for c in cuts})).values()]
+    else:
+        names = [f"{c.name}{c.video.suffix.lower() if copied else '.mp4'}" for c in cuts]
+    if twice := next((name for name, count in Counter(names).items() if count > 1), None):
+        raise UsageError(f"two clips would be called {twice}; put {{stem}} and {{index}} in --name.")
+    if not overwrite and (there := next((out / name for name in names if (out / name).exists()), None)):
+        raise OutputError(f"{there}: is there already; use --overwrite or another -o.")
+
+
+def cut(cuts: Sequence[Cut], out: Path, on_progress: Progress = lambda stage, done, total: None) -> Iterator[Made]:
+    """Encode each clip anew, exact to the frame, as `<name>.mp4`.
+
+    Raises:
+        VideoError: a video cannot be read.
+        OutputError: a clip cannot be written.
+    """
+    for done, one in enumerate(cuts):
+        on_progress("clips", done, len(cuts))
+        path = out / f"{one.name}.mp4"
+        shape = shape_of(one.video)
+        begins = None
+        with film(path, shape.size, shape.rate) as reel:
+            if shape.channels:
+                reel.add_sound(shape.channels)
+            for at, time, image in shoot(reel, one.video, shape, one.start, one.end, at=0.0):
+                begins = time if begins is None else begins
+                reel.picture(image, at)
+            if begins is None:
+                raise VideoError(f"{one.video}: no frame of it at {clock(one.start)}; the file may be damaged.")
+        yield Made(path, begins)
+    on_progress("clips", len(cuts), len(cuts))
+
+
+def copy(cuts: Sequence[Cut], out: Path, on_progress: Progress = lambda stage, done, total: None) -> Iterator[Made]:
+    """Copy the packets of each clip, from the keyframe at or before its start: quick, lossless, and seldom exact.
+
+    Raises:
+        VideoError: a video cannot be read.
+        OutputError: a clip cannot be written, or the container does not take what the video holds.
+    """
+    for done, one in enumerate(cuts):
+        on_progress("clips", done, len(cuts))
+        path = out / f"{one.name}{one.video.suffix.lower()}"
+        with temporary(path) as beside:
+            try:
+                begins = _copy(one, beside)
+            except (av.error.FFmpegError, ValueError) as error:
+                raise OutputError(
+                    f"{path}: what {one.video.name} holds cannot be copied ({error}); leave --copy out."
+                ) from error
+        yield Made(path, begins)
+    on_progress("clips", len(cuts), len(cuts))
+
+
+def _copy(one: Cut, path: Path) -> float:
+    """Write one clip; returns the second of the video that it begins with."""
+    with open_video(one.video) as (container, stream), av.open(str(path), "w") as out:
+        zero = (container.start_time or 0) / 1e6
+        base = float(stream.time_base or 0) or 1 / 25
+        heard = [s for s in container.streams.audio if s.codec_context is not None][:1]
+        targets = {s.index: out.add_stream_from_template(s) for s in (stream, *heard)}
+        container.seek(int((one.start + zero) / base), stream=stream)
+        begins: float | None = None
+        for packet in container.demux(stream, *heard):
+            if packet.dts is None or packet.pts is None:
+                continue
+            at = packet.pts * float(packet.time_base) - zero
+            if packet.stream is stream:
+                if begins is None and not packet.is_keyframe:
+                    continue
+                begins = at if begins is None else begins
+                # By decoding order: a picture behind the end may be what one before it leans on.
+                if packet.dts * base - zero >= one.end:
+                    break
+            elif begins is None or not begins <= at < one.end:
+                continue
+            shift = round((begins + zero) / float(packet.time_base))
+            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+            packet.stream = targets[packet.stream.index]
+            out.mux(packet)
+        if begins is None:
+            raise VideoError(f"{one.video}: no keyframe of it before {clock(one.end)}; leave --copy out.")
+        return begins
+
+
+def reels(cuts: Sequence[Cut], out: Path, on_progress: Progress = lambda stage, done, total: None) -> Iterator[Made]:
+    """One highlight reel a class as `<label>.mp4`: a title card, then its clips one behind the other.
+
+    Videos of another shape than the first are fitted between black borders; silence where one has no sound.
+
+    Raises:
+        VideoError: a video cannot be read.
+        OutputError: a reel cannot be written.
+    """
+    by_label: dict[str, list[Cut]] = {}
+    for one in cuts:
+        by_label.setdefault(one.segment.label, []).append(one)
+    names = _file_names(list(by_label))
+    done = 0
+    for label, own in sorted(by_label.items()):
+        shapes = {video: shape_of(video) for video in dict.fromkeys(c.video for c in own)}
+        first = shapes[own[0].video]
+        path = out / f"{names[label]}.mp4"
+        with film(path, first.size, first.rate) as reel:
+            if channels := max(shape.channels for shape in shapes.values()):
+                reel.add_sound(channels)
+            shown = sum(c.end - c.start for c in own)
+            below = f"{len(own)} clip{'s' if len(own) > 1 else ''} · {clock(shown)}"
+            reel.picture(card((reel.height, reel.width), label, below), 0.0)
+            at = CARD_SECONDS
+            for one in own:
+                on_progress("clips", done, len(cuts))
+                shape = shapes[one.video]
+                shape = dataclasses.replace(shape, channels=channels if shape.channels else 0)
+                last, step = at, float(1 / first.rate)
+                for time, _, image in shoot(reel, one.video, shape, one.start, one.end, at=at):
+                    reel.picture(image, time)
+                    last, step = time, time - last or step
+                at = max(last + step, at + one.end - one.start)
+                done += 1
+        yield Made(path, own[0].start)
+    on_progress("clips", len(cuts), len(cuts))
+
+
+def _file_names(labels: Sequence[str]) -> dict[str, str]:
+    """Label → file name; labels that would share one are numbered."""
+    names: dict[str, str] = {}
+    for label in sorted(labels):
+        name, number = _safe(label).encode()[:LONGEST_NAME].decode(errors="ignore"), 2
+        while name.lower() in {n.lower() for n in names.values()}:
+            name, number = f"{_safe(label)} ({number})", number + 1
+        names[label] = name
+    return names

@@ -1,0 +1,88 @@
+"""Corrections made in another tool, as what `train` takes (labels per video) and `evaluate` takes (ground truth)."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pipeline.batch import VIDEO_SUFFIXES
+from pipeline.errors import UsageError
+from pipeline.labels import SHOWN, LabelledVideo, find_videos
+from postprocess.exchange.annotated import Annotated
+from postprocess.exchange.elan import read_elan
+from postprocess.exchange.labelstudio import read_labelstudio
+from postprocess.exchange.sportscode import read_sportscode
+
+READERS: dict[str, Callable[[Path], list[Annotated]]] = {
+    "labelstudio": read_labelstudio,
+    "elan": read_elan,
+    "sportscode": read_sportscode,
+}
+
+
+def read_corrections(paths: Sequence[Path], source: str, folder: Path | None = None) -> list[Annotated]:
+    """What a person drew, a video each; videos are named relative to `folder`, or by their file names alone.
+
+    Raises:
+        UsageError: another source, a video that comes twice, that `folder` does not hold or holds twice, a label that
+            no CSV of labels can hold.
+        ExchangeError: a file that cannot be read.
+    """
+    if source not in READERS:
+        raise UsageError(f"--from {source}: there are {', '.join(READERS)}.")
+    found = [video for path in paths for video in READERS[source](path)]
+    names = _names([video.video for video in found], folder)
+    named = [Annotated(name, video.spans) for name, video in zip(names, found, strict=True)]
+    seen: set[str] = set()
+    for video in named:
+        if video.video in seen:
+            hint = "give each video once" if folder else "tell them apart with --videos FOLDER"
+            raise UsageError(f"{video.video}: comes twice in what was given; {hint}.")
+        seen.add(video.video)
+        if bad := next((s.label for s in video.spans if "|" in s.label or "\n" in s.label), None):
+            raise UsageError(f"{video.video}: the label {bad!r} holds a |, which joins labels; rename it.")
+    return named
+
+
+def _names(videos: Sequence[str], folder: Path | None) -> list[str]:
+    short = [video.replace("\\", "/").rpartition("/")[2] for video in videos]
+    if folder is None:
+        return short
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder; give the one that holds the videos.")
+    below = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file()]
+    available = {p.relative_to(folder).as_posix(): p for p in below}
+    root = folder.resolve()
+    asked = []
+    for video, name in zip(videos, short, strict=True):
+        path = Path(video).resolve()
+        inside = path.relative_to(root).as_posix() if path.is_relative_to(root) else ""
+        asked.append(inside if inside in available else name)
+    rows = [LabelledVideo(name, (), "", i) for i, name in enumerate(dict.fromkeys(asked), start=1)]
+    found, problems = find_videos(rows, available, VIDEO_SUFFIXES)
+    if problems:
+        said = "; ".join(p.partition(": ")[2] for p in problems[:SHOWN])
+        raise UsageError(f"{folder}: {said}.")
+    return [found[name].relative_to(folder).as_posix() for name in asked]
+
+
+def labels_csv(videos: Sequence[Annotated]) -> str:
+    """`video,labels`, as `train` reads it. A row without labels is a video in which nothing was drawn."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("video", "labels"))
+    for video in videos:
+        writer.writerow((video.video, "|".join(dict.fromkeys(s.label for s in video.spans))))
+    return text.getvalue()
+
+
+def ground_truth_json(videos: Sequence[Annotated]) -> str:
+    """ActivityNet's `database`, as `evaluate` reads it: seconds to the millisecond."""
+    database = {
+        video.video: {
+            "annotations": [{"label": s.label, "segment": [round(s.start, 3), round(s.end, 3)]} for s in video.spans]
+        }
+        for video in videos
+    }
+    return json.dumps({"version": "jcdnet, corrected", "database": database}, indent=2, ensure_ascii=True) + "\n"

@@ -1,0 +1,123 @@
+"""Results on disk, read back for people: the document, its curves beside it, and where its video is now."""
+
+import json
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from extractors.video import VideoError
+from pipeline.annotations import read_ground_truth
+from pipeline.errors import UsageError
+from postprocess.curves import Curves
+from postprocess.protocols import match_names
+from postprocess.segment import Result, ResultError
+from postprocess.writers import is_result
+
+CURVES = ".scores.npz"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A result and the file that it came from."""
+
+    path: Path
+    result: Result
+
+    @property
+    def stem(self) -> str:
+        """The file's name without .json, which its curves and pictures share."""
+        return self.path.name.removesuffix(".json")
+
+
+def read_results(paths: Sequence[Path]) -> list[Stored]:
+    """Results in files and folders (recursive), in order.
+
+    Raises:
+        UsageError: no such path, or a folder without a result.
+        ResultError: a file that is none.
+    """
+    found: list[Stored] = []
+    for path in paths:
+        if path.is_dir():
+            below = sorted(p for p in path.rglob("*.json") if is_result(p))
+            if not below:
+                raise UsageError(f"{path}: no result in it; give the folder that `run -o` wrote.")
+            found += [_read(p) for p in below]
+        elif path.exists():
+            found.append(_read(path))
+        else:
+            raise UsageError(f"{path}: no such file; give a result that `run -o` wrote, or their folder.")
+    return found
+
+
+def common_folder(stored: Sequence[Stored]) -> Path:
+    """The lowest folder that holds all of them."""
+    return Path(os.path.commonpath([one.path.absolute().parent for one in stored]))
+
+
+def _read(path: Path) -> Stored:
+    try:
+        return Stored(path, Result.from_dict(json.loads(path.read_text(encoding="utf-8"))))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); check its permissions.") from error
+    except ResultError as error:
+        raise ResultError(f"{path}: {error}; give a result that `run -o` wrote.") from error
+    except (ValueError, RecursionError) as error:
+        raise ResultError(f"{path}: is not JSON ({error}); give a result that `run -o` wrote.") from error
+
+
+def curves_of(stored: Stored) -> Curves | None:
+    """The curves that stand beside a result; None where they do not.
+
+    Raises:
+        ResultError: they are damaged, or of something else.
+    """
+    path = stored.path.with_name(stored.stem + CURVES)
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Curves(
+                arrays["times"],
+                arrays["actionness"],
+                arrays["cas"],
+                arrays["coarse_cas"],
+                tuple(map(str, arrays["classes"])),
+            )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ResultError(f"{path}: not the curves of a result ({error}); run that video again.") from error
+
+
+def video_of(stored: Stored, folder: Path | None = None) -> Path:
+    """Where a result's video is: below `folder`, where the result says, or beside the result.
+
+    Raises:
+        VideoError: nowhere of these.
+    """
+    said = Path(stored.result.video)
+    places = [said, stored.path.parent / said.name]
+    if folder is not None:
+        places = [folder / said, folder / said.name, *sorted(folder.rglob(_literal(said.name)))]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise VideoError(f"{stored.path}: its video {said} is not there; name its folder with --videos.")
+    return found
+
+
+def truth_of(stored: Stored, path: Path) -> list[tuple[float, float, str]]:
+    """(start, end, label) of what an ActivityNet ground truth says of a result's video.
+
+    Raises:
+        EvaluateError: it cannot be read, or does not know the video.
+    """
+    truth = read_ground_truth(path)
+    name = match_names([stored.result.video], truth)[stored.result.video]
+    return [(action.start, action.end, action.label) for action in truth[name].actions]
+
+
+def _literal(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
