@@ -17,6 +17,18 @@ class EnvironmentMissing(Exception):
     """This machine lacks something: a GPU, a network."""
 
 
+class DiskFull(EnvironmentMissing):
+    """There is no room for what is to be written; what is complete stays."""
+
+
+class Stopped(Exception):
+    """The user asked to stop; what is complete is kept."""
+
+
+class Busy(Exception):
+    """Another process is at work on this video."""
+
+
 @cache
 def exit_codes() -> dict[type[Exception], int]:
     """Exit code by kind of user error. A function, so that `--help` need not import the siblings."""
