@@ -131,8 +131,9 @@ class Extraction:
         chunk: Chunk,
         on_progress: Progress = lambda stage, done, total: None,
         stop: Callable[[], bool] = lambda: False,
+        each: bool = False,
     ) -> None:
-        """Extract a chunk, keeping each part as it comes.
+        """Extract a chunk, keeping each part as it comes; `each`: also one that is the whole video.
 
         Raises:
             VideoError: it cannot be decoded.
@@ -151,8 +152,7 @@ class Extraction:
         ):
             for name in chunk.streams:
                 self.parts.setdefault(name, []).append(part.only(name))
-            alone = part.seen.exhausted and len(self) == len(chunk.streams)
-            if not alone:  # else the entry itself comes next
+            if each or self.next_chunk() is not None or len(self) > len(chunk.streams):  # else the entry comes next
                 self.keep(part)
         self._settle()
 
