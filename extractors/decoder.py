@@ -183,10 +183,9 @@ class Decoder:
             paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
             self._answered = False
             self._ended = ""
-            memory = 0 if self.gpu is not None else round(self.limits.memory * 2**30)  # a driver maps what it likes
             self._child = subprocess.Popen(
                 # -P: what lies in the folder of the videos is not imported.
-                [sys.executable, "-P", "-c", f"from extractors.decoder import serve; serve({memory})"],
+                [sys.executable, "-P", "-c", self._code()],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,  # FFmpeg's own chatter; what matters comes as a message
@@ -195,6 +194,11 @@ class Decoder:
             )
             self._finalizer = weakref.finalize(self, _kill, self._child)
         return self._child
+
+    def _code(self) -> str:
+        """What the child runs."""
+        memory = 0 if self.gpu is not None else round(self.limits.memory * 2**30)  # a driver maps what it likes
+        return f"from extractors.decoder import serve; serve({memory})"
 
     def close(self) -> None:
         """End the child; the next video starts a fresh one."""
@@ -329,6 +333,7 @@ def serve(memory: int = 0) -> None:
     # FFmpeg, or a library of it, may print: the pipe gets another number, so that it carries nothing but answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    _answer(answers, {"alive": True})  # so that a crash over the first video is not taken for a failed start
     for line in sys.stdin:
         if line.strip() in ("", "."):  # slots given back after the last frame
             continue

@@ -78,7 +78,8 @@ class Extractor:
         self.flow_backend = backend if "flow" in streams else None
         if self.flow_backend is not None:
             flow.require(backend, device)
-        chosen = weights or {}
+        chosen = dict(weights or {})
+        self.weights_files, self.threads = chosen, threads
         self.backbones = {n: backbones.find(config.backbone, n, chosen.get(n)) for n in self.streams}
         on_host = torch.device(device).type == "cpu"
         self.precision = config.precision

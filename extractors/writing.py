@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import re
+import shutil
 import tempfile
 from functools import lru_cache
 from pathlib import Path
@@ -90,7 +91,7 @@ def _umask() -> int:
 
 
 def sweep(folder: Path) -> int:
-    """Remove the temporary files in a folder whose writers are dead; how many there were.
+    """Remove the temporary files and folders in a folder whose writers are dead; how many there were.
 
     Those of other machines go when they are ABANDONED. Their age is the file system's own affair: it is compared
     with a file written just now, so that no machine's clock counts.
@@ -106,7 +107,7 @@ def sweep(folder: Path) -> int:
             probe.unlink()
         try:
             if alive is False or (alive is None and now is not None and now - path.stat().st_mtime > ABANDONED):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
                 removed += 1
         except FileNotFoundError:  # its writer renamed it, or another sweep was quicker
             continue

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from extractors.config import FeatureConfig
+from extractors.config import FeatureConfig, Limits
 from pipeline.errors import UsageError
 from postprocess.config import LocalizeConfig
 
@@ -21,6 +21,7 @@ class Config:
 
     features: FeatureConfig = field(default_factory=FeatureConfig)
     localize: LocalizeConfig = field(default_factory=LocalizeConfig)
+    limits: Limits = field(default_factory=Limits)
     model: str = "kinetics400"
     """name of an embedded model, or a checkpoint"""
     classes: str = "auto"
@@ -41,7 +42,7 @@ class Config:
             raise ValueError(f"streams must be one of {', '.join(STREAM_CHOICES)}, not {self.streams!r}.")
 
 
-SECTIONS: dict[str, type] = {"features": FeatureConfig, "localize": LocalizeConfig}
+SECTIONS: dict[str, type] = {"features": FeatureConfig, "localize": LocalizeConfig, "limits": Limits}
 
 
 def load_config(path: Path | None, flags: Mapping[str, Any]) -> Config:

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-BUG, USAGE, INPUT_FAILED, ENVIRONMENT = 1, 2, 3, 4
+BUG, USAGE, INPUT_FAILED, ENVIRONMENT, INTERRUPTED = 1, 2, 3, 4, 130
 
 
 class UsageError(Exception):

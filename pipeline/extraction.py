@@ -49,7 +49,10 @@ class Extraction:
         start: float = 0.0,
         end: float = math.inf,
         on_damage: Told = lambda message: None,
+        strict: bool = False,
     ) -> None:
+        """As `FeatureCache.features`; `strict`: a part that cannot be written is an error (OSError)."""
+        self.strict = strict
         self.cache, self.path, self.extractor = cache, path, extractor
         self.start, self.end, self.on_damage = start, end, on_damage
         self.entries = {n: cache.entry(content, s, start, end) for n, s in extractor.settings().items()}
@@ -132,8 +135,11 @@ class Extraction:
         on_progress: Progress = lambda stage, done, total: None,
         stop: Callable[[], bool] = lambda: False,
         each: bool = False,
+        on_part: Callable[[int], None] = lambda until: None,
     ) -> None:
-        """Extract a chunk, keeping each part as it comes; `each`: also one that is the whole video.
+        """Extract a chunk, keeping each part as it comes, and telling where it ends.
+
+        `each`: keep also one that is the whole video, and of which the entry itself would come next.
 
         Raises:
             VideoError: it cannot be decoded.
@@ -152,8 +158,9 @@ class Extraction:
         ):
             for name in chunk.streams:
                 self.parts.setdefault(name, []).append(part.only(name))
-            if each or self.next_chunk() is not None or len(self) > len(chunk.streams):  # else the entry comes next
+            if each or self.next_chunk() is not None or len(self) > len(chunk.streams):
                 self.keep(part)
+            on_part(part.until)
         self._settle()
 
     def keep(self, part: Part) -> None:
@@ -168,6 +175,8 @@ class Extraction:
 
     def unwritable(self, error: OSError) -> None:
         """Say once that the folder takes nothing."""
+        if self.strict:
+            raise error
         if self.writable:
             self.writable = False
             self.on_damage(
