@@ -239,8 +239,14 @@ class Bars:
         if self.live is None:
             columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
             # stdout carries data: rich must not lead it to stderr.
-            plain = {"transient": True, "redirect_stdout": False, "redirect_stderr": False}
-            self.live = Progress(*columns, console=err, disable=not err.is_terminal, **plain)
+            self.live = Progress(
+                *columns,
+                console=err,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+                disable=not err.is_terminal,
+            )
             self.overall = self.live.add_task("", total=1.0)
             self.live.start()
         return self.live

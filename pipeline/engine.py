@@ -15,6 +15,7 @@ import os
 import shutil
 import threading
 import uuid
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -284,6 +285,8 @@ class _Fleet:
         calls = (delayed(work)(self.setup, task, self.folder) for task in tasks)
         back, self.broken = 0, False
         try:
+            # Of joblib, that tasks were cancelled when we stop: we know.
+            warnings.filterwarnings("ignore", module="joblib")
             jobs = self.engine.jobs
             for report in Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(calls):
                 back += 1
