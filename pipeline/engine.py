@@ -30,7 +30,7 @@ from extractors.writing import identity, sweep
 from pipeline.cache import FeatureCache
 from pipeline.errors import BUG, ENVIRONMENT, Busy, EnvironmentMissing, Stopped, UsageError, exit_code
 from pipeline.extraction import Chunk, Extraction
-from pipeline.worker import Report, Setup, Task, crashes, name_of, read_marker, work
+from pipeline.worker import Report, Setup, Task, crashes, done_name, name_of, read_marker, work
 
 ENGINES = ("local", "dask", "ray")
 TRIES = 3  # of a chunk
@@ -280,15 +280,9 @@ class _Fleet:
 
     def _round(self, tasks: Iterator[Task]) -> Iterator[Done]:
         """Hand tasks out and take in what comes back, until there are no more or a worker dies."""
-        from joblib import Parallel, delayed
-
-        calls = (delayed(work)(self.setup, task, self.folder) for task in tasks)
         back, self.broken = 0, False
         try:
-            # Of joblib, that tasks were cancelled when we stop: we know.
-            warnings.filterwarnings("ignore", module="joblib")
-            jobs = self.engine.jobs
-            for report in Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(calls):
+            for report in self._reports(tasks):
                 back += 1
                 self._take(report)
                 while self.ready:
@@ -302,6 +296,44 @@ class _Fleet:
                 raise EnvironmentMissing(f"no worker of --engine {self.engine.kind} can work: {error}") from error
         while self.ready:
             yield self.ready.popleft()
+
+    def _reports(self, tasks: Iterator[Task]) -> Iterator[Report]:
+        from joblib import Parallel, delayed
+
+        warnings.filterwarnings("ignore", module="joblib")  # that tasks were cancelled when we stop: we know
+        handed: dict[str, Task] = {}
+
+        def calls() -> Iterator[Any]:
+            for task in tasks:
+                handed[done_name(task)] = task
+                yield delayed(work)(self.setup, task, self.folder)
+
+        jobs = self.engine.jobs
+        if self.engine.kind != "ray":
+            yield from Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(calls())
+            return
+        # Ray's backend gives everything at the end: until then, what is done is seen in the run's folder.
+        ended: list[Report] = []
+        errors: list[Exception] = []
+
+        def run() -> None:
+            try:
+                with self._joblib():
+                    ended.extend(Parallel(n_jobs=jobs, batch_size=1)(calls()))
+            except Exception as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=run, name="ray", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(WATCH)
+            for file in self.folder.glob("done-*"):
+                file.unlink(missing_ok=True)
+                if (task := handed.pop(file.name, None)) is not None:
+                    yield Report(task)
+        yield from (report for report in ended if handed.pop(done_name(report.task), None) is not None)
+        if errors:
+            raise errors[0]
 
     # --- planning: called from joblib's threads, one at a time
 
@@ -502,10 +534,16 @@ class _Fleet:
                 ) from error
             register_ray()
             try:
-                with joblib.parallel_config("ray", ray_remote_args={"num_gpus": gpus} if gpus else {}):
-                    yield
+                yield
             finally:
                 ray.shutdown()
+
+    def _joblib(self) -> Any:
+        """joblib's settings for Ray: they are a thread's own."""
+        import joblib
+
+        gpus = self.engine.gpus_per_worker
+        return joblib.parallel_config("ray", ray_remote_args={"num_gpus": gpus} if gpus else {})
 
 
 def probe(request: Request, video: Path) -> tuple[float, bool]:

@@ -86,6 +86,11 @@ def name_of(content: str, first: int) -> str:
     return f"part-{content}-{first}"
 
 
+def done_name(task: Task) -> str:
+    """Of the file that says, in a run's folder, that a chunk is done."""
+    return f"done-{task.content}-{task.chunk.first}"
+
+
 def crashes(run: Path, content: str, first: int) -> int:
     """Workers that began with a part and neither finished nor gave it back."""
     return len(list(run.glob(f"{name_of(content, first)}.*")))
@@ -119,6 +124,8 @@ def work(setup: Setup, task: Task, run: Path) -> Report:
         marker.end()
         return Report(task, error, said)
     marker.end()
+    with contextlib.suppress(OSError):  # the run may be over
+        (run / done_name(task)).touch()
     return Report(task, None, said)
 
 
