@@ -23,6 +23,7 @@ from extractors.config import FeatureConfig, Limits
 from extractors.features import Extractor
 from extractors.video import VideoError
 from pipeline import engine as engines
+from pipeline import fleet
 from pipeline.cache import FeatureCache, content_hash
 from pipeline.engine import Done, Engine, Item, Request, choose_jobs, extract
 from pipeline.errors import EnvironmentMissing, Stopped, UsageError
@@ -143,7 +144,7 @@ def test_a_video_over_which_workers_die_fails_alone(
     shutil.copy(videos[0], deadly)
     with deadly.open("ab") as file:
         file.write(b"\0" * 8)
-    monkeypatch.setattr(engines, "work", _deadly)
+    monkeypatch.setattr(fleet, "work", _deadly)
     done = run(Engine(jobs=2), extractor, [deadly, *videos], cache)
     error = done.pop("deadly.mp4").error
     assert isinstance(error, VideoError)
