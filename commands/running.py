@@ -63,6 +63,8 @@ class Running:
 
         from pipeline.engine import choose_jobs
 
+        c = extractor.config
+        self._work = f"{extractor.device} {extractor.streams} {c.backbone} {c.fps:g}/{c.stride} {c.short_side}/{c.crop}"
         jobs = choose_jobs(self.asked, self.engine.kind, extractor.device, [job.video for job in self.jobs])
         self.engine = dataclasses.replace(self.engine, jobs=jobs)
         if self.engine.here:
@@ -73,8 +75,8 @@ class Running:
 
     @property
     def speed_key(self) -> str:
-        """What a speed is remembered by."""
-        return f"{self.command} {self.engine.kind} {self.engine.jobs}"
+        """What a speed is remembered by: workers, and what they have to do."""
+        return f"{self.engine.kind} {self.engine.jobs} {self._work}"
 
     @contextlib.contextmanager
     def started(self) -> "Iterator[tuple[Any, Callable[[], bool]]]":

@@ -18,6 +18,7 @@ from typing import Any
 
 from extractors.config import FeatureConfig, Limits
 from extractors.features import Extractor
+from extractors.writing import is_alive
 from pipeline.cache import FeatureCache
 from pipeline.errors import DiskFull, EnvironmentMissing
 from pipeline.extraction import Chunk, Extraction
@@ -168,7 +169,9 @@ class _Marker:
         """Whether the run is to end."""
         if time.monotonic() - self.asked > TELL:
             self.asked = time.monotonic()
-            self.stopped = (self.run / "stop").exists() or not self.run.exists()
+            # A run that was killed leaves its folder, which is named after it.
+            gone = not self.run.exists() or is_alive(self.run.name.split(".")[2]) is False
+            self.stopped = gone or (self.run / "stop").exists()
         return self.stopped
 
 
