@@ -267,7 +267,7 @@ def _batch(
                 if (outcome := kept(item.key, item.content)) is None:
                     yield item
                 else:
-                    early.append(outcome)
+                    early.append(dataclasses.replace(outcome, duplicate_of=firsts[item.content]))
             except Exception as error:
                 early.append(Outcome(item.key, error=error))
 
