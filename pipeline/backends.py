@@ -11,8 +11,10 @@ from typing import Any
 
 import joblib
 
+from extractors.writing import identity
 from pipeline.engine import Engine
 from pipeline.errors import EnvironmentMissing
+from pipeline.worker import die_with
 
 ANSWER = 20  # seconds to wait for a scheduler
 
@@ -40,7 +42,8 @@ def _gpus(engine: Engine, name: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _loky(engine: Engine) -> Iterator[None]:
-    with joblib.parallel_config("loky", inner_max_num_threads=engine.threads):
+    follow = {"initializer": die_with, "initargs": (identity(),)}
+    with joblib.parallel_config("loky", inner_max_num_threads=engine.threads, **follow):
         yield
 
 

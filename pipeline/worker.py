@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import signal
 import threading
 import time
@@ -104,6 +105,19 @@ def read_marker(path: Path) -> dict[str, Any]:
     return {}
 
 
+def die_with(driver: str) -> None:
+    """End this worker when the run of this `identity` does, however it ends: loky's would wait for it for minutes."""
+
+    def watch() -> None:
+        while is_alive(driver):
+            time.sleep(TELL)
+        os._exit(1)
+
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal: the run's to handle
+    threading.Thread(target=watch, name="driver", daemon=True).start()
+
+
 def work(setup: Setup, task: Task, run: Path) -> Report:
     """Extract a chunk into the cache; errors come back as values, so that one video's end no other's."""
     said: list[str] = []
@@ -180,8 +194,6 @@ def _extractor(setup: Setup, run: Path) -> Extractor:
     if getattr(_held, "setup", None) != setup:
         import torch
 
-        with contextlib.suppress(ValueError):  # not the main thread
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal: the run's to handle
         if setup.threads:
             torch.set_num_threads(setup.threads)
         device = _gpu(run, torch.cuda.device_count()) if setup.device == "cuda" else setup.device
