@@ -23,7 +23,7 @@ from extractors.config import FeatureConfig, Limits
 from extractors.features import Extractor
 from extractors.video import VideoError
 from pipeline import engine as engines
-from pipeline import fleet
+from pipeline import fleet, worker
 from pipeline.cache import FeatureCache, content_hash
 from pipeline.engine import Done, Engine, Item, Request, choose_jobs, extract
 from pipeline.errors import EnvironmentMissing, Stopped, UsageError
@@ -334,6 +334,16 @@ def test_choosing_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_engines_that_make_no_sense(more: dict[str, Any], cause: str) -> None:
     with pytest.raises(UsageError, match=cause):
         Engine(**more)
+
+
+def test_each_worker_takes_a_gpu_of_its_own(tmp_path: Path) -> None:
+    assert worker._gpu(tmp_path, 1) == "cuda"  # all workers of a machine with one share it
+    taken = [worker._gpu(tmp_path, 2) for _ in range(3)]
+    assert taken == ["cuda:0", "cuda:1", "cuda"]
+    worker._slots.pop().release()
+    assert worker._gpu(tmp_path, 2) == "cuda:1"  # that of a worker that died
+    while worker._slots:
+        worker._slots.pop().release()
 
 
 def test_threads_never_exceed_what_gives_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
