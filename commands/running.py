@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -105,12 +106,12 @@ class Running:
         """Those that did not fail; the others are complained about."""
         for outcome in outcomes:
             self._bars.done(outcome)
-            self._bars.clear()
-            self.report.add(outcome)
-            if outcome.error is not None:
-                complain(outcome.error)
-            else:
-                yield outcome
+            with self._bars.away():
+                self.report.add(outcome)
+                if outcome.error is not None:
+                    complain(outcome.error)
+                else:
+                    yield outcome
 
     def _report(self, interrupted: bool) -> None:
         """Write it, and show the table where there was more than one video."""
@@ -180,6 +181,11 @@ class _One:
     def done(self, outcome: "Outcome") -> None:
         pass
 
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        self.clear()
+        yield
+
     def clear(self) -> None:
         self.bars.clear()
 
@@ -196,6 +202,8 @@ class Bars:
         self.live: Progress | None = None
         self.tasks: dict[Path, Any] = {}
         self.began = time.monotonic()
+        self._lock = threading.RLock()  # workers' progress comes from a thread of its own
+        self._away = False
 
     def __enter__(self) -> "Bars":
         return self
@@ -207,6 +215,11 @@ class Bars:
         """Progress callable for a video."""
 
         def on_progress(stage: str, done: int, total: int) -> None:
+            with self._lock:
+                if not self._away:
+                    show(stage, done, total)
+
+        def show(stage: str, done: int, total: int) -> None:
             if stage == "compile" and done < total:  # said also where bars are not drawn
                 self.clear()
                 err.print(f"[dim]{STAGES[stage]}[/]")
@@ -232,10 +245,21 @@ class Bars:
             self.worked[name] = 1.0
 
     def clear(self) -> None:
-        """Take the bars away. Nothing else is printed while they are drawn: they would be drawn over it."""
-        live, self.live, self.tasks = self.live, None, {}
-        if live is not None:
-            live.stop()
+        """Take the bars away."""
+        with self._lock:
+            live, self.live, self.tasks = self.live, None, {}
+            if live is not None:
+                live.stop()
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """Without bars: nothing is printed while they are drawn, they would be drawn over it."""
+        self.clear()
+        self._away = True
+        try:
+            yield
+        finally:
+            self._away = False
 
     def _live(self) -> Progress:
         if self.live is None:

@@ -36,6 +36,17 @@ def ray_settings(engine: Engine) -> Any:
     return joblib.parallel_config("ray", ray_remote_args=_gpus(engine, "num_gpus"))
 
 
+def workers(engine: Engine) -> int:
+    """How many there are, while the engine is started."""
+    if engine.jobs > 0:
+        return engine.jobs
+    if engine.kind == "ray":
+        import ray
+
+        return max(int(ray.cluster_resources().get("CPU", 1)), 1)
+    return max(int(joblib.effective_n_jobs(-1)), 1)
+
+
 def _gpus(engine: Engine, name: str) -> dict[str, Any]:
     return {name: engine.gpus_per_worker} if engine.gpus_per_worker else {}
 

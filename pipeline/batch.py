@@ -317,6 +317,8 @@ def _failed(job: Job, error: Exception) -> Outcome:
     """The outcome of a video that could not be done; what this machine lacks would fail the next one too."""
     if isinstance(error, Stopped) or exit_code(error) == ENVIRONMENT:
         raise error
+    if isinstance(error, OSError) and error.errno in FULL:
+        raise DiskFull(f"{job.video}: the disk became full over it; make room and run again.") from error
     if exit_code(error) == BUG:  # costs this video alone
         told = f"{job.video}: a bug in jcdnet: {type(error).__name__}: {error}; please report it, with the file."
         failed = VideoError(told)

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from extractors.features import Progress
-from extractors.flow.tvl1 import cores
 from extractors.snippets import snippet_range
 from extractors.video import VideoError
 from extractors.writing import identity, sweep
@@ -77,6 +76,7 @@ class Fleet:
         self.ready: deque[Done] = deque()
         self.later: list[Item] = []
         self.tries: Counter[str] = Counter()
+        self.workers = 1
         self.all_seen = self.broken = False
         self.barren = 0
         runs = request.cache.folder / "runs"
@@ -84,12 +84,19 @@ class Fleet:
 
     def run(self, items: Iterable[Item]) -> Iterator[Done]:
         """Features of videos, as they are done; raises as `engine.extract`."""
-        self.folder.mkdir(parents=True)
+        try:
+            self.folder.mkdir(parents=True)
+        except OSError as error:
+            raise EnvironmentMissing(
+                f"{self.request.cache.folder}: workers leave their work there, and it cannot be written "
+                f"({error.strerror}); name another folder with --cache-dir."
+            ) from error
         ended = threading.Event()
         watch = threading.Thread(target=self._watch, args=(ended,), name="progress", daemon=True)
         watch.start()
         try:
             with backends.started(self.engine):
+                self.workers = backends.workers(self.engine)
                 yield from self._rounds(_Shared(items))
         finally:
             ended.set()
@@ -231,15 +238,17 @@ class Fleet:
             if not seekable or last <= chunk.first:
                 yield self._task(video, chunk)
                 continue
-            part, jobs = self.setup.part, max(self.engine.jobs, 1) if self.engine.jobs > 0 else cores()
+            part = self.setup.part
             parts = math.ceil((last - chunk.first) / part)
-            step = part * max(1, min(RUN_PARTS, math.ceil(parts / (4 * jobs))))
+            step = part * max(1, min(RUN_PARTS, math.ceil(parts / (4 * self.workers))))
             edges = [chunk.first, *range((chunk.first // step + 1) * step, last, step), chunk.last]
             for a, b in itertools.pairwise(edges):
                 yield self._task(video, dataclasses.replace(chunk, first=int(a), last=b))
 
     def _task(self, video: _Video, chunk: Chunk) -> Task:
-        return Task(video.item.video, video.item.content, self.request.start, self.request.end, chunk)
+        # Other nodes have another current folder; here, messages name the file as the user did.
+        path = video.item.video if self.engine.kind == "local" else video.item.video.absolute()
+        return Task(path, video.item.content, self.request.start, self.request.end, chunk)
 
     # --- taking in
 

@@ -49,7 +49,9 @@ class Setup:
     @classmethod
     def of(cls, extractor: Extractor, cache: FeatureCache, threads: int | None) -> Setup:
         """That of an extractor of this process."""
-        weights = tuple((name, None if file is None else str(file)) for name, file in extractor.weights_files.items())
+        weights = tuple(
+            (name, None if file is None else str(file.absolute())) for name, file in extractor.weights_files.items()
+        )
         return cls(
             config=extractor.config,
             streams=extractor.streams,
