@@ -21,6 +21,7 @@ from postprocess.writers import clock
 if TYPE_CHECKING:
     from pipeline.batch import Job, Outcome
 
+MANY = 20  # videos, after which nobody sees the first errors any more
 SHOWN = 8  # videos that have a bar at the same time
 
 
@@ -130,9 +131,10 @@ class Running:
             speed = f", {self.report.computed / elapsed:.2f} × real time" if self.report.computed else ""
             said = ", ".join(f"{count} {name}" for name, count in shown.items())
             err.print(f"{said}; {clock(seconds)} of video in {clock(elapsed)}{speed}", soft_wrap=True)
-            for row in self.report.rows.values():
-                if row["status"] == "failed" and row["name"] not in self.report.outcomes:
-                    err.print(f"[red]failed before:[/] {escape(row.get('error', row['video']))}", soft_wrap=True)
+            failed = [row for row in self.report.rows.values() if row["status"] == "failed"]
+            unsaid = [row for row in failed if row["name"] not in self.report.outcomes]  # of the run before
+            for row in failed if len(self.report.rows) > MANY else unsaid:
+                err.print(f"[red]failed:[/] {escape(row.get('error', row['video']))}", soft_wrap=True)
 
     def finish(self) -> None:
         """Exit code 3 where a video failed."""

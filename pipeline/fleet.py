@@ -110,6 +110,7 @@ class Fleet:
 
     def _rounds(self, items: Iterator[Item]) -> Iterator[Done]:
         while True:
+            self.broken = False
             calm = [v for v in self.videos.values() if not self._suspect(v)]
             suspects = [v for v in self.videos.values() if self._suspect(v)]
             yield from self._round(itertools.chain(self._again(calm), self._new(items)))
@@ -125,7 +126,7 @@ class Fleet:
 
     def _round(self, tasks: Iterator[Task]) -> Iterator[Done]:
         """Hand tasks out and take in what comes back, until there are no more or a worker dies."""
-        back, self.broken = 0, False
+        back = 0
         try:
             for report in self._reports(tasks):
                 back += 1
