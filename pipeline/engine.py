@@ -13,12 +13,14 @@ from typing import Any
 
 from extractors.features import Extractor, Features, Progress
 from extractors.flow.tvl1 import cores
+from extractors.writing import sweep
 from pipeline.cache import FeatureCache
 from pipeline.errors import Busy, EnvironmentMissing, Stopped, UsageError
 
 ENGINES = ("local", "dask", "ray")
 SMALL = 8 << 20  # bytes of a file that is not worth to be cut over workers
 WORKER_BYTES = 2 << 30  # of memory that a worker takes: networks, a batch, and its decoder
+RUNS = "runs"  # in the cache: a folder for each run that has workers
 WORTH_IT = 8  # videos from which on starting workers (some seconds) pays
 
 
@@ -140,7 +142,15 @@ def extract(engine: Engine, request: Request, items: Iterable[Item]) -> Iterator
     """
     from pipeline.fleet import Fleet  # which imports this
 
+    clear_runs(request.cache.folder)
     yield from _here(request, items) if engine.here else Fleet(engine, request).run(items)
+
+
+def clear_runs(folder: Path) -> None:
+    """Take away what killed runs left in the cache's folder of runs, and that folder when nobody uses it."""
+    with contextlib.suppress(OSError):
+        sweep(folder / RUNS)
+        (folder / RUNS).rmdir()
 
 
 def _here(request: Request, items: Iterable[Item]) -> Iterator[Done]:

@@ -24,9 +24,9 @@ from typing import Any
 from extractors.features import Progress
 from extractors.snippets import snippet_range
 from extractors.video import VideoError
-from extractors.writing import identity, sweep
+from extractors.writing import identity
 from pipeline import backends
-from pipeline.engine import Done, Engine, Item, Request, told
+from pipeline.engine import RUNS, Done, Engine, Item, Request, clear_runs, told
 from pipeline.errors import BUG, ENVIRONMENT, EnvironmentMissing, Stopped, exit_code
 from pipeline.extraction import Chunk, Extraction
 from pipeline.worker import Report, Setup, Task, crashes, done_name, name_of, read_marker, work
@@ -79,8 +79,7 @@ class Fleet:
         self.workers = 1
         self.all_seen = self.broken = False
         self.barren = 0
-        runs = request.cache.folder / "runs"
-        self.folder = runs / f".run.{identity()}.{uuid.uuid4().hex[:8]}.part"
+        self.folder = request.cache.folder / RUNS / f".run.{identity()}.{uuid.uuid4().hex[:8]}.part"
 
     def run(self, items: Iterable[Item]) -> Iterator[Done]:
         """Features of videos, as they are done; raises as `engine.extract`."""
@@ -104,9 +103,7 @@ class Fleet:
             for video in self.videos.values():
                 video.lock.release()
             shutil.rmtree(self.folder, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                sweep(self.folder.parent)
-                self.folder.parent.rmdir()
+            clear_runs(self.request.cache.folder)
 
     def _rounds(self, items: Iterator[Item]) -> Iterator[Done]:
         while True:

@@ -123,7 +123,7 @@ def test_killed_a_hundred_times(corpus: Path, tmp_path: Path) -> None:
     for k in (1, 2, 3, 4, 5):
         name = f"BaseballPitch_{k:03d}.mp4"
         (folder / name).symlink_to(corpus / "BaseballPitch" / name)
-    kill_and_finish(folder, tmp_path, 100, 14.0)
+    kill_and_finish(folder, tmp_path, 100, 9.0)
 
 
 @needs_weights
