@@ -210,9 +210,9 @@ class Extractor:
             total = max(int(min(expected, stretch)) - begin, 1)
             if native:  # the decoder's ring holds few frames of full size: they wait on the device, a batch of them
                 frames = ahead(frames, self.batch * config.length)
-            cut = snippets(frames, length=config.length, stride=config.stride, last=clip.last)
+            cut = _Peeking(snippets(frames, length=config.length, stride=config.stride, last=clip.last))
             first, more, stopped = clip.first, True, False
-            while more and not stopped and first < clip.last:
+            while more and first < clip.last:
                 until = min(clip.last, math.inf if size is None else (first // size + 1) * size)
                 rows: dict[str, list[Floats]] = {name: [] for name in wanted}
                 times: list[tuple[float, float]] = []
@@ -233,10 +233,7 @@ class Extractor:
                     if stopped := stop():
                         break
                 # One snippet ahead: whether the video goes on is part of what is known of this part.
-                if not stopped:
-                    upcoming = next(cut, None)
-                    more = upcoming is not None
-                    cut = itertools.chain(() if upcoming is None else (upcoming,), cut)
+                more = not stopped and cut.goes_on()
                 if clip.sought and clip.damage != Damage():
                     raise _NotFromHere
                 reached = first + len(times)
@@ -285,6 +282,29 @@ class Extractor:
             placed = pixels.to(self.device).contiguous(memory_format=torch.channels_last_3d)
             features: Tensor = self.net(stream)(placed)
             return features.float().cpu().numpy()
+
+
+class _Peeking:
+    """Snippets, of which can be told whether there is another one."""
+
+    def __init__(self, source: Iterator[Snippet[Any]]) -> None:
+        self._source = source
+        self._next: Snippet[Any] | None = None
+
+    def __iter__(self) -> Iterator[Snippet[Any]]:
+        return self
+
+    def __next__(self) -> Snippet[Any]:
+        if not self.goes_on():
+            raise StopIteration
+        found, self._next = self._next, None
+        assert found is not None
+        return found
+
+    def goes_on(self) -> bool:
+        if self._next is None:
+            self._next = next(self._source, None)
+        return self._next is not None
 
 
 def _seen(clip: Clip, padded: bool) -> Seen:
