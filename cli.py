@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 # torch and the siblings are imported inside the commands: `--help` answers in under a second.
-from commands import footage, machine, research, view
+from commands import cachecare, footage, machine, research, view
 from commands.terminal import complain, err
 from pipeline.errors import BUG, exit_code
 
@@ -26,6 +26,7 @@ for command in (
     app.command()(command)
 app.add_typer(research.labels_app, name="labels")
 app.add_typer(machine.models_app, name="models")
+app.add_typer(cachecare.cache_app, name="cache")
 
 
 def _version(asked: bool) -> None:

@@ -9,25 +9,35 @@ import typer
 from rich.markup import escape
 
 from commands.options import (
+    Address,
     Backbone,
+    CacheDir,
     Classes,
     ConfigFile,
     DecoderName,
     Device,
+    DryRun,
     End,
+    EngineName,
     Flow,
     FlowWeights,
+    GpusPerWorker,
+    Jobs,
+    Memory,
     Model,
     Out,
     Overwrite,
     Paths,
     Precision,
+    RetryFailed,
     RgbWeights,
     Start,
     Streams,
     Stride,
+    Timeout,
 )  # fmt: skip
-from commands.terminal import complain, err, finish, note, progress, result_table, say_flow
+from commands.running import Running, choose_cache
+from commands.terminal import err, note, result_table, say_flow
 from pipeline.config import load_config
 from pipeline.errors import UsageError
 from postprocess.config import RULES, LocalizeConfig
@@ -72,6 +82,15 @@ def run(
     flow_weights: FlowWeights = None,
     config: ConfigFile = None,
     overwrite: Overwrite = False,
+    jobs: Jobs = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    gpus_per_worker: GpusPerWorker = 0.0,
+    timeout: Timeout = None,
+    memory: Memory = None,
+    cache_dir: CacheDir = None,
+    retry_failed: RetryFailed = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Videos in, timestamped actions out."""
     if everything and min_confidence is not None:
@@ -92,52 +111,53 @@ def run(
         "localize.threshold": threshold,
         "localize.min_confidence": 0.0 if everything else min_confidence,
         "localize.top": top,
+        "limits.timeout": timeout,
+        "limits.memory": memory,
     }
     settings = load_config(config, flags)
     wanted = _formats(formats)
     last = _range(start, end)
+    choose_cache(cache_dir)
 
     from pipeline import batch
     from pipeline.api import Pipeline
 
-    jobs = batch.find_videos(paths)
-    _check_output(output, wanted, formats is not None or overwrite, single=len(jobs) == 1)
+    videos = batch.find_videos(paths)
+    _check_output(output, wanted, formats is not None or overwrite, single=len(videos) == 1)
     folder = Path(output) if output not in (None, "-") else None
-    if folder is not None:
-        batch.prepare_output(folder)
+    running = Running("run", videos, folder, retry_failed, engine, jobs, address, gpus_per_worker)
     pipeline = Pipeline.load(config=settings)
     err.print(f"[dim]{escape(settings.model)} on {pipeline.device}[/]")
     say_flow(pipeline.extractor)
-    results, pages, failed = [], [], 0
-    single = len(jobs) == 1
-    with progress() as bars:
+    running.choose_engine(pipeline.extractor)
+    if dry_run:
+        running.dry_run(pipeline.extractor, pipeline.cache, start, last)
+        return
+    single = len(videos) == 1
+    results, pages = [], []
+    with running.started() as (bars, stop):
         outcomes = batch.run_batch(
-            pipeline, jobs, folder, wanted, overwrite, start, last, lambda job: bars.video(job.video)
+            pipeline, running.jobs, folder, wanted, overwrite, start, last, bars.video, running.engine, stop
         )
-        for outcome in outcomes:
-            bars.clear()
-            if outcome.error is not None:
-                failed += 1
-                complain(outcome.error)
-                continue
+        for outcome in running.each(outcomes):
             assert outcome.result is not None
             results.append(outcome.result)
             pages.append((outcome.result, outcome.job))
             for warning in outcome.result.warnings:
                 note(f"{outcome.job.video}: {warning}")
             if output != "-":
-                result_table(outcome.result, " (kept from before)" if outcome.skipped else "")
+                remark = " (kept from before)" if outcome.skipped else ""
+                if outcome.duplicate_of is not None:
+                    remark = f" (the same as {outcome.duplicate_of.video})"
+                result_table(outcome.result, remark)
             elif wanted[0] != "csv":
                 WRITERS[wanted[0] if single else "jsonl"](outcome.result, sys.stdout)
                 sys.stdout.flush()
     if output == "-" and wanted[0] == "csv":
         write_csv(results, sys.stdout)
-    if folder is not None:
-        batch.write_summary(results, folder)
-        if "html" in wanted and not single:
-            batch.write_index(pages, folder)
-        err.print(f"[dim]results are in {escape(str(folder))}[/]")
-    finish(len(results), failed, jobs)
+    if folder is not None and "html" in wanted and not single:
+        batch.write_index(pages, folder)
+    running.finish()
 
 
 def extract(
@@ -156,6 +176,15 @@ def extract(
     flow_weights: FlowWeights = None,
     config: ConfigFile = None,
     overwrite: Overwrite = False,
+    jobs: Jobs = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    gpus_per_worker: GpusPerWorker = 0.0,
+    timeout: Timeout = None,
+    memory: Memory = None,
+    cache_dir: CacheDir = None,
+    retry_failed: RetryFailed = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Videos in, I3D features out: rgb (T,1024), flow (T,1024), times (T,2)."""
     flags = {
@@ -168,43 +197,45 @@ def extract(
         "features.flow": flow,
         "features.precision": precision,
         "features.decoder": decoder,
+        "limits.timeout": timeout,
+        "limits.memory": memory,
     }
     settings = load_config(config, flags)
     last = _range(start, end)
+    choose_cache(cache_dir)
 
     from pipeline import batch
     from pipeline.api import choose_device, make_extractor
     from pipeline.cache import FeatureCache
 
-    jobs = batch.find_videos(paths)
-    batch.prepare_output(output)
+    videos = batch.find_videos(paths)
+    running = Running("extract", videos, output, retry_failed, engine, jobs, address, gpus_per_worker)
     extractor = make_extractor(settings, ("rgb", "flow"), choose_device(settings.device))
     say_flow(extractor)
-    done = failed = 0
-    with progress() as bars:
+    running.choose_engine(extractor)
+    if dry_run:
+        running.dry_run(extractor, FeatureCache(), start, last)
+        return
+    with running.started() as (bars, stop):
         outcomes = batch.extract_batch(
             extractor,
             FeatureCache(),
-            jobs,
+            running.jobs,
             output,
             overwrite,
             start,
             last,
-            lambda job: bars.video(job.video),
+            bars.video,
+            running.engine,
+            stop,
         )
-        for outcome in outcomes:
-            bars.clear()
-            if outcome.error is not None:
-                failed += 1
-                complain(outcome.error)
-                continue
+        for outcome in running.each(outcomes):
             assert outcome.features is not None
-            done += 1
             for warning in outcome.features.warnings:
                 note(f"{outcome.job.video}: {warning}")
             path = batch.with_suffix(output / outcome.job.name, ".npz")
             print(f"{path}\t{len(outcome.features.times)} snippets", flush=True)
-    finish(done, failed, jobs)
+    running.finish()
 
 
 def _formats(text: str | None) -> list[str]:

@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
-from extractors.config import PRECISIONS, FeatureConfig
+from extractors.config import PRECISIONS, FeatureConfig, Limits
 from pipeline.config import STREAM_CHOICES, Config
 
 F, C = FeatureConfig(), Config()
+
+G = Limits()
 
 Paths = Annotated[list[str], typer.Argument(help="Videos, folders (recursive) or glob patterns.")]
 Out = Annotated[
@@ -43,3 +45,22 @@ RgbWeights = Annotated[str | None, typer.Option(help="File with the RGB backbone
 FlowWeights = Annotated[
     str | None, typer.Option(help="File with the flow backbone's weights.", show_default="published")
 ]
+Jobs = Annotated[
+    str | None,
+    typer.Option("--jobs", "-j", help="Workers: a number, or auto.", show_default="1, or all of a cluster"),
+]
+EngineName = Annotated[str, typer.Option("--engine", help="local, dask or ray.")]
+Address = Annotated[str | None, typer.Option(help="Of Dask's scheduler or Ray's head.", show_default="none")]
+GpusPerWorker = Annotated[float, typer.Option(min=0, help="What each worker asks a cluster for.")]
+Timeout = Annotated[
+    float | None, typer.Option(min=0, help="Give a video up after this many seconds.", show_default="never")
+]
+Memory = Annotated[
+    float | None,
+    typer.Option(min=0, help="GiB that decoding a video may take, 0 for any.", show_default=f"{G.memory:g}"),
+]
+CacheDir = Annotated[
+    Path | None, typer.Option("--cache-dir", help="Folder of the cache.", show_default="JCDNET_CACHE, or the user's")
+]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Only what failed in the last run into this folder.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, how long it takes, how much disk.")]

@@ -19,6 +19,8 @@ err = Console(stderr=True, highlight=False)
 
 STAGES = {
     "hash": "reading",
+    "wait": "waiting for another process",
+    "begin": "starting",
     "compile": "compiling TV-L1 for this CPU, once",
     "decode": "decode",
     "flow": "flow",

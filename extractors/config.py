@@ -49,6 +49,25 @@ class FeatureConfig:
             raise ValueError(f"crop ({self.crop}) must be between 32 and short_side ({self.short_side}).")
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What one video may cost before it is given up; none of it changes a number."""
+
+    timeout: float = 0.0
+    """seconds of work on a video; 0: any number"""
+    stall: float = 120.0
+    """seconds in which the decoder gives no sign of life"""
+    memory: float = 4.0
+    """GiB of memory for decoding a video (Linux only); 0: any amount"""
+
+    def __post_init__(self) -> None:
+        for name in ("timeout", "memory"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}.")
+        if not 0 < self.stall < float("inf"):
+            raise ValueError(f"stall must be positive, not {self.stall}.")
+
+
 def cache_dir() -> Path:
     """Folder for features, fetched weights and compiled kernels: `JCDNET_CACHE`, or the user's cache folder."""
     if chosen := os.environ.get("JCDNET_CACHE"):

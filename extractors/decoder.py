@@ -4,6 +4,9 @@ The child decodes, resizes and puts frames into a ring of slots in shared memory
 at once); its lines on a pipe say which slot holds which frame, ours give slots back. So it runs ahead of the
 networks by one ring and no further, and memory does not grow with the video. One child serves many videos.
 
+A file may also make it hang or eat memory: a watchdog ends a child that gives no sign of life, and the child limits
+its own memory.
+
 It is a plain subprocess, not a multiprocessing one: those import the caller's `__main__` again, which would run a
 user's script twice.
 """
@@ -17,26 +20,30 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import traceback
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from extractors.config import FeatureConfig
+from extractors.config import FeatureConfig, Limits
 from extractors.snippets import frame_range, snippet_range
-from extractors.video import DecoderUnavailable, Frames, Image, VideoError, VideoInfo
+from extractors.video import Damage, DecoderUnavailable, Frames, Image, VideoError, VideoInfo, is_partial, warnings
 
 RING_BYTES = 32 << 20  # about 90 frames of 256 x 455; half of the 64 MiB that Docker gives /dev/shm
 MOST_SLOTS, LEAST_SLOTS = 128, 4
+WATCH = 0.2  # seconds between two looks of the watchdog
+SIGN_OF_LIFE = 1.0  # seconds after which a child that reads but has no frame says so
 
 
 @dataclass
 class Clip:
-    """A video that is being decoded. `end`, `partial` and `warnings` are known after the last frame."""
+    """A video that is being decoded. `damage` and `sought` are as of the frame read last, the rest is for the end."""
 
     info: VideoInfo
     origin: float
@@ -46,24 +53,47 @@ class Clip:
     """snippets first <= i < last were asked for"""
     size: tuple[int, int]
     """(H, W) of the frames"""
+    seekable: bool = True
+    """whether a stretch of the video costs no more than its own length"""
+    damage: Damage = field(default_factory=Damage)
+    sought: bool = False
+    """whether the beginning was jumped over, and with it whatever is wrong there"""
     end: float = 0.0
     """seconds at which the last frame read stops being shown"""
-    partial: bool = False
-    warnings: tuple[str, ...] = ()
+    exhausted: bool = False
+    """whether that is the video's last"""
+    missing: float = 0.0
+    """seconds by which an exhausted video falls short of what its header declares"""
+
+    @property
+    def partial(self) -> bool:
+        """Whether frames are missing from what was asked for."""
+        return is_partial(self.damage, self.missing if math.isinf(self.last) else 0.0)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to tell the user about the file."""
+        return warnings(self.damage, self.missing if math.isinf(self.last) else 0.0)
 
 
 class Decoder:
     """The child process, started when first needed and again after a crash."""
 
-    def __init__(self, gpu: int | None = None) -> None:
-        """`gpu`: decode with NVDEC on that GPU, instead of the CPU."""
-        self.gpu = gpu
+    def __init__(self, gpu: int | None = None, limits: Limits | None = None, threads: int = 0) -> None:
+        """`gpu`: decode with NVDEC on that GPU, instead of the CPU. `threads`: of a software decoder; 0: the cores."""
+        self.gpu, self.threads, self.limits = gpu, threads, limits or Limits()
+        self._ended = ""
+        """why the watchdog ended the child"""
         self._child: subprocess.Popen[str] | None = None
         self._finalizer: weakref.finalize[Any, Any] | None = None
         self._answered = False
         """whether the child has said anything yet"""
         self._busy = False
         """whether the child is at work on a video, rather than waiting for one"""
+        self._deadline = math.inf
+        self._watchdog: threading.Thread | None = None
+        self._watched_child: tuple[subprocess.Popen[str], float, float] | None = None
+        """whose answer is waited for, and until when: for a sign of life, and at all"""
 
     @contextlib.contextmanager
     def open(
@@ -74,15 +104,21 @@ class Decoder:
         end: float = math.inf,
         native: bool = False,
         take: Callable[[Image], Any] = np.copy,
+        span: tuple[int, float] = (0, math.inf),
+        seek: bool = True,
+        deadline: float = math.inf,
     ) -> Iterator[tuple[Clip, Iterator[tuple[int, Any]]]]:
         """Open a video; gives what is known of it and its grid frames (k, (H, W, 3) uint8 RGB), to be read once.
 
         The frames are those of the snippets that cover seconds start..end, their short side `config.short_side`,
         or, `native`, as large as the video has them. `take` gets each where it lies in shared memory, which is
-        overwritten afterwards, and returns what is to be given in its place.
+        overwritten afterwards, and returns what is to be given in its place. `span`: of those snippets only the ones
+        of these indices. `seek`: False reads a file from its start even where it could be jumped in. `deadline`: by
+        time.monotonic().
 
         Raises:
-            VideoError: the file cannot be decoded, or crashed the decoder, here or while frames are read.
+            VideoError: the file cannot be decoded, or crashed the decoder, or went over a limit, here or while frames
+                are read.
             DecoderUnavailable: there is no NVDEC.
         """
         request = {
@@ -93,10 +129,14 @@ class Decoder:
             "stride": config.stride,
             "start": start,
             "end": None if math.isinf(end) else end,
+            "span": (span[0], None if math.isinf(span[1]) else span[1]),
+            "seek": seek,
             "gpu": self.gpu,
+            "threads": self.threads,
         }
         child = self._running()
         self._busy = True
+        self._deadline = deadline
         try:
             self._send(child, json.dumps(request), path)
             header = self._receive(child, path)
@@ -106,6 +146,7 @@ class Decoder:
                 first=header["first"],
                 last=math.inf if header["last"] is None else header["last"],
                 size=tuple(header["size"]),
+                seekable=header["seekable"],
             )
             with _ring(clip.size) as (name, memory):
                 self._send(child, json.dumps({"ring": str(name), "slots": len(memory)}), path)
@@ -128,10 +169,12 @@ class Decoder:
         while "end" not in (said := self._receive(child, path)):
             frame = take(memory[said["slot"]])
             self._send(child, ".", path)  # the slot is free again
+            clip.damage, clip.sought = Damage(*said["damage"]), said["sought"]
             yield said["k"], frame
         if child is self._child:  # and not one that was started since, for another video
             self._busy = False
-        clip.end, clip.partial, clip.warnings = said["end"], said["partial"], tuple(said["warnings"])
+        clip.damage, clip.sought = Damage(*said["damage"]), said["sought"]
+        clip.end, clip.exhausted, clip.missing = said["end"], said["exhausted"], said["missing"]
 
     def _running(self) -> "subprocess.Popen[str]":
         if self._child is None or self._child.poll() is not None:
@@ -139,9 +182,10 @@ class Decoder:
             root = str(Path(__file__).resolve().parents[1])
             paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
             self._answered = False
+            self._ended = ""
             self._child = subprocess.Popen(
                 # -P: what lies in the folder of the videos is not imported.
-                [sys.executable, "-P", "-c", "from extractors.decoder import serve; serve()"],
+                [sys.executable, "-P", "-c", self._code()],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,  # FFmpeg's own chatter; what matters comes as a message
@@ -150,6 +194,11 @@ class Decoder:
             )
             self._finalizer = weakref.finalize(self, _kill, self._child)
         return self._child
+
+    def _code(self) -> str:
+        """What the child runs."""
+        memory = 0 if self.gpu is not None else round(self.limits.memory * 2**30)  # a driver maps what it likes
+        return f"from extractors.decoder import serve; serve({memory})"
 
     def close(self) -> None:
         """End the child; the next video starts a fresh one."""
@@ -168,11 +217,15 @@ class Decoder:
 
     def _receive(self, child: "subprocess.Popen[str]", path: Path) -> dict[str, Any]:
         assert child.stdout is not None
-        line = child.stdout.readline()
-        if not line.endswith("\n"):
-            raise self._crashed(child, path)
-        self._answered = True
-        said: dict[str, Any] = json.loads(line)
+        while True:
+            with self._watched(child):
+                line = child.stdout.readline()
+            if not line.endswith("\n"):
+                raise self._crashed(child, path)
+            self._answered = True
+            said: dict[str, Any] = json.loads(line)
+            if "alive" not in said:
+                break
         if "error" in said:
             if child is self._child:
                 self._busy = False
@@ -182,12 +235,49 @@ class Decoder:
             raise VideoError(f"{path}: the decoder failed on it ({last}); please report this, with the file.")
         return said
 
+    @contextlib.contextmanager
+    def _watched(self, child: "subprocess.Popen[str]") -> Iterator[None]:
+        """End the child when the block, which waits for it, takes too long."""
+        stalled, late = time.monotonic() + self.limits.stall, self._deadline
+        if self._watchdog is None or not self._watchdog.is_alive():
+            self._watchdog = threading.Thread(target=_watch, args=(weakref.ref(self),), name="watchdog", daemon=True)
+            self._watched_child = (child, stalled, late)
+            self._watchdog.start()
+        self._watched_child = (child, stalled, late)
+        try:
+            yield
+        finally:
+            self._watched_child = None
+
+    def look(self) -> None:
+        """End a child that is waited for and has not said anything for too long; the watchdog calls it."""
+        if (watched := self._watched_child) is None:
+            return
+        child, stalled, late = watched
+        if (now := time.monotonic()) > min(stalled, late):
+            self._ended = "late" if now > late else "stalled"
+            child.kill()
+
     def _crashed(self, child: "subprocess.Popen[str]", path: Path) -> VideoError:
         code = child.wait()
+        if self._ended == "late":
+            return VideoError(f"{path}: took longer than --timeout allows; raise it, or leave it out.")
+        if self._ended == "stalled":
+            return VideoError(
+                f"{path}: the decoder gave no sign of life for {self.limits.stall:g} s and was ended; the file is "
+                "damaged, get it again or convert it (on a slow disk: raise stall under [limits] of --config)."
+            )
         if not self._answered:
             return VideoError(f"{path}: the decoder did not start (exit code {code}); see `python cli.py doctor`.")
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return VideoError(f"{path}: crashed the decoder ({how}); the file is damaged, get it again or convert it.")
+
+
+def _watch(decoder: "weakref.ref[Decoder]") -> None:
+    while (watched := decoder()) is not None:
+        watched.look()
+        del watched  # or it would live for as long as we sleep
+        time.sleep(WATCH)
 
 
 def _kill(child: "subprocess.Popen[str]") -> None:
@@ -209,6 +299,9 @@ def _ring(size: tuple[int, int]) -> Iterator[tuple[Path, Image]]:
         if folder is not None and not os.access(folder, os.W_OK):
             continue
         handle, name = tempfile.mkstemp(prefix="jcdnet-", dir=folder)
+        if (own := Path(f"/proc/{os.getpid()}/fd/{handle}")).exists():  # Linux: it needs no other name,
+            Path(name).unlink()  # and a kill leaves nothing
+            name = str(own)
         try:
             # Reserved, not just sized: writing to a full /dev/shm would kill the child.
             if hasattr(os, "posix_fallocate"):
@@ -217,7 +310,8 @@ def _ring(size: tuple[int, int]) -> Iterator[tuple[Path, Image]]:
                 os.truncate(handle, total)
         except OSError:
             os.close(handle)
-            Path(name).unlink()
+            if name != str(own):
+                Path(name).unlink()
             if folder is None:
                 raise
             continue
@@ -227,15 +321,19 @@ def _ring(size: tuple[int, int]) -> Iterator[tuple[Path, Image]]:
         yield Path(name), np.frombuffer(mmap.mmap(handle, total), np.uint8).reshape(slots, height, width, 3)
     finally:
         os.close(handle)
-        Path(name).unlink(missing_ok=True)
+        if name != str(own):
+            Path(name).unlink(missing_ok=True)
 
 
-def serve() -> None:
-    """The child: videos in on stdin, frames out through the ring, until stdin ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it ends us
+def serve(memory: int = 0) -> None:
+    """The child: videos in on stdin, frames out through the ring, until stdin ends. `memory`: limit in bytes, or 0."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent's to handle, where they reach all of its group
+        signal.signal(number, signal.SIG_IGN)
+    limit_memory(memory)
     # FFmpeg, or a library of it, may print: the pipe gets another number, so that it carries nothing but answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    _answer(answers, {"alive": True})  # so that a crash over the first video is not taken for a failed start
     for line in sys.stdin:
         if line.strip() in ("", "."):  # slots given back after the last frame
             continue
@@ -245,8 +343,24 @@ def serve() -> None:
             _answer(answers, {"error": str(error), "unavailable": isinstance(error, DecoderUnavailable)})
         except (BrokenPipeError, EOFError):
             return
+        except MemoryError:
+            _answer(answers, {"error": _TOO_LARGE.format(path=json.loads(line)["path"], limit=memory / 2**30)})
         except Exception:
             _answer(answers, {"bug": traceback.format_exc()})
+
+
+_TOO_LARGE = (
+    "{path}: decoding it takes more than {limit:.3g} GiB of memory; if its pictures really are that large, raise "
+    "--memory, else the file is damaged."
+)
+
+
+def limit_memory(size: int) -> None:
+    """Let this process take no more than `size` bytes for itself, on Linux; 0: any number."""
+    if size and sys.platform == "linux":
+        import resource  # not on Windows
+
+        resource.setrlimit(resource.RLIMIT_DATA, (size, size))
 
 
 def _answer(answers: IO[str], message: dict[str, Any]) -> None:
@@ -257,29 +371,43 @@ def _answer(answers: IO[str], message: dict[str, Any]) -> None:
 def _serve_video(request: dict[str, Any], questions: IO[str], answers: IO[str]) -> None:
     config = FeatureConfig(fps=request["fps"], length=request["length"], stride=request["stride"])
     end = math.inf if request["end"] is None else request["end"]
-    with Frames(Path(request["path"]), config.fps, request["short_side"], request["gpu"]) as frames:
+    alive = time.monotonic()
+
+    def tick() -> None:
+        nonlocal alive
+        if (now := time.monotonic()) > alive + SIGN_OF_LIFE:
+            alive = now
+            _answer(answers, {"alive": True})
+
+    path, gpu, threads = Path(request["path"]), request["gpu"], request["threads"]
+    with Frames(path, config.fps, request["short_side"], gpu, tick, threads) as frames:
         first, last = snippet_range(request["start"], end, frames.origin, config)
+        begin, stop = request["span"]
+        first, last = max(first, begin), min(last, math.inf if stop is None else stop)
         info = asdict(frames.info) | {"path": request["path"]}
         header = {"info": info, "origin": frames.origin, "size": frames.size, "first": first}
+        header["seekable"] = frames.seekable
         _answer(answers, header | {"last": None if math.isinf(last) else last})
         offer = _ask(questions)
         with Path(offer["ring"]).open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
             ring = np.frombuffer(mapped, np.uint8).reshape(offer["slots"], *frames.size, 3)
             _answer(answers, {"ready": True})
             try:
-                for sent, (k, picture) in enumerate(frames.grid(*frame_range(first, last, config))):
+                for sent, (k, picture) in enumerate(frames.grid(*frame_range(first, last, config), request["seek"])):
                     if sent >= offer["slots"]:
                         _ask(questions)
                     slot = sent % offer["slots"]
                     ring[slot] = picture
-                    _answer(answers, {"k": k, "slot": slot})
+                    alive = time.monotonic()
+                    _answer(answers, {"k": k, "slot": slot} | _seen(frames))
             finally:
                 del ring
-        whole = math.isinf(last)
-        _answer(
-            answers,
-            {"end": frames.end, "partial": frames.partial(whole), "warnings": frames.warnings(whole)},
-        )
+        missing = frames.missing if frames.exhausted else 0.0
+        _answer(answers, {"end": frames.end, "exhausted": frames.exhausted, "missing": missing} | _seen(frames))
+
+
+def _seen(frames: Frames) -> dict[str, Any]:
+    return {"damage": astuple(frames.damage), "sought": frames.sought}
 
 
 def _ask(questions: IO[str]) -> dict[str, Any]:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import itertools
-import json
 import math
-import os
-import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +13,22 @@ import av
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from extractors import backbones, flow
 from extractors.ahead import ahead
-from extractors.config import STREAMS, FeatureConfig
-from extractors.decoder import Decoder
+from extractors.config import STREAMS, FeatureConfig, Limits
+from extractors.decoder import Clip, Decoder
 from extractors.device import DeviceInputs
+from extractors.featurefile import Features, FeaturesError, Floats, load, save
 from extractors.inputs import HostInputs
+from extractors.parts import Part, Seen, join
 from extractors.snippets import Snippet, snippet_range, snippet_times, snippets
-from extractors.video import VideoError, fit, require_nvdec
+from extractors.video import Damage, VideoError, fit, require_nvdec
+from extractors.writing import write_atomically
 
-Floats = NDArray[np.float32]
+__all__ = ["Extractor", "Features", "FeaturesError", "Progress", "load", "save", "write_atomically"]
+
 Progress = Callable[[str, int, int], None]
 """(stage, done, total), in snippets; total is an estimate from the container's duration"""
 
@@ -39,48 +38,17 @@ CPU_BATCH = 2
 SNIPPET_BYTES = 512 << 20
 MOST_SNIPPETS = 32  # 512 frame pairs of flow at once; a larger batch only costs short videos, which fill it up
 
+PART = 64  # snippets, 41 s of video: what a killed run loses at most
+
 FORMAT = 2  # of the settings and of the features file; raise it when the same settings would mean other numbers
 
 
-class FeaturesError(Exception):
-    """A features file, or a request for features, is not usable; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Features:
-    """Features of a video, or of a stretch of it."""
-
-    rgb: Floats | None
-    """(T, D)"""
-    flow: Floats | None
-    """(T, D), or None when the stream was not asked for"""
-    times: NDArray[np.float64]
-    """(T, 2) start and end of each snippet, seconds of the video"""
-    duration: float
-    """seconds from 0 to where the video's last frame stops being shown"""
-    media: dict[str, Any]
-    """width and height upright in square pixels, rate as a fraction, start_timecode"""
-    settings: dict[str, dict[str, Any]]
-    """by stream: everything that decided the numbers"""
-    warnings: tuple[str, ...] = ()
-    partial: bool = False
-    """whether parts of the file could not be decoded"""
-
-    def stacked(self, streams: tuple[str, ...]) -> Floats:
-        """The asked streams side by side, RGB first: (T, D) or (T, 2D).
-
-        Raises:
-            FeaturesError: a stream is not there.
-        """
-        parts = [(name, getattr(self, name)) for name in STREAMS if name in streams]
-        for name, values in parts:
-            if values is None:
-                raise FeaturesError(f"the model needs the {name} stream; extract it too (--streams both).")
-        return np.concatenate([values for _, values in parts], axis=1)
+class _NotFromHere(Exception):
+    """A reading that jumped into the video met damage: it must be one from the start."""
 
 
 class Extractor:
-    """The backbones of the streams, loaded once and when first needed, and `chunk`, the unit of extraction."""
+    """The backbones of the streams, loaded once and when first needed, and `parts`, what extraction is made of."""
 
     def __init__(
         self,
@@ -88,34 +56,45 @@ class Extractor:
         streams: tuple[str, ...] = ("rgb",),
         device: str = "cpu",
         weights: Mapping[str, Path | None] | None = None,
+        limits: Limits | None = None,
+        threads: int | None = None,
     ) -> None:
-        """Find the weights and the flow backend; `weights`: by stream, a file instead of the published one.
+        """Find the weights and the flow backend.
+
+        Args:
+            config, streams, device: as everywhere.
+            weights: by stream, a file instead of the published one.
+            limits: what one video may cost.
+            threads: for flow and decoding; default the cores. (PyTorch's are the process's own.)
 
         Raises:
             WeightsError: weights are missing.
             FlowError: there is no such flow backend, or (FlowUnavailable) it cannot work here.
             DecoderUnavailable: NVDEC is asked for, and there is none.
         """
-        self.config, self.device = config, device
+        self.config, self.device, self.limits = config, device, limits or Limits()
         self.streams = tuple(name for name in STREAMS if name in streams)
         backend = flow.resolve(config.flow, device)
         self.flow_backend = backend if "flow" in streams else None
         if self.flow_backend is not None:
             flow.require(backend, device)
-        chosen = weights or {}
+        chosen = dict(weights or {})
+        self.weights_files, self.threads = chosen, threads
         self.backbones = {n: backbones.find(config.backbone, n, chosen.get(n)) for n in self.streams}
         on_host = torch.device(device).type == "cpu"
         self.precision = config.precision
         if config.precision == "auto":
             self.precision = "float32" if on_host else "float16"
         self.inputs: Any = (
-            HostInputs(config, self.flow_backend) if on_host else DeviceInputs(config, self.flow_backend, device)
+            HostInputs(config, self.flow_backend, threads)
+            if on_host
+            else DeviceInputs(config, self.flow_backend, device)
         )
         self.batch = CPU_BATCH if on_host else gpu_batch(device)
         gpu = (torch.device(device).index or 0) if config.decoder == "nvdec" else None
         if gpu is not None:
             require_nvdec(gpu)
-        self.decoder = Decoder(gpu)
+        self.decoder = Decoder(gpu, self.limits, threads or 0)
         self._nets: dict[str, nn.Module] = {}
 
     def net(self, stream: str) -> nn.Module:
@@ -156,55 +135,119 @@ class Extractor:
         """Features of the snippets that cover seconds start..end of a video; times stay those of the whole video.
 
         `streams`: those of the extractor's that are wanted now; default all.
-        Snippets go through the networks in batches of one fixed size, the last one filled up with copies, so that
-        the numbers do not depend on how a video is cut.
-
         Raises:
             VideoError: the file cannot be decoded, or has nothing between start and end.
         """
-        config = self.config
-        wanted = self.streams if streams is None else streams
-        rows: dict[str, list[Floats]] = {name: [] for name in wanted}
-        times: list[tuple[float, float]] = []
-        padded = False
-        native, take = self.inputs.native, self.inputs.frame
-        with self.decoder.open(path, config, start, end, native, take) as (clip, frames):
+        parts = list(self.parts(path, start, end, streams, on_progress, size=None))
+        if not any(len(part.times) for part in parts):
+            shown = parts[-1].seen.end if parts else 0.0
+            raise VideoError(f"{path}: nothing between {start:g} s and {end:g} s; the video ends at {shown:.2f} s.")
+        return self.join(parts, math.isinf(end))
+
+    def join(self, parts: list[Part], whole: bool) -> Features:
+        """Parts of a video, in order, as its Features; `whole`: it was asked for to its end."""
+        return join(parts, self.settings(), whole, self.config.length / self.config.fps)
+
+    def parts(
+        self,
+        path: Path,
+        start: float = 0.0,
+        end: float = math.inf,
+        streams: tuple[str, ...] | None = None,
+        on_progress: Progress = lambda stage, done, total: None,
+        size: int | None = PART,
+        span: tuple[int, float] = (0, math.inf),
+        from_start: bool = False,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Part]:
+        """The features of a chunk, a part of `size` snippets at a time, each as soon as it is there.
+
+        Snippets go through the networks in batches of one fixed size, the last one of a part filled up with copies,
+        so that the numbers do not depend on how a video is cut. A file that turns out to be damaged behind a jump is
+        read from its start, so that they do not depend on the jump either.
+
+        Args:
+            path, start, end, streams, on_progress: as `chunk`.
+            size: default all in one.
+            span: only the snippets span[0] <= i < span[1] of the video.
+            from_start: read the video from its start, whatever `span` is.
+            stop: asked between batches; once it is true, what is there is given as a last, shorter part.
+
+        Raises:
+            VideoError: the file cannot be decoded, or went over a limit.
+        """
+        deadline = time.monotonic() + (self.limits.timeout or math.inf)
+        at, seek = span[0], not from_start
+        while True:
+            try:
+                for part in self._parts(
+                    path, start, end, streams or self.streams, on_progress, size, (at, span[1]), seek, stop, deadline
+                ):
+                    yield part
+                    at = part.until
+                return
+            except _NotFromHere:
+                seek = False
+
+    def _parts(
+        self,
+        path: Path,
+        start: float,
+        end: float,
+        wanted: tuple[str, ...],
+        on_progress: Progress,
+        size: int | None,
+        span: tuple[int, float],
+        seek: bool,
+        stop: Callable[[], bool],
+        deadline: float,
+    ) -> Iterator[Part]:
+        config, native, take = self.config, self.inputs.native, self.inputs.frame
+        opened = self.decoder.open(path, config, start, end, native, take, span, seek, deadline)
+        with opened as (clip, frames):
+            begin, stretch = snippet_range(start, end, clip.origin, config)
             _, expected = snippet_range(0.0, clip.info.duration, clip.origin, config)
-            total = max(int(min(expected, clip.last)) - clip.first, 1)
+            total = max(int(min(expected, stretch)) - begin, 1)
             if native:  # the decoder's ring holds few frames of full size: they wait on the device, a batch of them
                 frames = ahead(frames, self.batch * config.length)
-            cut = snippets(frames, length=config.length, stride=config.stride, last=clip.last)
-            for batch in _batched(cut, self.batch):
-                on_progress("decode", len(times) + len(batch), total)
-                if "flow" in wanted and not times:
-                    self._compile(fit(clip.size, config.short_side), on_progress)
-                for name in wanted:
-                    rows[name].append(self._features(batch, name))
-                    on_progress("flow" if name == "flow" else "i3d", len(times) + len(batch), total)
-                times += [snippet_times(snippet.index, clip.origin, config) for snippet in batch]
-                padded |= batch[0].padded
-        if not times:
-            raise VideoError(f"{path}: nothing between {start:g} s and {end:g} s; the video ends at {clip.end:.2f} s.")
-        said = clip.warnings
-        if padded:
-            seconds = config.length / config.fps
-            said = (*said, f"shorter than a snippet ({seconds:.2f} s): its last frame was repeated.")
-        stacked = {name: np.concatenate(values) for name, values in rows.items()}
-        return Features(
-            rgb=stacked.get("rgb"),
-            flow=stacked.get("flow"),
-            times=np.array(times, dtype=np.float64),
-            duration=clip.end if math.isinf(clip.last) else max(clip.info.duration, clip.end),
-            media={
-                "width": clip.info.width,
-                "height": clip.info.height,
-                "rate": clip.info.rate,
-                "start_timecode": clip.info.start_timecode,
-            },
-            settings={name: self.settings()[name] for name in wanted},
-            warnings=said,
-            partial=clip.partial,
-        )
+            cut = _Peeking(snippets(frames, length=config.length, stride=config.stride, last=clip.last))
+            first, more, stopped = clip.first, True, False
+            while more and first < clip.last:
+                until = min(clip.last, math.inf if size is None else (first // size + 1) * size)
+                rows: dict[str, list[Floats]] = {name: [] for name in wanted}
+                times: list[tuple[float, float]] = []
+                padded = False
+                limit = None if math.isinf(until) else int(until) - first
+                for batch in _batched(itertools.islice(cut, limit), self.batch):
+                    done = batch[-1].index + 1 - begin
+                    on_progress("decode", done, total)
+                    if "flow" in wanted and not times:
+                        self._compile(fit(clip.size, config.short_side), on_progress)
+                    for name in wanted:
+                        rows[name].append(self._features(batch, name))
+                        on_progress("flow" if name == "flow" else "i3d", done, total)
+                    times += [snippet_times(snippet.index, clip.origin, config) for snippet in batch]
+                    padded |= batch[0].padded
+                    if time.monotonic() > deadline:
+                        raise VideoError(f"{path}: took longer than --timeout allows; raise it, or leave it out.")
+                    if stopped := stop():
+                        break
+                # One snippet ahead: whether the video goes on is part of what is known of this part.
+                more = not stopped and cut.goes_on()
+                if clip.sought and clip.damage != Damage():
+                    raise _NotFromHere
+                reached = first + len(times)
+                if stopped or math.isinf(until):
+                    until = reached
+                if reached or not stopped:
+                    yield Part(
+                        first=first,
+                        until=int(until),
+                        rows={n: np.concatenate(v) if v else np.zeros((0, 0), np.float32) for n, v in rows.items()},
+                        times=np.array(times, dtype=np.float64).reshape(-1, 2),
+                        seen=_seen(clip, padded),
+                    )
+                first = int(until)
 
     def _compile(self, size: tuple[int, int], on_progress: Progress) -> None:
         """Compile the flow kernels for frames of this size, and say so: it happens once on a machine."""
@@ -241,6 +284,49 @@ class Extractor:
             return features.float().cpu().numpy()
 
 
+class _Peeking:
+    """Snippets, of which can be told whether there is another one."""
+
+    def __init__(self, source: Iterator[Snippet[Any]]) -> None:
+        self._source = source
+        self._next: Snippet[Any] | None = None
+
+    def __iter__(self) -> Iterator[Snippet[Any]]:
+        return self
+
+    def __next__(self) -> Snippet[Any]:
+        if not self.goes_on():
+            raise StopIteration
+        found, self._next = self._next, None
+        assert found is not None
+        return found
+
+    def goes_on(self) -> bool:
+        if self._next is None:
+            self._next = next(self._source, None)
+        return self._next is not None
+
+
+def _seen(clip: Clip, padded: bool) -> Seen:
+    media = {
+        "width": clip.info.width,
+        "height": clip.info.height,
+        "rate": clip.info.rate,
+        "start_timecode": clip.info.start_timecode,
+    }
+    return Seen(
+        media=media,
+        duration=clip.info.duration,
+        origin=clip.origin,
+        end=clip.end,
+        exhausted=clip.exhausted,
+        missing=clip.missing,
+        sought=clip.sought,
+        padded=padded,
+        damage=clip.damage,
+    )
+
+
 def _batched(items: Iterable[Snippet[Any]], size: int) -> Iterator[list[Snippet[Any]]]:
     """Lists of `size` items, the last one shorter."""
     iterator = iter(items)
@@ -260,76 +346,3 @@ def _libraries() -> str:
     """FFmpeg's own versions: another one may decode or convert colours differently."""
     parts = av.library_versions
     return " ".join(f"{name}-{'.'.join(map(str, parts[name]))}" for name in ("libavcodec", "libswscale"))
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all: temp file in the same folder, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Cut short, or a name of 250 characters, which a video may have, would leave no room for the random ones.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide results from colleagues
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def save(features: Features, path: Path) -> None:
-    """Write a features file (.npz: rgb, flow, times, and a JSON string `settings`), without pickles."""
-    meta = {
-        "settings": features.settings,
-        "duration": features.duration,
-        "media": features.media,
-        "warnings": features.warnings,
-        "partial": features.partial,
-    }
-    arrays: dict[str, Any] = {"times": features.times, "settings": np.array(json.dumps(meta))}
-    arrays |= {name: v for name in STREAMS if (v := getattr(features, name)) is not None}
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    write_atomically(path, buffer.getvalue())
-
-
-def load(path: Path) -> Features:
-    """Read a features file and check it: shapes, types, finite numbers, the ZIP's own checksums.
-
-    Raises:
-        FeaturesError: there is none, or it is damaged, or not ours.
-    """
-    if not path.is_file():
-        raise FeaturesError(f"{path}: no such features file.")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        meta = json.loads(str(arrays["settings"][()]))
-        times = np.asarray(arrays["times"], np.float64)
-        streams = {name: np.asarray(arrays[name], np.float32) for name in STREAMS if name in arrays}
-        duration = float(meta["duration"])
-        if times.shape != (len(times), 2) or not streams or not np.isfinite([*times.flat, duration]).all():
-            raise ValueError("times must be (T, 2) and finite")
-        for name, values in streams.items():
-            if values.ndim != 2 or len(values) != len(times) or not np.isfinite(values).all():
-                raise ValueError(f"{name} must be (T, D) and finite")
-        return Features(
-            rgb=streams.get("rgb"),
-            flow=streams.get("flow"),
-            times=times,
-            duration=duration,
-            media=dict(meta["media"]),
-            settings=dict(meta["settings"]),
-            warnings=tuple(meta["warnings"]),
-            partial=bool(meta["partial"]),
-        )
-    except Exception as error:  # a damaged ZIP raises many kinds
-        raise FeaturesError(f"{path}: not a whole features file ({error}); delete it and extract again.") from error

@@ -58,8 +58,8 @@ class HostInputs:
     native = False
     """whether frames are wanted as large as the video has them"""
 
-    def __init__(self, config: FeatureConfig, flow_backend: str | None) -> None:
-        self.config, self.flow_backend = config, flow_backend
+    def __init__(self, config: FeatureConfig, flow_backend: str | None, threads: int | None = None) -> None:
+        self.config, self.flow_backend, self.threads = config, flow_backend, threads
 
     def frame(self, image: Image) -> Image:
         """A copy of a frame as it comes from the decoder, already resized."""
@@ -72,4 +72,4 @@ class HostInputs:
     def flow(self, batch: Sequence[Snippet[Image]]) -> Tensor:
         """(B, 2, L, crop, crop)."""
         assert self.flow_backend is not None
-        return torch.stack([flow_input(snippet, self.config, self.flow_backend) for snippet in batch])
+        return torch.stack([flow_input(snippet, self.config, self.flow_backend, self.threads) for snippet in batch])

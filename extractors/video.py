@@ -8,9 +8,10 @@ and shows the frame whose presentation time (PTS) is nearest; so variable frame 
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ import av.error
 import av.video
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
@@ -90,9 +92,11 @@ def _nvdec(gpu: int) -> av.codec.hwaccel.HWAccel:
 
 @contextlib.contextmanager
 def open_video(
-    path: Path, gpu: int | None = None
+    path: Path, gpu: int | None = None, threads: int = 0
 ) -> Iterator[tuple[av.container.InputContainer, av.video.VideoStream]]:
     """Open a file and its first video stream; `gpu`: decode with NVDEC on that GPU instead of the CPU.
+
+    `threads`: of the software decoder; 0: as many as there are cores.
 
     Raises:
         VideoError: no such file, not a media file, no video stream, or no decoder for it.
@@ -107,6 +111,8 @@ def open_video(
             raise VideoError(f"{path}: the file is empty; copy or download it again.")
         container = _open(path, gpu)
     except (av.error.FFmpegError, OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.ENOMEM:  # the limit of the decoder's process
+            raise MemoryError from error
         if gpu is not None:  # a missing device looks like a file that may not be read
             require_nvdec(gpu)
         if isinstance(error, PermissionError):
@@ -126,6 +132,7 @@ def open_video(
             raise VideoError(f"{path}: no decoder here for its video codec; convert it to H.264 MP4.")
         if gpu is None:
             stream.thread_type = "AUTO"
+            stream.codec_context.thread_count = threads
         elif stream.codec_context.is_hwaccel:
             stream.codec_context.thread_count = 1  # each thread takes surfaces, of which NVDEC has 32 (PyAV#2411)
         else:
@@ -211,6 +218,9 @@ class Damage:
     errors: int = 0
     """places that could not be decoded, or that the demuxer or the decoder marks as corrupt"""
     jumps: int = 0
+    """silences that were closed up"""
+    made_up: int = 0
+    """frames whose time had to be made up, since they have none or one that does not rise"""
 
 
 def frame_step(stream: av.video.VideoStream) -> float:
@@ -220,9 +230,14 @@ def frame_step(stream: av.video.VideoStream) -> float:
 
 
 def decode(
-    container: av.container.InputContainer, stream: av.video.VideoStream, damage: Damage
+    container: av.container.InputContainer,
+    stream: av.video.VideoStream,
+    damage: Damage,
+    tick: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[float, av.VideoFrame]]:
     """Frames in display order with their time (s) from the container's start; errors are skipped and counted.
+
+    `tick` is called with each packet: a sign of life while no frame comes out.
 
     Times always rise: a frame without PTS, or whose PTS does not (H.264 in AVI carries decoding order), follows
     the one before by a frame's duration.
@@ -243,10 +258,13 @@ def decode(
             packet = None  # PyAV trips at the very end over a stream that appeared midway; ours is through by then
         if packet is None:
             return
+        tick()
         damage.errors += packet.is_corrupt
         try:
             frames = packet.decode()
-        except av.error.FFmpegError:
+        except av.error.FFmpegError as error:
+            if error.errno == errno.ENOMEM:  # the limit of the decoder's process, not a fault of this place
+                raise MemoryError from error
             damage.errors += 1
             if last is None and damage.errors > MAX_DAMAGE:
                 return
@@ -257,6 +275,7 @@ def decode(
             if last is not None:
                 if time is None or time <= last:
                     time = last + step
+                    damage.made_up += 1
                 elif time > last + LONGEST_STILL:
                     shift += time - last - step
                     time = last + step
@@ -265,14 +284,16 @@ def decode(
             yield time, frame
 
 
-def picture(frame: av.VideoFrame, size: tuple[int, int]) -> Image:
+def picture(frame: av.VideoFrame, size: tuple[int, int], convert: VideoReformatter | None = None) -> Image:
     """Upright RGB picture of a frame, resized: (H, W, 3) uint8 for `size` (H, W).
 
-    Area averaging when shrinking, as DeepMind's own pipeline does, bilinear when enlarging.
+    Area averaging when shrinking, as DeepMind's own pipeline does, bilinear when enlarging. `convert`: shared by the
+    frames of a video, or each makes its own, with threads that live until it is collected (350 of them were seen).
     """
     turns = round(frame.rotation / 90) % 4  # counter-clockwise quarter turns that put it upright
     height, width = (size[1], size[0]) if turns % 2 else size
-    rgb = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    plain = (convert or VideoReformatter()).reformat(frame, format="rgb24", threads=1)
+    rgb = np.asarray(plain.to_ndarray(), np.uint8)
     if rgb.shape[:2] != (height, width):
         shrink = height * width < rgb.shape[0] * rgb.shape[1]
         how = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
@@ -305,25 +326,37 @@ class Frames:
     """The frames of a video on its grid: a context manager, iterated once through `grid`.
 
     Entering decodes the first frame, which gives `info`, and `origin`, the time of grid point 0 (s). After the
-    iteration `end` is the time at which the last frame read stops being shown (s); `partial` and `warnings` say
-    what was wrong with the file.
+    iteration `end` is the time at which the last frame read stops being shown (s), `exhausted` whether the video has
+    no further one, `damage` what was wrong with the file, and `sought` whether its beginning was jumped over.
 
     `short_side`: pixels that frames are resized to; None leaves them as large as they are. `gpu`: as `open_video`.
+    `tick`: called while the file is read, a sign of life. `threads`: as `open_video`.
 
     Raises (on entering):
         VideoError: the file cannot be opened, or nothing in it can be decoded.
         DecoderUnavailable: there is no NVDEC on that GPU.
     """
 
-    def __init__(self, path: Path, fps: float = 25.0, short_side: int | None = None, gpu: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        fps: float = 25.0,
+        short_side: int | None = None,
+        gpu: int | None = None,
+        tick: Callable[[], None] = lambda: None,
+        threads: int = 0,
+    ) -> None:
         self.path, self.fps, self.short_side, self.gpu = path, fps, short_side, gpu
+        self._tick, self._threads = tick, threads
+        self._convert = VideoReformatter()
         self.damage = Damage()
         self.end = 0.0
+        self.exhausted = self.sought = False
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Frames:
         with contextlib.ExitStack() as stack:
-            self._container, self._stream = stack.enter_context(open_video(self.path, self.gpu))
+            self._container, self._stream = stack.enter_context(open_video(self.path, self.gpu, self._threads))
             self._source = self._decode()
             head = next(self._source, None)
             if head is None and self.gpu is not None:  # 10-bit H.264, or a driver without its video libraries
@@ -343,15 +376,23 @@ class Frames:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def grid(self, first: int = 0, last: float = float("inf")) -> Iterator[tuple[int, Image]]:
-        """Yield (k, (H, W, 3) uint8 RGB) for the grid points first <= k < last that the video has."""
+    def grid(self, first: int = 0, last: float = float("inf"), seek: bool = True) -> Iterator[tuple[int, Image]]:
+        """Yield (k, (H, W, 3) uint8 RGB) for the grid points first <= k < last that the video has.
+
+        seek: jump to the first of them where the format allows it; False reads all that comes before.
+        """
         head, source = self._head, self._source
-        if first > 0 and (sought := self._seek(head[1], self._time(first))):
+        if seek and first > 0 and (sought := self._seek(head[1], self._time(first))):
             head, source = sought
         yield from self._nearest(head, source, first, last)
 
     def _decode(self) -> Iterator[tuple[float, av.VideoFrame]]:
-        return decode(self._container, self._stream, self.damage)
+        return decode(self._container, self._stream, self.damage, self._tick)
+
+    @property
+    def seekable(self) -> bool:
+        """Whether `grid` may jump, so that a part of the video costs no more than its own length."""
+        return not (self._container.format.name in UNSEEKABLE or not self._head[1].key_frame)
 
     def _time(self, k: float) -> float:
         return self.origin + k / self.fps
@@ -368,18 +409,19 @@ class Frames:
         shown: Image | None = None  # converted only when a grid point wants it, once
         for later, successor in source:
             while k < last and self._time(k) <= (time + later) / 2 + TIME_EPS:
-                shown = picture(frame, self.size) if shown is None else shown
+                shown = picture(frame, self.size, self._convert) if shown is None else shown
                 yield k, shown
                 k += 1
             self.end = later
             if k >= last:
                 return
             time, frame, shown = later, successor, None
+        self.exhausted = True
         base = float(frame.time_base or 0)
         lasts = frame.duration * base
         self.end = time + (min(lasts, LONGEST_STILL) if lasts > TIME_EPS else frame_step(self._stream))
         while k < last and self._time(k) < self.end - TIME_EPS:
-            shown = picture(frame, self.size) if shown is None else shown
+            shown = picture(frame, self.size, self._convert) if shown is None else shown
             yield k, shown
             k += 1
 
@@ -396,7 +438,7 @@ class Frames:
         base = float(stream.time_base or 0)
         if container.format.name in UNSEEKABLE or not first.key_frame or not base or first.pts is None:
             return None
-        errors = self.damage.errors  # what is wrong on the way to a keyframe comes from the jump, not from the file
+        before = replace(self.damage)  # what is wrong on the way to a keyframe comes from the jump, not from the file
         for margin in (0.0, 2.0, 10.0, 40.0) if self._rising() else ():
             goal = target - margin
             if goal <= self.origin:
@@ -408,11 +450,14 @@ class Frames:
             source = self._decode()
             # Frames before the first keyframe lean on frames that were never read.
             head = next(((t, f) for t, f in source if f.key_frame or t > target), None)
-            self.damage.errors = errors
+            vars(self.damage).update(vars(before))
             if head is not None and head[1].key_frame and head[1].pts is not None and head[0] <= target:
+                self.sought = True
                 return head, source
         # Opened anew: not every format finds back to its start.
-        self._container, self._stream = self._stack.enter_context(open_video(self.path, self.gpu))
+        self.damage = Damage()
+        again = open_video(self.path, self.gpu, self._threads)
+        self._container, self._stream = self._stack.enter_context(again)
         source = self._decode()
         head = next(source, None)
         if head is None or head[0] != self.origin:
@@ -427,6 +472,7 @@ class Frames:
         last: int | None = None
         with contextlib.suppress(av.error.FFmpegError, IndexError):  # as in `decode`
             for packet in self._container.demux(self._stream):
+                self._tick()
                 if packet.dts is not None and last is not None and not 0 <= packet.dts - last <= longest:
                     return False
                 last = last if packet.dts is None else packet.dts
@@ -437,10 +483,10 @@ class Frames:
 
         whole: the video was read to its end.
         """
-        return bool(self.damage.errors) or (whole and self._missing > MISSING_TAIL)
+        return is_partial(self.damage, self.missing if whole else 0.0)
 
     @property
-    def _missing(self) -> float:
+    def missing(self) -> float:
         """Seconds by which the frames fall short of the duration that the header declares, if it does.
 
         Some formats count it from the stream's own start, some from 0: the later end is believed.
@@ -449,11 +495,21 @@ class Frames:
 
     def warnings(self, whole: bool) -> tuple[str, ...]:
         """What to tell the user; `whole`: the video was read to its end."""
-        said = []
-        if self.damage.errors:
-            said.append(f"it is damaged in {self.damage.errors} place{'s' if self.damage.errors > 1 else ''}.")
-        if whole and self._missing > MISSING_TAIL:
-            said.append(f"its frames end {self._missing:.1f} s before the file says that they do.")
-        if self.damage.jumps:
-            said.append("its clock jumps; the frames behind a jump follow at once.")
-        return tuple(said)
+        return warnings(self.damage, self.missing if whole else 0.0)
+
+
+def is_partial(damage: Damage, missing: float) -> bool:
+    """Whether frames are missing: some could not be decoded, or they end `missing` seconds before the header says."""
+    return bool(damage.errors) or missing > MISSING_TAIL
+
+
+def warnings(damage: Damage, missing: float) -> tuple[str, ...]:
+    """What to tell the user about a file; `missing`: as `is_partial`."""
+    said = []
+    if damage.errors:
+        said.append(f"it is damaged in {damage.errors} place{'s' if damage.errors > 1 else ''}.")
+    if missing > MISSING_TAIL:
+        said.append(f"its frames end {missing:.1f} s before the file says that they do.")
+    if damage.jumps:
+        said.append("its clock jumps; the frames behind a jump follow at once.")
+    return tuple(said)

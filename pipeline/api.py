@@ -85,17 +85,25 @@ class Pipeline:
         said: list[str] = []
         content = content or content_hash(video, on_progress)
         features = self.cache.features(video, content, self.extractor, start, end, on_progress, on_damage=said.append)
+        features = dataclasses.replace(features, warnings=(*features.warnings, *said))
+        result, scores = self.result(video, content, features, start, end)
+        return result, features, scores
+
+    def result(
+        self, video: Path, content: str, features: Features, start: float = 0.0, end: float = math.inf
+    ) -> tuple[Result, Scores]:
+        """What the model says about a video's features, and the scores that the segments came from."""
         scores = self.scores(features)
         result = Result(
             video=str(video),
             duration=features.duration,
             media=features.media,
             segments=tuple(self.segments(scores, features, start, end)),
-            warnings=(*features.warnings, *said, *self.warnings),
+            warnings=(*features.warnings, *self.warnings),
             provenance=self.provenance(content, start, end),
             partial=features.partial,
         )
-        return result, features, scores
+        return result, scores
 
     def scores(self, features: Features) -> Scores:
         """Actionness and T-CAS of a video's features."""
@@ -202,7 +210,7 @@ def make_extractor(config: Config, declared: tuple[str, ...], device: str) -> Ex
         name: Path(given) if given else None
         for name, given in (("rgb", config.rgb_weights), ("flow", config.flow_weights))
     }
-    return Extractor(config.features, streams, device, files)
+    return Extractor(config.features, streams, device, files, config.limits)
 
 
 def load_model(name: str, rgb_weights: str | None = None) -> Checkpoint:

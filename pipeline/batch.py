@@ -1,11 +1,14 @@
-"""Several videos one after the other: a bad one is reported, the others go on."""
+"""Several videos, on one worker or many: a bad one is reported, the others go on."""
 
 import dataclasses
+import errno
 import glob
 import io
 import json
 import math
-from collections import Counter
+import os
+import shutil
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +16,21 @@ from pathlib import Path
 import numpy as np
 
 from extractors.features import Extractor, Features, Progress, load, save, write_atomically
+from extractors.video import VideoError
+from extractors.writing import sweep, write_temporary
 from model.predict import Scores
 from pipeline import views
 from pipeline.api import Pipeline
 from pipeline.cache import FeatureCache, content_hash
-from pipeline.errors import ENVIRONMENT, OutputError, UsageError, exit_code, user_errors
+from pipeline.engine import Engine, Item, Request, extract
+from pipeline.errors import BUG, ENVIRONMENT, DiskFull, OutputError, Stopped, UsageError, exit_code
 from pipeline.results import CURVES
 from postprocess.curves import Curves
 from postprocess.segment import Result, ResultError, Segment
-from postprocess.writers import SUFFIXES, VIEWS, WRITERS, is_made, write_csv
+from postprocess.writers import SUFFIXES, VIEWS, WRITERS, is_made
 
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+LEAST_ROOM = 4 << 20  # bytes that must be free in the cache, and half of the video's own
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
     ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf",
@@ -47,7 +55,18 @@ class Outcome:
     result: Result | None = None
     features: Features | None = None
     skipped: bool = False
+    """whether the result was there already"""
+    cached: bool = False
+    """whether its features were"""
+    duplicate_of: Job | None = None
+    """an earlier video of the run with the same content"""
     error: Exception | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Of video; 0 when it failed."""
+        found = self.result or self.features
+        return 0.0 if found is None else found.duration
 
 
 def find_videos(paths: Sequence[str]) -> list[Job]:
@@ -62,8 +81,7 @@ def find_videos(paths: Sequence[str]) -> list[Job]:
     for given in paths:
         path = Path(given)
         if path.is_dir():
-            below = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
-            pairs = [(p, p.relative_to(path)) for p in below if not p.name.startswith(".") and not is_made(p)]
+            pairs = [(p, p.relative_to(path)) for p in sorted(_below(path))]
         elif not path.exists() and glob.has_magic(given):
             matches = sorted(Path(p) for p in glob.glob(given, recursive=True))  # noqa: PTH207
             pairs = [(p, Path(p.name)) for p in matches if p.suffix.lower() in VIDEO_SUFFIXES and not is_made(p)]
@@ -74,6 +92,23 @@ def find_videos(paths: Sequence[str]) -> list[Job]:
         for video, name in pairs:
             found.setdefault(video.resolve(), (video, name))
     return _named(list(found.values()))
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The videos in a folder, through links to other folders too, each folder once."""
+    seen = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        here = Path(root).stat()
+        if (here.st_dev, here.st_ino) in seen:  # a link back to where we were
+            folders.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        folders.sort()
+        for name in files:
+            path = Path(root, name)
+            video = path.suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".") and not is_made(path)
+            if video and path.is_file():
+                yield path
 
 
 def _named(pairs: list[tuple[Path, Path]]) -> list[Job]:
@@ -91,20 +126,27 @@ def _named(pairs: list[tuple[Path, Path]]) -> list[Job]:
     return [Job(video, name) for (video, _), name in zip(pairs, names, strict=True)]
 
 
-def prepare_output(folder: Path) -> None:
-    """Make the output folder and prove that it can be written, before hours are spent.
+def prepare_output(folder: Path, jobs: Sequence[Job] = ()) -> None:
+    """Make the output folder, prove that it can be written before hours are spent, and clear what killed runs left.
 
     Raises:
         OutputError: it cannot.
+        DiskFull: there is no room.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / ".jcdnet-write-test", b"")
-        (folder / ".jcdnet-write-test").unlink()
+        write_temporary(folder, "write-test", b"jcdnet").unlink()
+        for place in {folder, *((folder / job.name).parent for job in jobs)}:
+            sweep(place)
     except OSError as error:
-        raise OutputError(
-            f"{folder}: results cannot be written there ({error.strerror}); choose another folder with -o."
-        ) from error
+        raise cannot_write(folder, error, "choose another folder with -o") from error
+
+
+def cannot_write(path: Path, error: OSError, otherwise: str = "choose another folder with -o") -> Exception:
+    """The user's error for a write that failed."""
+    if error.errno in FULL:
+        return DiskFull(f"{path}: the disk is full; make room and run again, what is complete is kept.")
+    return OutputError(f"{path}: cannot be written ({error.strerror}); {otherwise}.")
 
 
 def run_batch(
@@ -116,34 +158,176 @@ def run_batch(
     start: float = 0.0,
     end: float = math.inf,
     on_progress: Callable[[Job], Progress] = lambda job: lambda stage, done, total: None,
+    engine: Engine | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Outcome]:
     """Run the videos, writing results below `out`; yields an outcome as each is done.
 
-    A result that is already there is kept when it has the same provenance, else that video fails.
+    A result that is already there is kept when it has the same provenance, else that video fails. A video with the
+    content of an earlier one is not computed again.
+
+    Raises:
+        Stopped: `stop` said so.
+        EnvironmentMissing, WeightsError, ...: what this machine lacks would fail the next video too.
     """
-    for job in jobs:
+
+    def kept(job: Job, content: str) -> Outcome | None:
+        if out is None or overwrite:
+            return None
+        found = _existing(out / job.name, pipeline.provenance(content, start, end), formats)
+        return None if found is None else Outcome(job, result=found, skipped=True)
+
+    def finish(job: Job, content: str, features: Features) -> Outcome:
+        result, scores = pipeline.result(job.video, content, features, start, end)
+        if out is not None:
+            everything = pipeline.segments(scores, features, start, end, least=0.0) if "html" in formats else None
+            classes, target = pipeline.model.classes, out / job.name
+            write_result(result, features, scores, classes, target, formats, everything, on_progress(job))
+        return Outcome(job, result=result)
+
+    request = Request(pipeline.extractor, pipeline.cache, start, end, lambda item: on_progress(item.key), stop)
+    return _batch(engine or Engine(), request, jobs, kept, finish)
+
+
+def extract_batch(
+    extractor: Extractor,
+    cache: FeatureCache,
+    jobs: Sequence[Job],
+    out: Path,
+    overwrite: bool = False,
+    start: float = 0.0,
+    end: float = math.inf,
+    on_progress: Callable[[Job], Progress] = lambda job: lambda stage, done, total: None,
+    engine: Engine | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Outcome]:
+    """Write the features of videos below `out` as `<name>.npz`; yields an outcome as each is done.
+
+    Raises:
+        As `run_batch`.
+    """
+
+    def kept(job: Job, content: str) -> Outcome | None:
+        path = with_suffix(out / job.name, ".npz")
+        if overwrite or not path.exists():
+            return None
+        if load(path).settings != extractor.settings():
+            raise OutputError(f"{path}: holds features made otherwise; use --overwrite or another -o.")
+        return None  # whether they are of this video is seen when its features are there
+
+    def finish(job: Job, content: str, features: Features) -> Outcome:
+        path = with_suffix(out / job.name, ".npz")
+        if path.exists() and not overwrite:
+            if not _same(load(path), features):
+                raise OutputError(f"{path}: holds other features; use --overwrite or another -o.")
+            return Outcome(job, features=features, skipped=True)
         try:
-            progress = on_progress(job)
-            content = content_hash(job.video, progress)
-            if out is not None and not overwrite:
-                wanted = pipeline.provenance(content, start, end)
-                if (kept := _existing(out / job.name, wanted, formats)) is not None:
-                    yield Outcome(job, result=kept, skipped=True)
-                    continue
-            result, features, scores = pipeline.run(job.video, start, end, progress, content)
-            if out is not None:
-                everything = pipeline.segments(scores, features, start, end, least=0.0) if "html" in formats else None
-                classes = pipeline.model.classes
-                write_result(result, features, scores, classes, out / job.name, formats, everything, progress)
-            yield Outcome(job, result=result)
-        except user_errors() as error:
-            yield _failed(job, error)
+            save(features, path)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        return Outcome(job, features=features)
+
+    request = Request(extractor, cache, start, end, lambda item: on_progress(item.key), stop)
+    return _batch(engine or Engine(), request, jobs, kept, finish)
+
+
+def _batch(
+    engine: Engine,
+    request: Request,
+    jobs: Sequence[Job],
+    kept: Callable[[Job, str], Outcome | None],
+    finish: Callable[[Job, str, Features], Outcome],
+) -> Iterator[Outcome]:
+    """What `run` and `extract` have in common: each content once, and a video's fault is that video's alone."""
+    early: deque[Outcome] = deque()  # outcomes that need no extraction
+    firsts: dict[str, Job] = {}  # by content
+    broken: set[str] = set()
+    twins: list[Item] = []
+
+    def items() -> Iterator[Item]:
+        for job in jobs:
+            if request.stop():
+                return
+            try:
+                content = content_hash(job.video, request.on_progress(Item(job.video, "", job)))
+                if firsts.setdefault(content, job) != job:
+                    twins.append(Item(job.video, content, job))
+                elif (outcome := kept(job, content)) is None:
+                    make_sure_of_room(request.cache.folder, job.video)
+                    yield Item(job.video, content, job)
+                else:
+                    early.append(outcome)
+            except Exception as error:
+                early.append(Outcome(job, error=error))
+
+    def again() -> Iterator[Item]:
+        """Those that another one is like, from the cache."""
+        for item in twins:
+            if item.content in broken:
+                like = firsts[item.content].video
+                early.append(Outcome(item.key, error=VideoError(f"{item.video}: is the same as {like}, which failed.")))
+                continue
+            try:
+                if (outcome := kept(item.key, item.content)) is None:
+                    yield item
+                else:
+                    early.append(dataclasses.replace(outcome, duplicate_of=firsts[item.content]))
+            except Exception as error:
+                early.append(Outcome(item.key, error=error))
+
+    def settled(outcome: Outcome) -> Outcome:
+        if outcome.error is not None:
+            return _failed(outcome.job, outcome.error)
+        return outcome
+
+    for where, source in ((engine, items), (Engine(), again)):
+        for done in extract(where, request, source()):
+            while early:
+                yield settled(early.popleft())
+            job, content = done.item.key, done.item.content
+            try:
+                if done.error is not None:
+                    raise done.error
+                assert done.features is not None
+                outcome = dataclasses.replace(finish(job, content, done.features), cached=done.cached)
+                first = firsts[content]
+                yield outcome if first == job else dataclasses.replace(outcome, duplicate_of=first)
+            except Exception as error:
+                broken.add(content)
+                yield _failed(job, error)
+        while early:
+            yield settled(early.popleft())
+
+
+def make_sure_of_room(folder: Path, video: Path) -> None:
+    """Before a video is extracted: whether its features will find room.
+
+    Raises:
+        DiskFull: they will not.
+    """
+    # A minute takes 384 kB a stream, and the double of it while parts are joined: far less than the video itself.
+    need = LEAST_ROOM + video.stat().st_size // 2
+    place = folder
+    while not place.exists():
+        place = place.parent
+    if (free := shutil.disk_usage(place).free) < need:
+        raise DiskFull(
+            f"{folder}: {free / 1e6:.0f} MB are free, and {video} may take {need / 1e6:.0f} MB; make room "
+            "(`python cli.py cache prune`), or name another folder with --cache-dir."
+        )
 
 
 def _failed(job: Job, error: Exception) -> Outcome:
     """The outcome of a video that could not be done; what this machine lacks would fail the next one too."""
-    if exit_code(error) == ENVIRONMENT:
+    if isinstance(error, Stopped) or exit_code(error) == ENVIRONMENT:
         raise error
+    if isinstance(error, OSError) and error.errno in FULL:
+        raise DiskFull(f"{job.video}: the disk became full over it; make room and run again.") from error
+    if exit_code(error) == BUG:  # costs this video alone
+        told = f"{job.video}: a bug in jcdnet: {type(error).__name__}: {error}; please report it, with the file."
+        failed = VideoError(told)
+        failed.__cause__ = error
+        return Outcome(job, error=failed)
     return Outcome(job, error=error)
 
 
@@ -214,21 +398,7 @@ def write_result(
             WRITERS[name](result, text)
             write_atomically(path, text.getvalue().encode())
     except OSError as error:
-        raise OutputError(f"{target}: the result cannot be written ({error.strerror}).") from error
-
-
-def write_summary(results: Sequence[Result], out: Path) -> None:
-    """All segments of a run as `segments.csv`.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    text = io.StringIO()
-    write_csv(results, text)
-    try:
-        write_atomically(out / "segments.csv", text.getvalue().encode())
-    except OSError as error:
-        raise OutputError(f"{out / 'segments.csv'}: cannot be written ({error.strerror}).") from error
+        raise cannot_write(target, error) from error
 
 
 def write_index(pages: Sequence[tuple[Result, Job]], out: Path) -> None:
@@ -240,42 +410,6 @@ def write_index(pages: Sequence[tuple[Result, Job]], out: Path) -> None:
     """
     suffix = SUFFIXES["html"]
     views.write_index([(result, with_suffix(out / job.name, suffix), job.video) for result, job in pages], out)
-
-
-def extract_batch(
-    extractor: Extractor,
-    cache: FeatureCache,
-    jobs: Sequence[Job],
-    out: Path,
-    overwrite: bool = False,
-    start: float = 0.0,
-    end: float = math.inf,
-    on_progress: Callable[[Job], Progress] = lambda job: lambda stage, done, total: None,
-) -> Iterator[Outcome]:
-    """Write the features of videos below `out` as `<name>.npz`; yields an outcome as each is done."""
-    for job in jobs:
-        path = with_suffix(out / job.name, ".npz")
-        said: list[str] = []
-        try:
-            kept = load(path) if path.exists() and not overwrite else None
-            if kept is not None and kept.settings != extractor.settings():
-                raise OutputError(f"{path}: holds features made otherwise; use --overwrite or another -o.")
-            progress = on_progress(job)
-            content = content_hash(job.video, progress)
-            features = cache.features(job.video, content, extractor, start, end, progress, said.append)
-            features = dataclasses.replace(features, warnings=(*features.warnings, *said))
-            if kept is not None:
-                if not _same(kept, features):
-                    raise OutputError(f"{path}: holds other features; use --overwrite or another -o.")
-                yield Outcome(job, features=features, skipped=True)
-                continue
-            try:
-                save(features, path)
-            except OSError as error:
-                raise OutputError(f"{path}: cannot be written ({error.strerror}).") from error
-            yield Outcome(job, features=features)
-        except user_errors() as error:
-            yield _failed(job, error)
 
 
 def _same(kept: Features, features: Features) -> bool:

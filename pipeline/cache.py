@@ -1,19 +1,22 @@
 """Features on disk, keyed by the file's content and by every setting that changes them."""
 
-import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from extractors.config import cache_dir
-from extractors.features import Extractor, Features, FeaturesError, Progress, load, save
+from extractors.features import PART, Extractor, Features, Progress
 from extractors.video import VideoError
+from pipeline.errors import Busy, Stopped
+from pipeline.extraction import Extraction, Told, merge
+from pipeline.locks import Lock
+
+__all__ = ["FeatureCache", "content_hash", "merge"]
 
 CONTENT_BLOCK = 1 << 20
+LOCK = ".lock"
 
 
 def content_hash(path: Path, on_progress: Progress = lambda stage, done, total: None) -> str:
@@ -24,6 +27,8 @@ def content_hash(path: Path, on_progress: Progress = lambda stage, done, total: 
     """
     digest = hashlib.sha256()
     try:
+        if not path.is_file() and path.exists() and not path.is_dir():
+            raise VideoError(f"{path}: is a pipe or a device, not a file; give a file.")
         total, done = path.stat().st_size, 0
         with path.open("rb") as file:
             while block := file.read(CONTENT_BLOCK):
@@ -38,15 +43,24 @@ def content_hash(path: Path, on_progress: Progress = lambda stage, done, total: 
 
 
 class FeatureCache:
-    """One file a stream of a video; a stream that was extracted before is never extracted again."""
+    """One file a stream of a video; a stream that was extracted before is never extracted again.
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or cache_dir() / "features"
+    While a video is extracted its parts stand in a folder beside the file, so that a run that is killed goes on
+    where it was.
+    """
 
-    def entry(self, content: str, settings: dict[str, object], start: float, end: float) -> Path:
+    def __init__(self, folder: Path | None = None, part: int = PART) -> None:
+        """`part`: snippets in a part."""
+        self.folder, self.part = folder or cache_dir() / "features", part
+
+    def entry(self, content: str, settings: Mapping[str, object], start: float, end: float) -> Path:
         """Where the features of one stream stand."""
         key = json.dumps({"settings": settings, "range": [start, end]}, sort_keys=True)
         return self.folder / content[:2] / f"{content}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
+
+    def lock(self, content: str) -> Lock:
+        """What a process holds while it extracts a video: no other one extracts it at the same time."""
+        return Lock(self.folder / content[:2] / f"{content}{LOCK}")
 
     def features(
         self,
@@ -56,7 +70,9 @@ class FeatureCache:
         start: float = 0.0,
         end: float = math.inf,
         on_progress: Progress = lambda stage, done, total: None,
-        on_damage: Callable[[str], None] = lambda message: None,
+        on_damage: Told = lambda message: None,
+        stop: Callable[[], bool] = lambda: False,
+        wait: bool = True,
     ) -> Features:
         """Features of a video, from the cache where it has them, else extracted and put there.
 
@@ -64,56 +80,36 @@ class FeatureCache:
             content: `content_hash(path)`.
             on_damage: told about entries that are there but damaged (they are extracted again), and about a folder
                 that cannot be written: the features are given all the same.
+            stop: asked now and then; once it is true, what is there is kept and the rest is left.
+            wait: for another process that is at work on the video.
 
         Raises:
             VideoError: what is missing cannot be extracted.
+            Stopped: `stop` said so.
+            Busy: another process is at work on it, and there was to be no waiting.
         """
-        found: dict[str, Features] = {}
-        entries = {n: self.entry(content, s, start, end) for n, s in extractor.settings().items()}
-        for name, entry in entries.items():
-            try:
-                if entry.exists():
-                    found[name] = load(entry)
-            except (FeaturesError, OSError) as error:
-                on_damage(f"damaged cache entry: {error}")
-        missing = tuple(name for name in entries if name not in found)
-        if missing:
-            fresh = extractor.chunk(path, start, end, missing, on_progress)
-            found |= {name: _only(fresh, name) for name in missing}
-            try:
-                for name in missing:
-                    save(found[name], entries[name])
-            except OSError as error:
-                on_damage(
-                    f"{self.folder}: features cannot be kept there ({error.strerror}), the next run will extract "
-                    "them again; set JCDNET_CACHE to another folder."
-                )
-        return merge(list(found.values()))
-
-
-def _only(features: Features, stream: str) -> Features:
-    return dataclasses.replace(
-        features,
-        rgb=features.rgb if stream == "rgb" else None,
-        flow=features.flow if stream == "flow" else None,
-        settings={stream: features.settings[stream]},
-    )
-
-
-def merge(parts: list[Features]) -> Features:
-    """Streams of one video as one Features.
-
-    Raises:
-        FeaturesError: they do not share their time axis.
-    """
-    first, *rest = parts
-    for other in rest:
-        if not np.array_equal(first.times, other.times):
-            raise FeaturesError("the streams of this video were cut differently; delete its cache entries.")
-        first = dataclasses.replace(
-            first,
-            rgb=first.rgb if other.rgb is None else other.rgb,
-            flow=first.flow if other.flow is None else other.flow,
-            settings=first.settings | other.settings,
-        )
-    return first
+        state = Extraction(self, path, content, extractor, start, end, on_damage)
+        if (found := state.found()) is not None:
+            return found
+        lock = self.lock(content)
+        try:
+            if not lock.take():
+                if not wait:
+                    raise Busy(f"{path}: another process is at work on it.")
+                on_progress("wait", 0, 1)
+                if not lock.wait(stop):
+                    raise Stopped
+        except OSError as error:
+            state.unwritable(error)
+        with lock.held():
+            if (found := state.found()) is not None:  # the other process has it
+                return found
+            state.look()
+            while (chunk := state.next_chunk()) is not None:
+                before = len(state)
+                state.extract(chunk, on_progress, stop)
+                if stop() and state.next_chunk() is not None:
+                    raise Stopped
+                if len(state) == before:
+                    raise VideoError(f"{path}: its frames cannot be numbered; convert it to MP4.")
+            return state.finish()

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from extractors.config import FeatureConfig
+from extractors.config import FeatureConfig, Limits
 from pipeline.errors import UsageError
 from postprocess.config import LocalizeConfig
 
@@ -22,6 +22,7 @@ class Config:
 
     features: FeatureConfig = field(default_factory=FeatureConfig)
     localize: LocalizeConfig = field(default_factory=LocalizeConfig)
+    limits: Limits = field(default_factory=Limits)
     model: str = "kinetics400"
     """name of an embedded model, or a checkpoint"""
     classes: str = "auto"
@@ -42,7 +43,7 @@ class Config:
             raise ValueError(f"streams must be one of {', '.join(STREAM_CHOICES)}, not {self.streams!r}.")
 
 
-SECTIONS: dict[str, type] = {"features": FeatureConfig, "localize": LocalizeConfig}
+SECTIONS: dict[str, type] = {"features": FeatureConfig, "localize": LocalizeConfig, "limits": Limits}
 
 
 def load_config(path: Path | None, flags: Mapping[str, Any]) -> Config:

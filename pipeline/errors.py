@@ -2,7 +2,7 @@
 
 from functools import cache
 
-BUG, USAGE, INPUT_FAILED, ENVIRONMENT = 1, 2, 3, 4
+BUG, USAGE, INPUT_FAILED, ENVIRONMENT, INTERRUPTED = 1, 2, 3, 4, 130
 
 
 class UsageError(Exception):
@@ -15,6 +15,18 @@ class OutputError(Exception):
 
 class EnvironmentMissing(Exception):
     """This machine lacks something: a GPU, a network."""
+
+
+class DiskFull(EnvironmentMissing):
+    """There is no room for what is to be written; what is complete stays."""
+
+
+class Stopped(Exception):
+    """The user asked to stop; what is complete is kept."""
+
+
+class Busy(Exception):
+    """Another process is at work on this video."""
 
 
 @cache

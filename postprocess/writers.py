@@ -26,6 +26,7 @@ from postprocess.segment import Result
 Writer = Callable[[Result, TextIO], None]
 
 CSV_COLUMNS = ("video", "start", "end", "label", "confidence", "score")
+CLOCK_COLUMNS = ("start_clock", "end_clock")
 
 
 def write_json(result: Result, out: TextIO) -> None:
@@ -38,20 +39,23 @@ def write_jsonl(result: Result, out: TextIO) -> None:
     out.write(_json(result, indent=None) + "\n")
 
 
-def write_csv(results: Iterable[Result], out: TextIO) -> None:
+def write_csv(results: Iterable[Result], out: TextIO, clocks: bool = False) -> None:
     """All segments of any number of results under one header; a video without segments has no row.
+
+    `clocks`: two more columns, start and end as people read them (m:ss).
 
     Seconds to the millisecond, confidence and score to 4 decimals. CSV is what people open in a spreadsheet,
     where a text that begins like a formula is run (CWE-1236), and labels may come from a stranger's
     checkpoint: such a text gets an apostrophe in front. So does one that begins with an apostrophe, and
     dropping one therefore always gives the original back. JSON has every text as it is.
     """
-    out.write(",".join(CSV_COLUMNS) + "\n")
+    out.write(",".join((*CSV_COLUMNS, *(CLOCK_COLUMNS if clocks else ()))) + "\n")
     for result in results:
         for s in result.segments:
             numbers = f"{s.start:.3f}", f"{s.end:.3f}", f"{s.confidence:.4f}", f"{s.score:.4f}"
             start, end, confidence, score = (n.removeprefix("-") if float(n) == 0 else n for n in numbers)
-            out.write(f"{_cell(result.video)},{start},{end},{_cell(s.label)},{confidence},{score}\n")
+            more = f",{clock(s.start)},{clock(s.end)}" if clocks else ""
+            out.write(f"{_cell(result.video)},{start},{end},{_cell(s.label)},{confidence},{score}{more}\n")
 
 
 WRITERS: dict[str, Writer] = {

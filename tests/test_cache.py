@@ -17,6 +17,7 @@ from extractors.backbones import Backbone
 from extractors.config import FeatureConfig
 from extractors.decoder import Decoder
 from extractors.features import Extractor, Features, FeaturesError
+from extractors.parts import Part
 from extractors.video import VideoError
 from pipeline.cache import FeatureCache, content_hash, merge
 
@@ -51,9 +52,11 @@ class Counting(Extractor):
         self.decoder = DECODER
         self.asked: list[tuple[str, ...]] = []
 
-    def chunk(self, path: Path, start: float = 0.0, end: float = math.inf, *rest: Any, **more: Any) -> Features:
-        self.asked.append(tuple(rest[0] if rest else more["streams"]))
-        return super().chunk(path, start, end, *rest, **more)
+    def parts(
+        self, path: Path, start: float, end: float, streams: tuple[str, ...] | None, *rest: Any, **more: Any
+    ) -> Iterator[Part]:
+        self.asked.append(streams or self.streams)
+        return super().parts(path, start, end, streams, *rest, **more)
 
 
 @pytest.fixture(scope="module")

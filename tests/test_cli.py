@@ -66,6 +66,7 @@ def test_run_writes_the_result_of_the_design(jcdnet, clip: Path, tmp_path: Path)
         "clip.srt",
         "clip.scores.npz",
         "segments.csv",
+        "_run.json",
     }
 
     # The same again is kept; another model or setting needs a word.
@@ -208,7 +209,7 @@ def test_bad_input_is_one_sentence_and_exit_3(jcdnet, tmp_path: Path, kind: str)
     sentence = one_sentence(said)
     assert "video.mp4" in sentence
     assert cause in sentence
-    assert [p.name for p in out.iterdir()] == ["segments.csv"]
+    assert {p.name for p in out.iterdir()} == {"segments.csv", "_run.json"}
 
 
 @needs_weights

@@ -1,5 +1,6 @@
 """Decoding in another process gives the same frames, and a crash costs one video."""
 
+import io
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from conftest import coded, encode, number_of
 
 from extractors import decoder
-from extractors.config import FeatureConfig
+from extractors.config import FeatureConfig, Limits
 from extractors.decoder import Decoder
 from extractors.video import Frames, VideoError
 
@@ -137,3 +138,105 @@ def test_a_full_shared_memory_folder_is_worked_around(
     with child.open(video, CONFIG) as (_, frames):
         assert len(list(frames)) == 20
     assert len(tried) == 2
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+class Stub(Decoder):
+    """A child whose work on a video is other code, with `d` the decoder's module."""
+
+    def __init__(self, work: str, limits: Limits) -> None:
+        super().__init__(limits=limits)
+        self.work = work
+
+    def _code(self) -> str:
+        head = "import os, signal, sys, time; import extractors.decoder as d\n"
+        return f"{head}def work(request, questions, answers):\n    {self.work}\nd._serve_video = work\n" + (
+            super()._code()
+        )
+
+
+HANG = "time.sleep(600)"
+BUSY = "while True: d._answer(answers, {'alive': True}); time.sleep(.05)"
+EAT = "kept = [bytearray(1 << 24) for _ in iter(int, 1)]"
+CRASH = "os.kill(os.getpid(), signal.SIGSEGV)"
+
+
+@pytest.mark.parametrize(
+    ("work", "limits", "cause"),
+    [
+        (HANG, Limits(stall=3), "gave no sign of life for 3 s"),
+        (EAT, Limits(memory=1), "decoding it takes more than 1 GiB of memory"),
+        (CRASH, Limits(), r"crashed the decoder \(SIGSEGV\)"),
+    ],
+    ids=["hangs", "eats", "crashes"],
+)
+def test_a_decoder_that_misbehaves_costs_one_video(tmp_path: Path, work: str, limits: Limits, cause: str) -> None:
+    stub = Stub(work, limits)
+    video = tmp_path / "v.mp4"
+    with pytest.raises(VideoError, match=cause) as caught, stub.open(video, CONFIG):
+        pass
+    assert str(caught.value).startswith(f"{video}: ")
+    stub.work = "d._answer(answers, {'error': 'the next video'})"
+    stub.close()
+    with pytest.raises(VideoError, match="the next video"), stub.open(video, CONFIG):
+        pass
+
+
+def test_signs_of_life_hold_off_the_watchdog_but_not_the_deadline(tmp_path: Path) -> None:
+    stub = Stub(BUSY, Limits(stall=1.5))
+    late = time.monotonic() + 4
+    with (
+        pytest.raises(VideoError, match="took longer than --timeout allows"),
+        stub.open(tmp_path / "v.mp4", CONFIG, deadline=late),
+    ):
+        pass
+    assert time.monotonic() >= late
+
+
+def test_reading_up_to_a_late_frame_gives_signs_of_life(
+    child: Decoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = encode(tmp_path / "v.avi", [coded(k) for k in range(400)], codec="mpeg4")
+    monkeypatch.setattr(decoder, "SIGN_OF_LIFE", 0.0)
+    heard: list[str] = []
+
+    class Ear:
+        def write(self, line: str) -> None:
+            heard.append(line)
+
+        def flush(self) -> None:
+            pass
+
+    request = {"path": str(video), "fps": 25, "short_side": 32, "length": 16, "stride": 16, "start": 14.0, "end": None}
+    more = {"span": (0, None), "seek": True, "gpu": None, "threads": 1}
+    with pytest.raises(EOFError):  # it asks for the ring, and we have none
+        decoder._serve_video(request | more, io.StringIO(""), Ear())  # type: ignore[arg-type]
+    with pytest.raises(FileNotFoundError):
+        decoder._serve_video(request | more, io.StringIO('{"ring": "none", "slots": 1}\n'), Ear())  # type: ignore[arg-type]
+    assert sum("alive" in line for line in heard) >= 2
+
+
+@pytest.mark.parametrize("side", [30_000, 65_535])
+def test_memory_is_bounded_for_pictures_that_claim_to_be_huge(tmp_path: Path, side: int) -> None:
+    """A JPEG header of 30,000 x 30,000 pixels would take 1.35 GB a frame, were it believed."""
+    video = encode(tmp_path / "v.avi", [coded(k, 48, 64) for k in range(30)], codec="mjpeg")
+    data = video.read_bytes()
+    claimed = data.replace(bytes([0, 48, 0, 64]), side.to_bytes(2, "big") * 2)
+    assert claimed != data
+    video.write_bytes(claimed)
+    small = Decoder(limits=Limits(memory=1), threads=1)
+    cause = r"v\.avi: (no frame of it can be decoded|decoding it takes more than 1 GiB)"
+    with pytest.raises(VideoError, match=cause), small.open(video, FeatureConfig()) as (_, frames):
+        list(frames)
+    assert peak(small) < 2**30
+    video.write_bytes(data)
+    with small.open(video, FeatureConfig()) as (_, frames):
+        assert len(list(frames)) == 30
+
+
+def peak(child: Decoder) -> int:
+    """Most bytes that the child has had in memory."""
+    (line,) = [x for x in Path(f"/proc/{pid(child)}/status").read_text().splitlines() if x.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024

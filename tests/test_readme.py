@@ -77,6 +77,10 @@ def test_command(command: str, footage: Path, monkeypatch: pytest.MonkeyPatch) -
         found = Segment(start=0.0, end=1.0, score=1.0, confidence=1.0, label="golf driving")
         Path("results").mkdir()
         Path("results/match.json").write_text(json.dumps(Result("match.mp4", 1.36, {}, (found,), (), {}).to_dict()))
+    if "--retry-failed" in arguments:  # the report of an earlier run
+        Path("results").mkdir()
+        row = {"video": "footage/a.mp4", "name": "a", "status": "failed", "seconds": 0.0}
+        Path("results/_run.json").write_text(json.dumps({"videos": [row]}))
     if arguments[0] == "train":
         shutil.rmtree("runs")
     monkeypatch.setattr(sys, "argv", ["cli.py", *arguments])

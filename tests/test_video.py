@@ -92,7 +92,7 @@ def test_nearest_equals_brute_force(steps: list[float], start: float, duration: 
         for j, t in enumerate(times)
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(video, "picture", lambda frame, size: frame.number)
+        patch.setattr(video, "picture", lambda frame, size, *_: frame.number)
         found = list(frames._nearest(shown[0], iter(shown[1:]), first, first + count))  # type: ignore[arg-type]
     end = times[-1] + (duration or 1 / 50)
     points = [k for k in range(first, first + count) if start + k / 25 < end - 1e-5]

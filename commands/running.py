@@ -1,0 +1,295 @@
+"""What `run` and `extract` share: choosing workers, bars over many videos, the report and its table."""
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from commands.stopping import stopping
+from commands.terminal import STAGES, complain, err, out, progress
+from commands.terminal import table as draw
+from pipeline.errors import INPUT_FAILED, INTERRUPTED, EnvironmentMissing, Stopped, UsageError
+from postprocess.writers import clock
+
+if TYPE_CHECKING:
+    from pipeline.batch import Job, Outcome
+
+MANY = 20  # videos, after which nobody sees the first errors any more
+SHOWN = 8  # videos that have a bar at the same time
+
+
+def choose_cache(folder: Path | None) -> None:
+    """For this process and those that it starts; before anything asks for the cache."""
+    if folder is not None:
+        os.environ["JCDNET_CACHE"] = str(folder.absolute())
+
+
+class Running:
+    """A run of a command over videos."""
+
+    def __init__(
+        self,
+        command: str,
+        videos: "Sequence[Job]",
+        out: Path | None,
+        retry_failed: bool,
+        kind: str,
+        jobs: str | None,
+        address: str | None,
+        gpus_per_worker: float,
+    ) -> None:
+        from pipeline import batch, runreport
+        from pipeline.engine import Engine, check_engine
+
+        self.command, self.jobs, self.out, self.asked = command, list(videos), out, jobs
+        earlier: list[dict[str, Any]] = []
+        if retry_failed:
+            if out is None:
+                raise UsageError("--retry-failed reads the report of the last run; name its folder with -o.")
+            self.jobs, earlier = runreport.failed_before(out, videos)
+        self.engine = Engine(kind, address=address, gpus_per_worker=gpus_per_worker)
+        check_engine(self.engine)
+        self.report = runreport.RunReport(command, self.jobs, out, earlier)
+        self._prepare = batch.prepare_output
+
+    def choose_engine(self, extractor: Any) -> None:
+        """How many workers, which depends on what there is to do and on the device."""
+        import dataclasses
+
+        from pipeline.engine import choose_jobs
+
+        c = extractor.config
+        self._work = f"{extractor.device} {extractor.streams} {c.backbone} {c.fps:g}/{c.stride} {c.short_side}/{c.crop}"
+        jobs = choose_jobs(self.asked, self.engine.kind, extractor.device, [job.video for job in self.jobs])
+        self.engine = dataclasses.replace(self.engine, jobs=jobs)
+        if self.engine.here:
+            return
+        workers = f"{jobs} worker{'s' * (jobs != 1)}" if jobs > 0 else "all workers"
+        where = "here" if self.engine.kind == "local" else f"of {self.engine.kind} at {self.engine.address or 'here'}"
+        err.print(f"[dim]{workers} {escape(where)}[/]")
+
+    @property
+    def speed_key(self) -> str:
+        """What a speed is remembered by: workers, and what they have to do."""
+        return f"{self.engine.kind} {self.engine.jobs} {self._work}"
+
+    @contextlib.contextmanager
+    def started(self) -> "Iterator[tuple[Any, Callable[[], bool]]]":
+        """Bars and what tells whether to stop; the report is written however the block ends."""
+        if self.out is not None:
+            self._prepare(self.out, self.jobs)
+        bars = single() if len(self.jobs) == 1 else Bars(self.jobs)
+        interrupted = True
+        try:
+            with stopping() as stop, bars as shown:
+                self._bars = shown
+                try:
+                    yield shown, stop
+                    interrupted = False
+                except (Stopped, KeyboardInterrupt):
+                    pass
+                except EnvironmentMissing:
+                    shown.clear()
+                    raise
+        finally:
+            self._report(interrupted)
+        if interrupted:
+            raise typer.Exit(INTERRUPTED)
+
+    def each(self, outcomes: "Iterable[Outcome]") -> "Iterator[Outcome]":
+        """Those that did not fail; the others are complained about."""
+        for outcome in outcomes:
+            self._bars.done(outcome)
+            with self._bars.away():
+                self.report.add(outcome)
+                if outcome.error is not None:
+                    complain(outcome.error)
+                else:
+                    yield outcome
+
+    def _report(self, interrupted: bool) -> None:
+        """Write it, and show the table where there was more than one video."""
+        from pipeline import runreport
+
+        self.report.write(interrupted)
+        if self.command == "run":
+            self.report.write_segments()
+        runreport.remember_speed(self.speed_key, self.report)
+        if self.out is not None:
+            err.print(f"[dim]results are in {escape(str(self.out))}[/]")
+        if len(self.report.rows) > 1:
+            counts = self.report.counts
+            shown = {name: counts[name] for name in runreport.STATUSES if counts[name] or name in ("done", "failed")}
+            seconds, elapsed = self.report.seconds, self.report.elapsed
+            speed = f", {self.report.computed / elapsed:.2f} × real time" if self.report.computed else ""
+            said = ", ".join(f"{count} {name}" for name, count in shown.items())
+            err.print(f"{said}; {clock(seconds)} of video in {clock(elapsed)}{speed}", soft_wrap=True)
+            failed = [row for row in self.report.rows.values() if row["status"] == "failed"]
+            unsaid = [row for row in failed if row["name"] not in self.report.outcomes]  # of the run before
+            for row in failed if len(self.report.rows) > MANY else unsaid:
+                err.print(f"[red]failed:[/] {escape(row.get('error', row['video']))}", soft_wrap=True)
+
+    def finish(self) -> None:
+        """Exit code 3 where a video failed."""
+        if self.report.failed:
+            raise typer.Exit(INPUT_FAILED)
+
+    def dry_run(self, extractor: Any, cache: Any, start: float, end: float) -> None:
+        """Show what would be done."""
+        from pipeline import runreport
+        from pipeline.dryrun import plan
+        from pipeline.engine import Request
+
+        rows, seconds, disk, failed = [], 0.0, 0, 0
+        with progress() as bars:
+            for planned in plan(Request(extractor, cache, start, end), self.jobs, lambda job: bars.video(job.video)):
+                bars.clear()
+                if planned.error is not None:
+                    failed += 1
+                    complain(planned.error)
+                seconds, disk = seconds + planned.seconds, disk + planned.disk
+                rows.append((str(planned.job.video), planned.what, clock(planned.seconds) if planned.seconds else ""))
+        draw(("video", "would", "video time"), rows)
+        speed = runreport.speeds().get(self.speed_key)
+        took = (
+            f"about {clock(seconds / speed)} at {speed:.2f} × real time" if speed else "at a speed not yet known here"
+        )
+        out.print(f"{clock(seconds)} of video to extract, {took}; {disk / 1e6:.1f} MB of cache")
+        if failed:
+            raise typer.Exit(INPUT_FAILED)
+
+
+@contextlib.contextmanager
+def single() -> Iterator[Any]:
+    """Bars of the stages of one video."""
+    with progress() as bars:
+        yield _One(bars)
+
+
+class _One:
+    def __init__(self, bars: Any) -> None:
+        self.bars = bars
+
+    def video(self, job: "Job") -> Any:
+        return self.bars.video(job.video)
+
+    def done(self, outcome: "Outcome") -> None:
+        pass
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        self.clear()
+        yield
+
+    def clear(self) -> None:
+        self.bars.clear()
+
+
+class Bars:
+    """One bar over all videos, by seconds of video, and one for each that is at work."""
+
+    def __init__(self, jobs: "Sequence[Job]") -> None:
+        self.bytes = {job.name: job.video.stat().st_size if job.video.is_file() else 0 for job in jobs}
+        self.total, self.finished = len(jobs), 0
+        self.seconds: dict[Path, float] = {}
+        self.share: dict[Path, float] = {}
+        self.worked: dict[Path, float] = {}
+        self.live: Progress | None = None
+        self.tasks: dict[Path, Any] = {}
+        self.began = time.monotonic()
+        self._lock = threading.RLock()  # workers' progress comes from a thread of its own
+        self._away = False
+
+    def __enter__(self) -> "Bars":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def video(self, job: "Job") -> Any:
+        """Progress callable for a video."""
+
+        def on_progress(stage: str, done: int, total: int) -> None:
+            with self._lock:
+                if not self._away:
+                    show(stage, done, total)
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage == "compile" and done < total:  # said also where bars are not drawn
+                self.clear()
+                err.print(f"[dim]{STAGES[stage]}[/]")
+            live = self._live()
+            if job.name not in self.tasks:
+                if len(self.tasks) >= SHOWN:
+                    return
+                self.tasks[job.name] = live.add_task("", total=1)
+            label = f"  {escape(job.video.name)} {STAGES.get(stage, stage)}"
+            live.update(self.tasks[job.name], description=label, completed=done, total=max(total, done))
+            if stage in ("decode", "flow", "i3d") and total:
+                self.share[job.name] = self.worked[job.name] = done / max(total, done)
+            self._overall()
+
+        return on_progress
+
+    def done(self, outcome: "Outcome") -> None:
+        """One less to do."""
+        name = outcome.job.name
+        self.finished += 1
+        self.seconds[name], self.share[name] = outcome.seconds, 1.0
+        if name in self.worked:
+            self.worked[name] = 1.0
+
+    def clear(self) -> None:
+        """Take the bars away."""
+        with self._lock:
+            live, self.live, self.tasks = self.live, None, {}
+            if live is not None:
+                live.stop()
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """Without bars: nothing is printed while they are drawn, they would be drawn over it."""
+        self.clear()
+        self._away = True
+        try:
+            yield
+        finally:
+            self._away = False
+
+    def _live(self) -> Progress:
+        if self.live is None:
+            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+            # stdout carries data: rich must not lead it to stderr.
+            self.live = Progress(
+                *columns,
+                console=err,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+                disable=not err.is_terminal,
+            )
+            self.overall = self.live.add_task("", total=1.0)
+            self.live.start()
+        return self.live
+
+    def _overall(self) -> None:
+        """Seconds of video are known of those that are through; the others are taken to have as many a byte."""
+        known = sum(self.bytes[name] for name in self.seconds)
+        seconds = sum(self.seconds.values())
+        rate = seconds / known if known and seconds else 1.0
+        weight = {name: self.seconds.get(name, size * rate) for name, size in self.bytes.items()}
+        total = sum(weight.values()) or 1.0
+        through = sum(weight[name] * share for name, share in self.share.items())
+        worked = sum(weight[name] * share for name, share in self.worked.items())
+        elapsed = time.monotonic() - self.began
+        left = f", {clock(elapsed * (total - through) / worked).partition('.')[0]} left" if worked else ""
+        label = f"{self.finished} of {self.total} videos{left}"
+        if self.live is not None:
+            self.live.update(self.overall, description=label, completed=through / total, total=1.0)

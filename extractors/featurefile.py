@@ -1,0 +1,121 @@
+"""Features of a video, and the .npz file that holds them: whole or refused, and without pickles."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extractors.config import STREAMS
+from extractors.writing import write_atomically
+
+Floats = NDArray[np.float32]
+
+
+class FeaturesError(Exception):
+    """A features file, or a request for features, is not usable; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of a video, or of a stretch of it."""
+
+    rgb: Floats | None
+    """(T, D)"""
+    flow: Floats | None
+    """(T, D), or None when the stream was not asked for"""
+    times: NDArray[np.float64]
+    """(T, 2) start and end of each snippet, seconds of the video"""
+    duration: float
+    """seconds from 0 to where the video's last frame stops being shown"""
+    media: dict[str, Any]
+    """width and height upright in square pixels, rate as a fraction, start_timecode"""
+    settings: dict[str, dict[str, Any]]
+    """by stream: everything that decided the numbers"""
+    warnings: tuple[str, ...] = ()
+    partial: bool = False
+    """whether parts of the file could not be decoded"""
+
+    def stacked(self, streams: tuple[str, ...]) -> Floats:
+        """The asked streams side by side, RGB first: (T, D) or (T, 2D).
+
+        Raises:
+            FeaturesError: a stream is not there.
+        """
+        parts = [(name, getattr(self, name)) for name in STREAMS if name in streams]
+        for name, values in parts:
+            if values is None:
+                raise FeaturesError(f"the model needs the {name} stream; extract it too (--streams both).")
+        return np.concatenate([values for _, values in parts], axis=1)
+
+
+def save(features: Features, path: Path) -> None:
+    """Write a features file (.npz: rgb, flow, times, and a JSON string `settings`), without pickles."""
+    meta = {
+        "settings": features.settings,
+        "duration": features.duration,
+        "media": features.media,
+        "warnings": features.warnings,
+        "partial": features.partial,
+    }
+    rows = {name: v for name in STREAMS if (v := getattr(features, name)) is not None}
+    write_arrays(path, rows, features.times, meta)
+
+
+def load(path: Path) -> Features:
+    """Read a features file and check it: shapes, types, finite numbers, the ZIP's own checksums.
+
+    Raises:
+        FeaturesError: there is none, or it is damaged, or not ours.
+    """
+    if not path.is_file():
+        raise FeaturesError(f"{path}: no such features file.")
+    try:
+        rows, times, meta = read_arrays(path)
+        duration = float(meta["duration"])
+        if not rows or not np.isfinite(duration):
+            raise ValueError("there must be rows and a finite duration")
+        return Features(
+            rgb=rows.get("rgb"),
+            flow=rows.get("flow"),
+            times=times,
+            duration=duration,
+            media=dict(meta["media"]),
+            settings=dict(meta["settings"]),
+            warnings=tuple(meta["warnings"]),
+            partial=bool(meta["partial"]),
+        )
+    except Exception as error:  # a damaged ZIP raises many kinds
+        raise FeaturesError(f"{path}: not a whole features file ({error}); delete it and extract again.") from error
+
+
+def write_arrays(path: Path, rows: Mapping[str, Floats], times: NDArray[np.float64], meta: Mapping[str, Any]) -> None:
+    """Write an .npz of rows (T, D) by stream, their times (T, 2), and `meta` as JSON; its ZIP holds a CRC of each."""
+    buffer = io.BytesIO()
+    np.savez(buffer, times=times, settings=np.array(json.dumps(meta)), **dict[str, Any](rows))
+    write_atomically(path, buffer.getvalue())
+
+
+def read_arrays(path: Path) -> tuple[dict[str, Floats], NDArray[np.float64], dict[str, Any]]:
+    """What `write_arrays` wrote, checked.
+
+    Raises:
+        Exception: of many kinds, for a file that is damaged or not ours.
+    """
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    meta = json.loads(str(arrays["settings"][()]))
+    times = np.asarray(arrays["times"], np.float64)
+    if times.shape != (len(times), 2) or not np.isfinite(times).all():
+        raise ValueError("times must be (T, 2) and finite")
+    rows = {name: np.asarray(arrays[name], np.float32) for name in STREAMS if name in arrays}
+    for name, values in rows.items():
+        if values.ndim != 2 or len(values) != len(times) or not np.isfinite(values).all():
+            raise ValueError(f"{name} must be (T, D) and finite")
+    return rows, times, dict(meta)

@@ -1,0 +1,158 @@
+"""Parts of a video's features: what is kept of a reading that may be cut short, and joined when all are there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extractors.featurefile import Features, FeaturesError, Floats, read_arrays, write_arrays
+from extractors.video import Damage, is_partial, warnings
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a reading of a file had seen of it by the end of a part."""
+
+    media: dict[str, Any]
+    """as in Features"""
+    duration: float
+    """seconds that the header says"""
+    origin: float
+    """seconds of grid point 0"""
+    end: float
+    """seconds at which the last frame read stops being shown"""
+    exhausted: bool
+    """whether that is the video's last"""
+    missing: float
+    """seconds by which an exhausted video falls short of what its header declares"""
+    sought: bool
+    """whether the beginning was jumped over"""
+    padded: bool
+    """whether the last frame was repeated to fill a snippet"""
+    damage: Damage = field(default_factory=Damage)
+    """from the start of the reading on"""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Features of the snippets first <= i < until; fewer rows where the video ends."""
+
+    first: int
+    until: int
+    rows: dict[str, Floats]
+    """by stream, (T, D)"""
+    times: NDArray[np.float64]
+    """(T, 2) s"""
+    seen: Seen
+
+    def only(self, stream: str) -> Part:
+        """The same with one stream."""
+        return Part(self.first, self.until, {stream: self.rows[stream]}, self.times, self.seen)
+
+    @property
+    def trusted(self) -> bool:
+        """Whether a reading from the start would have given the same.
+
+        A jump into the middle is proven by the time of a keyframe. Where frames behind it have no times of their own,
+        or cannot be decoded, what came before may count: these are read from the start.
+        """
+        return not self.seen.sought or self.seen.damage == Damage()
+
+
+def consistent(parts: Sequence[Part]) -> list[Part]:
+    """The parts that can stand together: where a clock jumps or is made up, only readings from the start count."""
+    kept = [part for part in parts if part.trusted]
+    if any(part.seen.damage.jumps or part.seen.damage.made_up for part in kept):
+        kept = [part for part in kept if not part.seen.sought]
+    return kept
+
+
+def from_the_start(parts: Sequence[Part]) -> bool:
+    """Whether the rest of a video must be read from its start: what was read of it is damaged, or has no clock."""
+    return any(part.seen.damage != Damage() for part in parts)
+
+
+def gaps(parts: Sequence[Part], first: int, last: float) -> list[tuple[int, float]]:
+    """The stretches of snippets [first, last) that the parts, in order, leave out; where the video ends is known."""
+    found, at = [], first
+    for part in parts:
+        if part.first > at:
+            found.append((at, float(part.first)))
+        at = max(at, part.until)
+        if part.seen.exhausted:
+            return found
+    return [*found, (at, last)] if at < last else found
+
+
+def ordered(parts: Sequence[Part]) -> list[Part]:
+    """Parts in order, without those that another one covers or runs into."""
+    found: list[Part] = []
+    for part in sorted(parts, key=lambda part: (part.first, -part.until)):
+        if not found or part.first >= found[-1].until:
+            found.append(part)
+    return found
+
+
+def join(parts: Sequence[Part], settings: Mapping[str, Any], whole: bool, snippet: float) -> Features:
+    """Parts that follow one another as one Features; the same for every way to cut.
+
+    Args:
+        settings: by stream, everything that decided the numbers.
+        whole: the video was asked for to its end.
+        snippet: seconds of one.
+    """
+    last = parts[-1].seen
+    full = [part for part in parts if len(part.times)] or list(parts)
+    damage = Damage(*(max(values) for values in zip(*(vars(p.seen.damage).values() for p in parts), strict=True)))
+    missing = max(part.seen.missing for part in parts) if whole else 0.0
+    said = warnings(damage, missing)
+    if any(part.seen.padded for part in parts):
+        said = (*said, f"shorter than a snippet ({snippet:.2f} s): its last frame was repeated.")
+    rows = {name: np.concatenate([part.rows[name] for part in full]) for name in full[0].rows}
+    return Features(
+        rgb=rows.get("rgb"),
+        flow=rows.get("flow"),
+        times=np.concatenate([part.times for part in full]),
+        duration=last.end if whole else max(last.duration, last.end),
+        media=last.media,
+        settings={name: settings[name] for name in rows},
+        warnings=said,
+        partial=is_partial(damage, missing),
+    )
+
+
+def save_part(part: Part, path: Path) -> None:
+    """Write a part as an .npz, as features are."""
+    meta = {"first": part.first, "until": part.until, "seen": asdict(part.seen)}
+    write_arrays(path, part.rows, part.times, meta)
+
+
+def load_part(path: Path) -> Part:
+    """Read a part and check it.
+
+    Raises:
+        FeaturesError: it is damaged, or not ours.
+    """
+    try:
+        rows, times, meta = read_arrays(path)
+        seen = dict(meta["seen"])
+        part = Part(
+            first=int(meta["first"]),
+            until=int(meta["until"]),
+            rows=rows,
+            times=times,
+            seen=Seen(**seen | {"damage": Damage(**seen["damage"])}),
+        )
+        if not rows or not 0 <= len(times) <= part.until - part.first or not math.isfinite(part.seen.end):
+            raise ValueError("there must be rows, as many as were asked for at most, and a finite end")
+        if len(times) < part.until - part.first and not part.seen.exhausted:
+            raise ValueError("rows are missing")
+        return part
+    except Exception as error:  # a damaged ZIP raises many kinds
+        raise FeaturesError(f"{path}: not a whole part of features ({error}).") from error

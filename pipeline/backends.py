@@ -1,0 +1,98 @@
+"""joblib's backends for the engines: loky on this machine, Dask's own, Ray's."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import joblib
+
+from extractors.writing import identity
+from pipeline.engine import Engine
+from pipeline.errors import EnvironmentMissing
+from pipeline.worker import die_with
+
+ANSWER = 20  # seconds to wait for a scheduler
+
+
+@contextlib.contextmanager
+def started(engine: Engine) -> Iterator[None]:
+    """With the engine connected, and, but for Ray, joblib set to it.
+
+    Raises:
+        EnvironmentMissing: it does not answer.
+    """
+    start = {"local": _loky, "dask": _dask, "ray": _ray}[engine.kind]
+    with start(engine):
+        yield
+
+
+def ray_settings(engine: Engine) -> Any:
+    """joblib set to Ray, in the thread that uses it: such settings are a thread's own."""
+    return joblib.parallel_config("ray", ray_remote_args=_gpus(engine, "num_gpus"))
+
+
+def workers(engine: Engine) -> int:
+    """How many there are, while the engine is started."""
+    if engine.jobs > 0:
+        return engine.jobs
+    if engine.kind == "ray":
+        import ray
+
+        return max(int(ray.cluster_resources().get("CPU", 1)), 1)
+    return max(int(joblib.effective_n_jobs(-1)), 1)
+
+
+def _gpus(engine: Engine, name: str) -> dict[str, Any]:
+    return {name: engine.gpus_per_worker} if engine.gpus_per_worker else {}
+
+
+@contextlib.contextmanager
+def _loky(engine: Engine) -> Iterator[None]:
+    follow = {"initializer": die_with, "initargs": (identity(),)}
+    with joblib.parallel_config("loky", inner_max_num_threads=engine.threads, **follow):
+        yield
+
+
+@contextlib.contextmanager
+def _dask(engine: Engine) -> Iterator[None]:
+    from distributed import Client
+
+    try:
+        client = Client(engine.address, timeout=ANSWER)
+    except (OSError, ValueError) as error:
+        raise EnvironmentMissing(
+            f"no Dask scheduler answers at {engine.address} ({error}); start one with `dask scheduler`."
+        ) from error
+    resources = {"resources": _gpus(engine, "GPU")} if engine.gpus_per_worker else {}
+    with client, joblib.parallel_config("dask", client=client, **resources):
+        yield
+
+
+@contextlib.contextmanager
+def _ray(engine: Engine) -> Iterator[None]:
+    import ray
+    from ray.util.joblib import register_ray
+
+    root = str(Path(__file__).resolve().parents[1])
+    paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    try:
+        ray.init(
+            address=engine.address,
+            runtime_env={"env_vars": {"PYTHONPATH": paths}},
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise EnvironmentMissing(
+            f"no Ray answers at {engine.address} ({error}); start it with `ray start --head`."
+        ) from error
+    register_ray()
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,85 @@
+"""Looking after the feature cache."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from extractors.features import FeaturesError, load
+from extractors.parts import load_part
+from extractors.writing import sweep
+from pipeline.cache import FeatureCache
+from pipeline.extraction import PARTS
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The features of one stream of a video, or the parts of them that there are."""
+
+    path: Path
+    content: str
+    """hash of the video"""
+    size: int
+    """bytes"""
+    age: float
+    """seconds since it was used last, 0 for a clock that was set back"""
+    unfinished: bool
+
+
+def scan(cache: FeatureCache | None = None) -> list[Entry]:
+    """All entries; what killed runs left of their writing is cleared away."""
+    folder, found = (cache or FeatureCache()).folder, []
+    now = time.time()
+    for place in sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else ():
+        sweep(place)
+        for path in sorted(place.iterdir()):
+            unfinished = path.suffix == PARTS
+            if not unfinished and path.suffix != ".npz":
+                continue
+            with contextlib.suppress(FileNotFoundError):  # just taken out, or finished, by another process
+                files = list(path.iterdir()) if unfinished else [path]
+                stats = [file.stat() for file in files]
+                used = max((stat.st_mtime for stat in stats), default=path.stat().st_mtime)
+                size = sum(stat.st_size for stat in stats)
+                found.append(Entry(path, path.name.partition("-")[0], size, max(now - used, 0.0), unfinished))
+    return found
+
+
+def prune(age: float | None, most: float | None, cache: FeatureCache | None = None) -> list[Entry]:
+    """Take out entries not used for `age` seconds, then those used longest ago until `most` bytes are left.
+
+    What another process is at work on stays.
+    """
+    cache, gone = cache or FeatureCache(), []
+    entries = sorted(scan(cache), key=lambda entry: -entry.age)
+    left = sum(entry.size for entry in entries)
+    for entry in entries:
+        if (age is not None and entry.age > age) or (most is not None and left > most):
+            lock = cache.lock(entry.content)
+            if not lock.take():
+                continue
+            with lock.held():
+                _remove(entry.path)
+            left -= entry.size
+            gone.append(entry)
+    return gone
+
+
+def verify(entries: Sequence[Entry]) -> Iterator[tuple[Path, str]]:
+    """Read every file of the entries; gives those that were damaged, with the cause, and takes them out."""
+    for entry in entries:
+        for file in sorted(entry.path.glob("*.npz")) if entry.unfinished else [entry.path]:
+            try:
+                load_part(file) if entry.unfinished else load(file)
+            except FeaturesError as error:
+                if file.exists():
+                    file.unlink(missing_ok=True)
+                    yield file, str(error)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

@@ -1,0 +1,63 @@
+"""What a run would do: which videos, for how long, and how much disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from extractors.features import Progress
+from extractors.video import VideoError
+from pipeline.batch import Job
+from pipeline.cache import content_hash
+from pipeline.engine import Request
+from pipeline.errors import user_errors
+from pipeline.extraction import Extraction
+
+ROW_BYTES = 4 * 1024 + 16  # of a snippet in one stream, and its times
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What would become of a video."""
+
+    job: Job
+    what: str
+    """extract, go on, from cache, duplicate, or fail"""
+    seconds: float = 0.0
+    """of video that would have to be extracted"""
+    disk: int = 0
+    """bytes that its features would take"""
+    error: Exception | None = None
+
+
+def plan(
+    request: Request, jobs: Sequence[Job], on_progress: Callable[[Job], Progress] = lambda job: lambda s, d, t: None
+) -> Iterator[Planned]:
+    """What would be done with each video. Files are read to their end, and one frame of each is decoded."""
+    seen: set[str] = set()
+    extractor, config = request.extractor, request.extractor.config
+    for job in jobs:
+        try:
+            content = content_hash(job.video, on_progress(job))
+            if content in seen:
+                yield Planned(job, "duplicate")
+                continue
+            seen.add(content)
+            state = Extraction(request.cache, job.video, content, extractor, request.start, request.end)
+            if all(entry.exists() for entry in state.entries.values()):
+                yield Planned(job, "from cache")
+                continue
+            opened = extractor.decoder.open(job.video, config, 0.0, 0.0)
+            with opened as (clip, frames):
+                for _ in frames:
+                    pass
+            seconds = max(min(clip.info.duration or 0.0, request.end) - request.start, 0.0)
+            rows = seconds * config.fps / config.stride
+            state.look()
+            there = max((sum(len(p.times) for p in parts) for parts in state.parts.values()), default=0)
+            left = max(rows - there, 0.0) * config.stride / config.fps
+            yield Planned(job, "go on" if there else "extract", left, round(rows * ROW_BYTES * len(extractor.streams)))
+        except user_errors() as error:
+            yield Planned(job, "fail", error=error)
+        except OSError as error:
+            yield Planned(job, "fail", error=VideoError(f"{job.video}: cannot be read ({error.strerror})."))
