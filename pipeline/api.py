@@ -37,11 +37,11 @@ class Pipeline:
             EnvironmentMissing: the device asked for is not there.
             WeightsError: the backbone's weights are missing.
         """
-        self.model, self.config = model, adopt(config, model.features, model.localize)
-        config = self.config
+        self.model = model
+        self.classes = choose_classes(model, config.classes)
+        self.config = config = adopt(config, model.features, suited(model, self.classes))
         self.device = choose_device(config.device)
         self.cache = cache or FeatureCache()
-        self.classes = choose_classes(model, config.classes)
         self.extractor = make_extractor(config, model.streams, self.device)
         self._check_features()
         self.warnings = self._stream_warnings()
@@ -226,6 +226,16 @@ def load_model(name: str, rgb_weights: str | None = None) -> Checkpoint:
         return checkpoint.load(Path(name))
     weight, bias, identity = backbones.i3d_head(Path(rgb_weights) if rgb_weights else None)
     return kinetics.build(weight, bias, weights.kinetics400_names(), identity, kinetics.Tuning.load())
+
+
+def suited(model: Checkpoint, classes: frozenset[str] | None) -> dict[str, Any]:
+    """The settings that a model declares for localisation, as far as they hold for these classes (None: all).
+
+    The embedded model's confidence was calibrated on sports: of anything else it stays the mean probability.
+    """
+    if not model.groups or (classes is not None and classes <= model.groups.keys()):
+        return model.localize
+    return {name: value for name, value in model.localize.items() if "confidence" not in name}
 
 
 def default_classes(model: Checkpoint) -> str:

@@ -16,6 +16,7 @@ from pipeline.api import Pipeline, choose_classes
 from pipeline.batch import find_videos
 from pipeline.config import Config, adopt, load_config
 from pipeline.errors import UsageError, exit_code
+from postprocess.config import LocalizeConfig
 
 
 def touch(*paths: Path) -> None:
@@ -163,3 +164,25 @@ def test_exit_codes() -> None:
     assert exit_code(UsageError("x")) == 2
     assert exit_code(ZeroDivisionError()) == 1
     assert set(errors.exit_codes().values()) == {2, 3, 4}
+
+
+@pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
+def test_what_a_model_declares_of_localisation_holds_for_sports_and_gives_way_to_flags() -> None:
+    declared = Pipeline.load(device="cpu").model.localize
+    assert {"threshold", "confidence_slope", "confidence_shift", "min_confidence"} <= declared.keys()
+
+    def used(**flags: object) -> LocalizeConfig:
+        return Pipeline.load(config=load_config(None, {"device": "cpu"} | flags)).config.localize
+
+    assert used() == LocalizeConfig(**declared)
+    assert used(classes="golf,tennis") == LocalizeConfig(**declared)
+    assert used(classes="all") == used(classes="golf,zumba") == LocalizeConfig(threshold=declared["threshold"])
+    assert used(**{"localize.min_confidence": 0.0}) == LocalizeConfig(**(declared | {"min_confidence": 0.0}))
+    assert used(**{"localize.threshold": 0.3}) == LocalizeConfig(**(declared | {"threshold": 0.3}))
+    assert used(**{"localize.rule": "paper"}) == LocalizeConfig(rule="paper")
+
+
+def test_a_model_that_declares_nonsense_is_one_sentence() -> None:
+    for nonsense in ({"threshold": 2}, {"depth": 1}):
+        with pytest.raises(UsageError, match="the model kinetics400 declares localize settings that this version"):
+            adopt(Config(), {}, nonsense)
