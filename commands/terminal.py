@@ -46,7 +46,10 @@ class Bars:
         self.clear()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         # stdout carries data: rich must not lead it to stderr.
-        live = Progress(*columns, console=err, transient=True, redirect_stdout=False, redirect_stderr=False)
+        quiet = not err.is_terminal  # a file would get blank lines
+        live = Progress(
+            *columns, console=err, transient=True, redirect_stdout=False, redirect_stderr=False, disable=quiet
+        )
         self.live = live
         tasks: dict[str, Any] = {}
 
