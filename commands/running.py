@@ -123,7 +123,7 @@ class Running:
             self.report.write_segments()
         runreport.remember_speed(self.speed_key, self.report)
         if self.out is not None:
-            err.print(f"[dim]results are in {escape(str(self.out))}[/]")
+            err.print(f"[dim]results are in {escape(str(self.out))}[/]", soft_wrap=True)
         if len(self.report.rows) > 1:
             counts = self.report.counts
             shown = {name: counts[name] for name in runreport.STATUSES if counts[name] or name in ("done", "failed")}
