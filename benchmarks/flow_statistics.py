@@ -1,15 +1,11 @@
-"""Batch-norm statistics for the flow network that starts from RGB, re-estimated on real flow.
-
-    python benchmarks/flow_statistics.py OUT.safetensors [--corpus DIR] [--work DIR] [--passes 2]
+"""What flow_part.py reads: snippets of the corpus, their flow, and batch-norm statistics re-estimated on flow.
 
 The flow network without published weights is the RGB one (`weights.inflate_flow`), and so are its means and variances,
-which do not fit flow: fields are an order of magnitude weaker than pixels. Here they are measured again on up to eight
-snippets a label, in batches that mix the labels; no label is used otherwise, and no clip that flow_part.py probes.
+which do not fit flow: fields are an order of magnitude weaker than pixels. `estimate` measures them again on up to
+eight snippets a label; labels serve for nothing else there, and no clip is used that is probed.
 """
 
-import argparse
 import csv
-import hashlib
 import io
 import os
 import sys
@@ -21,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -165,26 +160,7 @@ def estimate(net: nn.Module, batches: Iterable[Sequence[Tensor]], passes: int = 
     return {f"{name}.{key}": state[f"{name}.{key}"] for name in norms for key in ("running_mean", "running_var")}
 
 
-def measure(cuts: Sequence[Cut], corpus: Path, work: Path, passes: int) -> dict[str, Tensor]:
-    """Statistics of the inflated network over real flow."""
+def batches(cuts: Sequence[Cut], corpus: Path, work: Path) -> list[list[Tensor]]:
+    """Inputs of the flow network, batch by batch."""
     fields = [field(cut, corpus, work) for cut in cuts]
-    net = inflated().to(memory_format=torch.channels_last_3d)
-    return estimate(net, [fields[i : i + BATCH] for i in range(0, len(fields), BATCH)], passes)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--corpus", type=Path, default=CORPUS)
-    parser.add_argument("--work", type=Path, default=WORK)
-    parser.add_argument("--passes", type=int, default=2)
-    arguments = parser.parse_args()
-    _, cuts = choose(arguments.corpus)
-    data = save(measure(cuts, arguments.corpus, arguments.work, arguments.passes))
-    write_atomically(arguments.out, data)
-    print(f"{len(cuts)} snippets of {len({cut.clip for cut in cuts})} clips; {len(data)} bytes")
-    print(f"sha256 {hashlib.sha256(data).hexdigest()}")
-
-
-if __name__ == "__main__":
-    main()
+    return [fields[i : i + BATCH] for i in range(0, len(fields), BATCH)]

@@ -7,13 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from benchmarks import flow_part, flow_statistics
-from benchmarks.flow_part import UNSEEN, Probed, balance, fit, folds, interval, motion, probe, space
-from benchmarks.flow_statistics import LENGTH, choose, estimate, spread
+from benchmarks.flow_part import AS_IS, UNSEEN, Probed, balance, fit, folds, interval, motion, probe, space, table
+from benchmarks.flow_statistics import CONFIG, LENGTH, Cut, choose, estimate, field, spread
+from extractors.inputs import flow_input
+from extractors.snippets import snippets
+from extractors.video import Frames
 
 torch.set_num_threads(1)
 
@@ -60,6 +64,21 @@ def test_estimated_statistics_are_those_of_all_snippets_together() -> None:
     assert not torch.allclose(once["bbn.running_var"], found["bbn.running_var"], rtol=1e-2)
 
 
+def test_inputs_are_those_of_extraction(tmp_path: Path) -> None:
+    """A clip of exactly one snippet and the frame behind it: its field is what `extract` would see, and is kept."""
+    rng = np.random.default_rng(0)
+    still = rng.integers(0, 255, (32, 40, 3)).astype(np.uint8)
+    path = encode(tmp_path / "a.mp4", [np.roll(still, k, axis=1) for k in range(LENGTH + 1)])
+    with Frames(path, CONFIG.fps, CONFIG.short_side) as frames:
+        (snippet,) = snippets(frames.grid(), length=LENGTH, stride=LENGTH)
+    assert snippet.following is not None
+    cut = Cut("Street", "a.mp4", 0)
+    first = field(cut, tmp_path, tmp_path / "work")
+    torch.testing.assert_close(first, flow_input(snippet, CONFIG, "numba", workers=1), atol=1e-5, rtol=0)
+    path.unlink()
+    assert torch.equal(field(cut, tmp_path, tmp_path / "work"), first)
+
+
 @settings(deadline=None)
 @given(st.lists(st.floats(0.7, 60), min_size=1, max_size=12), st.integers(0, 40))
 def test_spread(seconds: list[float], wanted: int) -> None:
@@ -92,8 +111,8 @@ def test_fit_is_where_gradient_descent_ends() -> None:
     x, y, weight = rng.normal(size=(30, 4)), (rng.random(30) > 0.4).astype(float), rng.random(30)
     free = torch.zeros(5, dtype=torch.float64, requires_grad=True)
     rows = torch.tensor(np.c_[x, np.ones(30)])
-    descent = torch.optim.SGD([free], lr=1.0)
-    for _ in range(3000):
+    descent = torch.optim.SGD([free], lr=4.0)
+    for _ in range(800):
         descent.zero_grad()
         each = nn.functional.binary_cross_entropy_with_logits(rows @ free, torch.tensor(y), reduction="none")
         ((each * torch.tensor(weight)).mean() + 0.005 * (free[:4] ** 2).sum()).backward()
@@ -136,10 +155,14 @@ def test_probe_finds_what_is_there_and_only_that(name: str) -> None:
     noise = rng.normal(size=(len(label), 20))
     signal = noise.copy()
     signal[:, 0] += 12 * target
-    lines = list(probe(name, Probed({"RGB": [noise], "other": [signal]}, target, clip, label), 2, raw=False))
-    without, with_it = (float(line.split("|")[3].split("±")[0]) for line in lines)
-    assert without < 75 and with_it == 100
-    assert f"{with_it - without:+.1f} [" in lines[1]
+    task = Probed({"RGB": [noise], AS_IS: [noise], "flow, all re-estimated": [signal]}, target, clip, label)
+    found, weight = probe(name, task, 2, raw=False), balance(task, name)
+    lines = list(table(name, found, weight, task))
+    rgb, as_is, better = (float(line.split("|")[3].split("±")[0]) for line in lines)
+    assert rgb == as_is < 75 and better == 100
+    gain = f"{100 - rgb:+.1f} ["
+    assert [cell.strip().startswith(gain) for cell in lines[2].split("|")] == [*[False] * 4, True, True, False]
+    assert lines[0].endswith("|  |  |") and "+0.0 [+0.0, +0.0] |  |" in lines[1]
 
 
 def test_balance_and_interval() -> None:
