@@ -13,7 +13,20 @@ from hypothesis import strategies as st
 from torch import nn
 
 from benchmarks import flow_part, flow_statistics
-from benchmarks.flow_part import AS_IS, UNSEEN, Probed, balance, fit, folds, interval, motion, probe, space, table
+from benchmarks.flow_part import (
+    AS_IS,
+    UNSEEN,
+    Probed,
+    balance,
+    fit,
+    folds,
+    interval,
+    motion,
+    probe,
+    space,
+    spread_of,
+    table,
+)
 from benchmarks.flow_statistics import CONFIG, LENGTH, Cut, choose, estimate, field, spread
 from extractors.inputs import flow_input
 from extractors.snippets import snippets
@@ -187,3 +200,12 @@ def test_motion_of_a_pan_is_all_camera() -> None:
     fields = torch.zeros(2, 16, 8, 8)
     fields[0] = 5 / 20
     np.testing.assert_allclose(motion(fields), [5, 0, 5, 5, 0, 0, 0, 0, 0, 0], atol=1e-6)
+
+
+def test_spread_of_features() -> None:
+    """Two directions of equal variance count as two; a unit that never moves is dead."""
+    x = np.array([[1, 0, 5, 0], [-1, 0, 5, 0], [0, 1, 5, 0], [0, -1, 5, 0]], dtype=float)
+    dead, mean, variance, ratio, likeness = spread_of(x).split(" | ")
+    assert (dead, mean, variance, ratio) == ("50.0 %", "1.250", "0.25000", "2.0")
+    # Of the 12 ordered pairs, 4 are of opposite rows (24 / 26), 8 of rows at right angles (25 / 26).
+    assert float(likeness) == pytest.approx((4 * 24 + 8 * 25) / 26 / 12, abs=1e-3)
