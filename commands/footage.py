@@ -163,7 +163,9 @@ def run(
 def extract(
     paths: Paths,
     output: Annotated[Path, typer.Option("--out", "-o", help="Folder for the .npz files.")] = Path("features"),
-    streams: Annotated[str | None, typer.Option(help="both or rgb.", show_default="both")] = None,
+    streams: Annotated[
+        str | None, typer.Option(help="both or rgb; auto: both where flow has weights of its own.", show_default="auto")
+    ] = None,
     start: Start = 0.0,
     end: End = None,
     device: Device = None,
@@ -205,12 +207,18 @@ def extract(
     choose_cache(cache_dir)
 
     from pipeline import batch
-    from pipeline.api import choose_device, make_extractor
+    from pipeline.api import choose_device, default_streams, make_extractor
     from pipeline.cache import FeatureCache
 
     videos = batch.find_videos(paths)
     running = Running("extract", videos, output, retry_failed, engine, jobs, address, gpus_per_worker)
-    extractor = make_extractor(settings, ("rgb", "flow"), choose_device(settings.device))
+    declared = default_streams(settings)
+    if settings.streams == "auto" and "flow" not in declared:
+        note(
+            "RGB alone: no published flow weights are here (`python cli.py models fetch i3d-flow`), and without them flow"
+            " takes four times as long and adds nothing (benchmarks/README.md); --streams both computes it all the same."
+        )
+    extractor = make_extractor(settings, declared, choose_device(settings.device))
     say_flow(extractor)
     running.choose_engine(extractor)
     if dry_run:

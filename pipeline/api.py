@@ -197,6 +197,12 @@ def choose_device(name: str) -> str:
     return name
 
 
+def default_streams(config: Config) -> tuple[str, ...]:
+    """Streams that `extract` computes unasked: flow where it has weights of its own, or settings were given for it."""
+    wanted = config.flow_weights or config.given & {"features.flow"} or weights.find("i3d-flow")
+    return ("rgb", "flow") if wanted else ("rgb",)
+
+
 def make_extractor(config: Config, declared: tuple[str, ...], device: str) -> Extractor:
     """The extractor that a run needs; `declared`: streams that the model reads."""
     if device == "cpu" and config.features.precision == "float16":

@@ -12,7 +12,7 @@ from model.checkpoint import Checkpoint
 from model.config import ModelConfig
 from model.jcdnet import JCDNet
 from pipeline import errors
-from pipeline.api import Pipeline, choose_classes
+from pipeline.api import Pipeline, choose_classes, default_streams
 from pipeline.batch import find_videos
 from pipeline.config import Config, adopt, load_config
 from pipeline.errors import UsageError, exit_code
@@ -186,3 +186,12 @@ def test_a_model_that_declares_nonsense_is_one_sentence() -> None:
     for nonsense in ({"threshold": 2}, {"depth": 1}):
         with pytest.raises(UsageError, match="the model kinetics400 declares localize settings that this version"):
             adopt(Config(), {}, nonsense)
+
+
+def test_extract_computes_flow_where_it_has_weights_or_is_spoken_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "find", lambda name: None)
+    assert default_streams(Config()) == ("rgb",)
+    assert default_streams(Config(flow_weights="flow.pt")) == ("rgb", "flow")
+    assert default_streams(load_config(None, {"features.flow": "numba"})) == ("rgb", "flow")
+    monkeypatch.setattr(weights, "find", lambda name: Path("flow.pt"))
+    assert default_streams(Config()) == ("rgb", "flow")
