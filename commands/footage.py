@@ -215,8 +215,8 @@ def extract(
     declared = default_streams(settings)
     if settings.streams == "auto" and "flow" not in declared:
         note(
-            "RGB alone: no published flow weights are here (`python cli.py models fetch i3d-flow`). Without them flow takes "
-            "four times as long and adds nothing (benchmarks/README.md); --streams both computes it all the same."
+            "RGB alone: no published flow weights are here (`python cli.py models fetch i3d-flow`). Without them flow "
+            "takes four times as long and adds nothing (benchmarks/README.md); --streams both computes it all the same."
         )
     extractor = make_extractor(settings, declared, choose_device(settings.device))
     say_flow(extractor)
