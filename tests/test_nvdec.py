@@ -107,16 +107,16 @@ def test_a_codec_that_it_does_not_decode_is_not_decoded_otherwise(
 def test_no_frame_and_a_second_opening(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, asked = video.open_video, []
 
-    def fake(path: Path, gpu: int | None = None) -> Any:
+    def fake(path: Path, gpu: int | None = None, *more: Any) -> Any:
         asked.append(gpu)
-        return real(path)
+        return real(path, None, *more)
 
     monkeypatch.setattr(video, "open_video", fake)
     with Frames(clip, 25, 48, gpu=1) as frames:
         monkeypatch.setattr(Frames, "_rising", lambda self: False)  # so that it is read again from its start
         assert [number_of(image) for _, image in frames.grid(50)] == list(range(50, 60))
     assert asked == [1, 1]
-    monkeypatch.setattr(video, "decode", lambda *_: iter(()))
+    monkeypatch.setattr(video, "decode", lambda *_, **__: iter(()))
     with pytest.raises(VideoError, match="NVDEC decodes no frame of it; use --decoder cpu"), Frames(clip, 25, 48, 1):
         pass
 

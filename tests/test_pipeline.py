@@ -174,9 +174,10 @@ def test_what_a_model_declares_of_localisation_holds_for_sports_and_gives_way_to
     def used(**flags: object) -> LocalizeConfig:
         return Pipeline.load(config=load_config(None, {"device": "cpu"} | flags)).config.localize
 
+    plain = LocalizeConfig(**{name: value for name, value in declared.items() if "confidence" not in name})
     assert used() == LocalizeConfig(**declared)
     assert used(classes="golf,tennis") == LocalizeConfig(**declared)
-    assert used(classes="all") == used(classes="golf,zumba") == LocalizeConfig(threshold=declared["threshold"])
+    assert used(classes="all") == used(classes="golf,zumba") == plain
     assert used(**{"localize.min_confidence": 0.0}) == LocalizeConfig(**(declared | {"min_confidence": 0.0}))
     assert used(**{"localize.threshold": 0.3}) == LocalizeConfig(**(declared | {"threshold": 0.3}))
     assert used(**{"localize.rule": "paper"}) == LocalizeConfig(rule="paper")
