@@ -61,7 +61,9 @@ def run(
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Probability that a snippet must exceed.", show_default=str(L.threshold)),
+        typer.Option(
+            help="Probability that a snippet must exceed; below the model's, add --all.", show_default="the model's"
+        ),
     ] = None,
     min_confidence: Annotated[
         float | None, typer.Option(help="Leave out less sure segments.", show_default="the model's")
@@ -134,7 +136,7 @@ def run(
         running.dry_run(pipeline.extractor, pipeline.cache, start, last)
         return
     single = len(videos) == 1
-    results, pages = [], []
+    results = []
     with running.started() as (bars, stop):
         outcomes = batch.run_batch(
             pipeline, running.jobs, folder, wanted, overwrite, start, last, bars.video, running.engine, stop
@@ -142,21 +144,20 @@ def run(
         for outcome in running.each(outcomes):
             assert outcome.result is not None
             results.append(outcome.result)
-            pages.append((outcome.result, outcome.job))
             for warning in outcome.result.warnings:
                 note(f"{outcome.job.video}: {warning}")
             if output != "-":
                 remark = " (kept from before)" if outcome.skipped else ""
                 if outcome.duplicate_of is not None:
-                    remark = f" (the same as {outcome.duplicate_of.video})"
+                    remark = f" (the same as {escape(str(outcome.duplicate_of.video))})"
                 result_table(outcome.result, remark)
             elif wanted[0] != "csv":
                 WRITERS[wanted[0] if single else "jsonl"](outcome.result, sys.stdout)
                 sys.stdout.flush()
     if output == "-" and wanted[0] == "csv":
         write_csv(results, sys.stdout)
-    if folder is not None and "html" in wanted and not single:
-        batch.write_index(pages, folder)
+    if folder is not None and "html" in wanted and len(running.report.rows) > 1:
+        batch.write_index(running.report.results(), folder)
     running.finish()
 
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import difflib
+import hashlib
+import json
 import math
 from functools import cached_property
 from pathlib import Path
@@ -44,11 +46,14 @@ class Pipeline:
         self.cache = cache or FeatureCache()
         self.extractor = make_extractor(config, model.streams, self.device)
         self._check_features()
-        self.warnings = self._stream_warnings()
+        self.warnings = (*self._stream_warnings(), *self._untuned())
 
     @classmethod
     def load(cls, model: str | None = None, device: str | None = None, config: Config | None = None) -> "Pipeline":
         """Load a model by name or path, on a device; what is None is as in `config`, or its default.
+
+        What the model declares of features and localisation takes the place of defaults. A default that is meant is
+        named in `given`: Config(given=frozenset({"localize.min_confidence"})), as `load_config` does for flags.
 
         Raises:
             CheckpointError: there is no such model, or its file is not one.
@@ -146,6 +151,7 @@ class Pipeline:
             "content": f"sha256:{content}",
             "model": {"name": self.config.model, "fingerprint": self._fingerprint} | self.model.provenance,
             "classes": self.config.classes if self.config.classes != AUTO else default_classes(self.model),
+            "groups": self._groups,
             "features": self.extractor.settings(),
             "localize": dataclasses.asdict(self.config.localize),
             "range": [start, None if math.isinf(end) else end],
@@ -155,6 +161,12 @@ class Pipeline:
     @cached_property
     def _fingerprint(self) -> str:
         return f"sha256:{checkpoint.fingerprint(self.model)}"
+
+    @cached_property
+    def _groups(self) -> str:
+        """Which classes are sought, and which act together."""
+        sought = [(name, self.model.groups.get(name)) for name in sorted(self.classes or self.model.classes)]
+        return f"sha256:{hashlib.sha256(json.dumps(sought).encode()).hexdigest()}"
 
     def _check_features(self) -> None:
         """Every feature setting that the model declares must be the one in force."""
@@ -170,6 +182,12 @@ class Pipeline:
                         f"the model {self.config.model} was made for {stream} features with {name} = {wanted}, "
                         f"not {given}; leave that setting alone or train a model for it."
                     )
+
+    def _untuned(self) -> tuple[str, ...]:
+        """Of the embedded model with other RGB weights than the published ones."""
+        if self.config.model == EMBEDDED and not self.model.provenance.get("tuned"):
+            return (f"{EMBEDDED} was tuned and calibrated for the published RGB weights, and is neither with these.",)
+        return ()
 
     def _stream_warnings(self) -> tuple[str, ...]:
         extra = set(self.extractor.streams) - set(self.model.streams)

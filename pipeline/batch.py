@@ -1,7 +1,6 @@
 """Several videos, on one worker or many: a bad one is reported, the others go on."""
 
 import dataclasses
-import errno
 import glob
 import io
 import json
@@ -9,7 +8,7 @@ import math
 import os
 import shutil
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,18 +17,27 @@ import numpy as np
 from extractors.features import Extractor, Features, Progress, load, save, write_atomically
 from extractors.video import VideoError
 from extractors.writing import sweep, write_temporary
-from model.predict import Scores
 from pipeline import views
 from pipeline.api import Pipeline
 from pipeline.cache import FeatureCache, content_hash
 from pipeline.engine import Engine, Item, Request, extract
-from pipeline.errors import BUG, ENVIRONMENT, DiskFull, OutputError, Stopped, UsageError, exit_code
-from pipeline.results import CURVES
+from pipeline.errors import (
+    BUG,
+    ENVIRONMENT,
+    FULL,
+    DiskFull,
+    OutputError,
+    Stopped,
+    UsageError,
+    cannot_write,
+    exit_code,
+)
+from pipeline.results import CURVES, pack
 from postprocess.curves import Curves
 from postprocess.segment import Result, ResultError, Segment
 from postprocess.writers import SUFFIXES, VIEWS, WRITERS, is_made
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+RESERVED = frozenset({"_run", "segments", "index"})  # what a run writes beside the results
 LEAST_ROOM = 4 << 20  # bytes that must be free in the cache, and half of the video's own
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
@@ -112,8 +120,8 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _named(pairs: list[tuple[Path, Path]]) -> list[Job]:
-    """Names for results: the stem; with the suffix where two share it; below the parent's name where they still do."""
-    names = [name.with_suffix("") for _, name in pairs]
+    """Names for results: the stem; with the suffix where two share it or a run writes it; else below the parent's."""
+    names = [name if name.stem in RESERVED else name.with_suffix("") for _, name in pairs]
     for wider in (lambda video, name: name, lambda video, name: Path(video.absolute().parent.name) / name):
         taken = Counter(names)
         names = [
@@ -140,13 +148,6 @@ def prepare_output(folder: Path, jobs: Sequence[Job] = ()) -> None:
             sweep(place)
     except OSError as error:
         raise cannot_write(folder, error, "choose another folder with -o") from error
-
-
-def cannot_write(path: Path, error: OSError, otherwise: str = "choose another folder with -o") -> Exception:
-    """The user's error for a write that failed."""
-    if error.errno in FULL:
-        return DiskFull(f"{path}: the disk is full; make room and run again, what is complete is kept.")
-    return OutputError(f"{path}: cannot be written ({error.strerror}); {otherwise}.")
 
 
 def run_batch(
@@ -180,9 +181,13 @@ def run_batch(
     def finish(job: Job, content: str, features: Features) -> Outcome:
         result, scores = pipeline.result(job.video, content, features, start, end)
         if out is not None:
-            everything = pipeline.segments(scores, features, start, end, least=0.0) if "html" in formats else None
-            classes, target = pipeline.model.classes, out / job.name
-            write_result(result, features, scores, classes, target, formats, everything, on_progress(job))
+            # Under `paper` unsure segments take part in NMS: without them others would be found.
+            paged = "html" in formats and pipeline.config.localize.rule == "runs"
+            everything = pipeline.segments(scores, features, start, end, least=0.0) if paged else None
+            target, progress = out / job.name, on_progress(job)
+            arrays = (features.times, scores.actionness, scores.cas, scores.coarse_cas)
+            curves = Curves(*arrays, tuple(pipeline.model.classes))
+            write_result(result, curves, target, formats, everything, progress, overwrite)
         return Outcome(job, result=result)
 
     request = Request(pipeline.extractor, pipeline.cache, start, end, lambda item: on_progress(item.key), stop)
@@ -240,13 +245,16 @@ def _batch(
 ) -> Iterator[Outcome]:
     """What `run` and `extract` have in common: each content once, and a video's fault is that video's alone."""
     early: deque[Outcome] = deque()  # outcomes that need no extraction
+    stopped = False
     firsts: dict[str, Job] = {}  # by content
     broken: set[str] = set()
     twins: list[Item] = []
 
     def items() -> Iterator[Item]:
+        nonlocal stopped
         for job in jobs:
             if request.stop():
+                stopped = True
                 return
             try:
                 content = content_hash(job.video, request.on_progress(Item(job.video, "", job)))
@@ -281,9 +289,17 @@ def _batch(
         return outcome
 
     for where, source in ((engine, items), (Engine(), again)):
-        for done in extract(where, request, source()):
+        found = extract(where, request, source())
+        while True:
+            try:
+                done = next(found, None)
+            except Exception:  # nothing can go on, but what needs no extraction stands
+                yield from map(settled, early)
+                raise
             while early:
                 yield settled(early.popleft())
+            if done is None:
+                break
             job, content = done.item.key, done.item.content
             try:
                 if done.error is not None:
@@ -295,8 +311,8 @@ def _batch(
             except Exception as error:
                 broken.add(content)
                 yield _failed(job, error)
-        while early:
-            yield settled(early.popleft())
+        if stopped:
+            raise Stopped
 
 
 def make_sure_of_room(folder: Path, video: Path) -> None:
@@ -358,39 +374,40 @@ def _existing(target: Path, wanted: dict[str, object], formats: Sequence[str]) -
 
 def write_result(
     result: Result,
-    features: Features,
-    scores: Scores,
-    classes: Sequence[str],
+    curves: Curves,
     target: Path,
     formats: Sequence[str],
     everything: Sequence[Segment] | None = None,
     on_progress: Progress = lambda stage, done, total: None,
+    overwrite: bool = False,
 ) -> None:
     """Write a video's result as `<target>.json` and the other formats, and its curves as `.scores.npz`.
 
-    `everything`: segments of any confidence, for the page. What an earlier run left under this name goes first, and
-    the JSON comes last: where it stands, all stand, and are of one run.
+    Where this very result stands, only the formats that are missing are made: somebody may have corrected the others.
+    Of another result of ours all that it left goes first. The curves are written first and go last, so they tell whose
+    files the others are; the JSON comes last: where it stands, all stand, and are of one run.
+
+    Args:
+        everything: segments of any confidence, for the page.
+        overwrite: also files that are not ours.
 
     Raises:
-        OutputError: the disk or the folder does not take it.
+        OutputError: the disk or the folder does not take it, or a file of somebody else stands there.
         VideoError: a format that shows the video cannot read it any more.
     """
+    stored = with_suffix(target, CURVES)
+    files = {name: with_suffix(target, SUFFIXES[name]) for name in sorted({*formats, "json"}, key=_json_last)}
     try:
-        curves = Curves(features.times, scores.actionness, scores.cas, scores.coarse_cas, tuple(classes))
-        buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            times=curves.times,
-            actionness=curves.actionness,
-            cas=curves.cas,
-            coarse_cas=curves.coarse_cas,
-            classes=np.array(curves.classes),
-        )
-        for suffix in (".json", CURVES, *SUFFIXES.values()):
-            with_suffix(target, suffix).unlink(missing_ok=True)
-        write_atomically(with_suffix(target, CURVES), buffer.getvalue())
-        for name in sorted({*formats, "json"}, key=lambda name: name == "json"):
-            path = with_suffix(target, SUFFIXES[name])
+        if stored.exists() and _stands(files["json"], result):
+            files = {name: path for name, path in files.items() if not path.exists()}
+        elif stored.exists():
+            for suffix in (".json", *SUFFIXES.values(), CURVES):
+                with_suffix(target, suffix).unlink(missing_ok=True)
+        elif not overwrite and (foreign := next(filter(Path.exists, files.values()), None)) is not None:
+            raise OutputError(f"{foreign}: is there already, and not ours; use --overwrite or another -o.")
+        if not stored.exists():
+            write_atomically(stored, pack(curves))
+        for name, path in files.items():
             if name in VIEWS:
                 views.write(name, result, curves, path, everything, on_progress)
                 continue
@@ -401,15 +418,32 @@ def write_result(
         raise cannot_write(target, error) from error
 
 
-def write_index(pages: Sequence[tuple[Result, Job]], out: Path) -> None:
-    """The page over the pages of a run, as `index.html`.
+def _json_last(name: str) -> bool:
+    return name == "json"
+
+
+def _stands(path: Path, result: Result) -> bool:
+    """Whether a file holds the same segments, made from the same content in the same way."""
+    try:
+        there = Result.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, ResultError):
+        return False
+    ours = Result.from_dict(json.loads(json.dumps(result.to_dict())))
+    return there.provenance == ours.provenance and there.segments == ours.segments
+
+
+def write_index(results: Iterable[tuple[str, Result]], out: Path) -> None:
+    """The page over the pages of a folder's results, by name, as `index.html`.
 
     Raises:
         VideoError: a video cannot be read any more.
         OutputError: it cannot be written.
     """
-    suffix = SUFFIXES["html"]
-    views.write_index([(result, with_suffix(out / job.name, suffix), job.video) for result, job in pages], out)
+    shown = []
+    for name, result in results:
+        page, video = with_suffix(out / name, SUFFIXES["html"]), Path(result.video)
+        shown.append((result, page if page.exists() else None, video if video.is_file() else None))
+    views.write_index(shown, out)
 
 
 def _same(kept: Features, features: Features) -> bool:

@@ -1,7 +1,10 @@
 """Which mistakes are the user's, and the exit code of each; everything else is a bug."""
 
+import errno
 from functools import cache
+from pathlib import Path
 
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 BUG, USAGE, INPUT_FAILED, ENVIRONMENT, INTERRUPTED = 1, 2, 3, 4, 130
 
 
@@ -27,6 +30,13 @@ class Stopped(Exception):
 
 class Busy(Exception):
     """Another process is at work on this video."""
+
+
+def cannot_write(path: Path, error: OSError, otherwise: str = "choose another folder") -> Exception:
+    """The user's error for a write that failed."""
+    if error.errno in FULL:
+        return DiskFull(f"{path}: the disk is full; make room and run again, what is complete is kept.")
+    return OutputError(f"{path}: cannot be written ({error.strerror}); {otherwise}.")
 
 
 @cache

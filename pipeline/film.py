@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import EnvironmentMissing, OutputError
+from pipeline.errors import EnvironmentMissing, cannot_write
 
 Image = NDArray[np.uint8]
 Samples = NDArray[np.float32]
@@ -115,7 +115,7 @@ def film(path: Path, size: tuple[int, int], rate: Fraction, quality: int = 18, c
                 yield reel
                 reel.finish()
         except (OSError, av.error.FFmpegError) as error:  # those of reading are VideoErrors, or were passed over
-            raise OutputError(f"{path}: cannot be written ({error.strerror or error}).") from error
+            raise cannot_write(path, OSError(error.errno, error.strerror or str(error))) from error
 
 
 @contextlib.contextmanager
@@ -129,7 +129,7 @@ def temporary(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=path.suffix)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another folder.") from error
+        raise cannot_write(path, error) from error
     os.close(handle)
     beside = Path(name)
     try:

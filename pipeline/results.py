@@ -1,5 +1,6 @@
 """Results on disk, read back for people: the document, its curves beside it, and where its video is now."""
 
+import io
 import json
 import os
 import zipfile
@@ -68,6 +69,20 @@ def _read(path: Path) -> Stored:
         raise ResultError(f"{path}: {error}; give a result that `run -o` wrote.") from error
     except (ValueError, RecursionError) as error:
         raise ResultError(f"{path}: is not JSON ({error}); give a result that `run -o` wrote.") from error
+
+
+def pack(curves: Curves) -> bytes:
+    """The curves as `curves_of` reads them."""
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        times=curves.times,
+        actionness=curves.actionness,
+        cas=curves.cas,
+        coarse_cas=curves.coarse_cas,
+        classes=np.array(curves.classes),
+    )
+    return buffer.getvalue()
 
 
 def curves_of(stored: Stored) -> Curves | None:

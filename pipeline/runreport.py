@@ -8,19 +8,19 @@ import io
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from extractors.config import cache_dir
 from extractors.writing import write_atomically
-from pipeline.batch import Job, Outcome, cannot_write, with_suffix
-from pipeline.errors import UsageError
+from pipeline.batch import Job, Outcome, with_suffix
+from pipeline.errors import UsageError, cannot_write
 from pipeline.version import package_version
 from postprocess.segment import Result, ResultError
-from postprocess.writers import write_csv
+from postprocess.writers import RUN, write_csv
 
-NAME = "_run.json"
+NAME = RUN
 SCHEMA = 1
 STATUSES = ("done", "from cache", "kept", "duplicate", "failed", "not done")
 OFTEN = 10.0  # seconds between two writes while the run goes on
@@ -116,20 +116,22 @@ class RunReport:
         if self.out is None:
             return
         text = io.StringIO()
-        write_csv(self._results(self.out), text, clocks=True)
+        write_csv([result for _, result in self.results()], text, clocks=True)
         _write(self.out / "segments.csv", text.getvalue().encode())
 
-    def _results(self, out: Path) -> Iterable[Result]:
+    def results(self) -> Iterator[tuple[str, Result]]:
+        """Name and result of every video that has one, each content once; those of the run before are read."""
         for name, row in self.rows.items():
             if row["status"] in ("duplicate", "failed", "not done"):
                 continue
             if name in self.outcomes:
                 result = self.outcomes[name].result
                 assert result is not None
-                yield result
-            else:  # of the run before
+                yield name, result
+            elif self.out is not None:
                 with contextlib.suppress(OSError, ValueError, ResultError):
-                    yield Result.from_dict(json.loads(with_suffix(out / name, ".json").read_text(encoding="utf-8")))
+                    path = with_suffix(self.out / name, ".json")
+                    yield name, Result.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def status(outcome: Outcome) -> str:

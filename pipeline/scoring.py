@@ -13,6 +13,7 @@ from model.checkpoint import Checkpoint
 from model.datasets import DatasetError
 from model.predict import PredictError, predict
 from pipeline.annotations import Action, Predicted, read_ambiguous, read_ground_truth
+from pipeline.api import suited
 from pipeline.config import Config, adopt
 from pipeline.errors import UsageError
 from pipeline.evaluate import Evaluation, evaluate
@@ -113,7 +114,8 @@ def evaluate_model(
     names = match_names(stored.videos, truth)
     wanted = choose_subset({n: v.subset for n, v in truth.items()}, list(names.values()), subset or rules.subset)
     videos = {name: video for name, video in stored.videos.items() if truth[names[name]].subset == wanted}
-    config = adopt(Config(localize=LocalizeConfig(rule=rule)), {}, model.localize).localize
+    # Of all classes, and however unsure: what is left out has no place in a ranking.
+    config = adopt(Config(localize=LocalizeConfig(rule=rule)), {}, suited(model, None)).localize
     predicted = predictions_of(model, replace(stored, videos=videos), config, device=device, on_progress=on_progress)
     known = {action.label for video in truth.values() for action in video.actions}
     if not known & set(model.classes):

@@ -10,7 +10,7 @@ import cv2
 from extractors.features import Progress, write_atomically
 from pipeline import render
 from pipeline.cut import pictures
-from pipeline.errors import OutputError, user_errors
+from pipeline.errors import OutputError, cannot_write, user_errors
 from pipeline.film import Image
 from pipeline.results import Stored, curves_of, video_of
 from postprocess.curves import Curves
@@ -72,7 +72,7 @@ def write_page(
         inside = shown.read_bytes() if embed else None
         write_atomically(path, page(result, curves, link(shown, path.parent), inside, everything).encode())
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another folder.") from error
+        raise cannot_write(path, error) from error
 
 
 def link(to: Path, folder: Path) -> str:
@@ -125,7 +125,7 @@ def write_index(shown: Sequence[tuple[Result, Path | None, Path | None]], out: P
     try:
         write_atomically(out / "index.html", index(out.absolute().name, entries).encode())
     except OSError as error:
-        raise OutputError(f"{out / 'index.html'}: cannot be written ({error.strerror}).") from error
+        raise cannot_write(out / "index.html", error) from error
     return out / "index.html"
 
 

@@ -166,7 +166,8 @@ def calibrated(p: float, config: LocalizeConfig) -> float:
     p = min(max(p, 0.0), 1.0)
     if (config.confidence_slope, config.confidence_shift) == (1.0, 0.0) or p in (0.0, 1.0):
         return p
-    return 1 / (1 + math.exp(-config.confidence_slope * math.log(p / (1 - p)) - config.confidence_shift))
+    odds = config.confidence_slope * math.log(p / (1 - p)) + config.confidence_shift
+    return 1 / (1 + math.exp(-odds)) if odds > -700 else 0.0  # exp overflows at 710
 
 
 def _best_member(scene: _Scene, sport: list[int], at: slice) -> int:

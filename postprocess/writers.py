@@ -97,6 +97,9 @@ VIEWS = ("html", "overlay")
 # What stands for a video in the page, where no browser plays the video itself.
 PROXY = ".proxy.mp4"
 
+# The report of a run, among its results.
+RUN = "_run.json"
+
 # The formats that hold several videos in one stream.
 SEVERAL = ("json", "jsonl", "csv")
 
@@ -109,7 +112,9 @@ def is_made(path: Path) -> bool:
 def is_result(path: Path) -> bool:
     """Whether a .json file of an output folder may hold a result: not one of another format, nor a run's own report."""
     other = tuple(suffix for suffix in SUFFIXES.values() if suffix.endswith(".json") and suffix != ".json")
-    return path.suffix == ".json" and not path.name.startswith((".", "_")) and not path.name.endswith(other)
+    return (
+        path.suffix == ".json" and not path.name.startswith(".") and path.name != RUN and not path.name.endswith(other)
+    )
 
 
 def clock(seconds: float) -> str:

@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import shutil
-import sys
 import threading
 import time
 from pathlib import Path
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 from conftest import coded, encode
 
-import cli
 from extractors import weights
 from pipeline.config import load_config
 from pipeline.errors import DiskFull, UsageError
@@ -32,22 +30,6 @@ def night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "night" / "broken.mp4").write_text("text")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def jcdnet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["jcdnet", *map(str, arguments)])
-        monkeypatch.setattr(cli.err, "quiet", False)
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 1
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
 
 
 def report(folder: str = "out") -> dict:
@@ -233,3 +215,98 @@ def test_two_signals_and_one(monkeypatch: pytest.MonkeyPatch) -> None:
     thread.start()
     thread.join()
     assert answers == [False]
+
+
+def test_files_of_somebody_else_stay(jcdnet, night: Path) -> None:
+    """Results may stand among the footage, whose subtitles and corrections have the names that ours would get."""
+    run = ("run", "night/a.mp4", "--config", "small.toml", "-o", "night")
+    own = {name: f"my own {name}" for name in ("a.srt", "a.eaf", "a.csv")}
+    for name, text in own.items():
+        Path("night", name).write_text(text)
+    assert jcdnet(*run)[0] == 0
+    assert {name: Path("night", name).read_text() for name in own} == own
+    shutil.rmtree("cache")
+    for path in ("a.json", "a.scores.npz"):
+        Path("night", path).unlink()
+    code, _, said = jcdnet(*run, "-f", "json,srt")
+    assert code == 3 and "night/a.srt: is there already, and not ours; use --overwrite" in said
+    assert Path("night/a.srt").read_text() == own["a.srt"] and not Path("night/a.json").exists()
+    assert jcdnet(*run, "-f", "json,srt", "--overwrite")[0] == 0
+    assert Path("night/a.srt").read_text() != own["a.srt"] and Path("night/a.eaf").read_text() == own["a.eaf"]
+
+
+def test_a_format_that_is_asked_for_later_leaves_the_others_alone(jcdnet, night: Path) -> None:
+    run = ("run", "night/a.mp4", "--config", "small.toml", "-o", "out")
+    assert jcdnet(*run, "-f", "json,elan")[0] == 0
+    Path("out/a.eaf").write_text("corrected by hand")
+    before = Path("out/a.json").stat().st_ino
+    assert jcdnet(*run, "-f", "json,vtt")[0] == 0
+    assert Path("out/a.vtt").read_text().startswith("WEBVTT")
+    assert Path("out/a.eaf").read_text() == "corrected by hand"
+    assert Path("out/a.json").stat().st_ino == before
+    # Another result takes the place of all that the first one left.
+    assert jcdnet(*run, "--threshold", "0.2", "--overwrite")[0] == 0
+    assert not Path("out/a.eaf").exists() and not Path("out/a.vtt").exists()
+
+
+def test_a_result_half_written_is_written_again(jcdnet, night: Path) -> None:
+    """Killed before the JSON, which comes last: the curves tell that the rest is ours."""
+    run = ("run", "night/a.mp4", "--config", "small.toml", "-o", "out", "-f", "json,srt")
+    jcdnet(*run)
+    Path("out/a.json").unlink()
+    assert jcdnet(*run)[0] == 0
+    assert Path("out/a.json").exists()
+
+
+def test_the_index_stays_whole_and_names_are_not_markup(jcdnet, night: Path) -> None:
+    folder = Path("night/n[")  # a copy of night/n[/red].mp4
+    folder.mkdir()
+    encode(folder / "red].mp4", [coded(j + 300) for j in range(40)])
+    shutil.copy(folder / "red].mp4", "night/z.mp4")
+    code, shown, said = jcdnet(*RUN, "-f", "html")
+    assert code == 3 and "a bug" not in said and "(the same as night/n[/red].mp4)" in shown
+    shutil.copy("night/b.mp4", "night/broken.mp4")
+    with Path("night/broken.mp4").open("ab") as file:
+        file.write(b"\0")
+    assert jcdnet(*RUN, "-f", "html", "--retry-failed")[0] == 0
+    index = Path("out/index.html").read_text()
+    assert 'href="broken.html"' in index and 'href="a.html"' in index and 'href="later/c.html"' in index
+
+
+def test_videos_named_as_what_a_run_writes_keep_their_results(jcdnet, night: Path) -> None:
+    for name in ("index", "segments", "_run", "_DSC1"):
+        shutil.copy("night/b.mp4", f"night/{name}.mp4")
+        with Path(f"night/{name}.mp4").open("ab") as file:
+            file.write(name.encode())
+    assert jcdnet(*RUN, "-f", "json,html,csv")[0] == 3
+    for name in ("index.mp4", "segments.mp4", "_run.mp4", "_DSC1"):
+        document = json.loads(Path(f"out/{name}.json").read_text())
+        assert document["video"] == f"night/{name.removesuffix('.mp4')}.mp4"
+    from pipeline.results import read_results
+
+    assert len(read_results([Path("out")])) == 8
+
+
+def test_stopping_keeps_what_was_kept(jcdnet, night: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kept results are in the report also when the extraction of another video is stopped."""
+    from pipeline import batch
+    from pipeline.errors import Stopped
+
+    (night / "night" / "broken.mp4").unlink()
+    jcdnet(*RUN)
+    with Path("night/later/c.mp4").open("ab") as file:
+        file.write(b"\0")
+    Path("out/later/c.json").unlink()
+    Path("out/later/c.scores.npz").unlink()
+
+    def stopped(*_: object):
+        items = _[-1]
+        next(iter(items))
+        raise Stopped
+        yield
+
+    monkeypatch.setattr(batch, "extract", stopped)
+    code, _, _ = jcdnet(*RUN)
+    assert code == 130
+    assert statuses()["a"] == statuses()["b"] == "kept" and statuses()["later/c"] == "not done"
+    assert report()["interrupted"] is True
