@@ -27,7 +27,7 @@ from extractors.video import VideoError
 from extractors.writing import identity
 from pipeline import backends
 from pipeline.engine import RUNS, Done, Engine, Item, Request, clear_runs, told
-from pipeline.errors import BUG, ENVIRONMENT, EnvironmentMissing, Stopped, exit_code
+from pipeline.errors import BUG, ENVIRONMENT, EnvironmentMissing, Stopped, cannot_write, exit_code
 from pipeline.extraction import Chunk, Extraction
 from pipeline.worker import Report, Setup, Task, crashes, done_name, name_of, read_marker, work
 
@@ -196,6 +196,10 @@ class Fleet:
                     self.later.append(item)
                     continue
                 video = self.videos[item.content] = _Video(item, state, lock, said)
+            except OSError as error:
+                said_by = cannot_write(request.cache.folder, error, "name another folder with --cache-dir")
+                self.ready.append(Done(item, error=said_by))
+                continue
             except Exception as error:
                 self.ready.append(Done(item, error=error))
                 continue
