@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ import pytest
 import torch
 
 import cli
+from extractors import backbones, flow
+from extractors.backbones import Backbone
 
 torch.set_num_threads(1)
 
@@ -93,6 +95,29 @@ def corpus() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no corpus at {folder} (JCDNET_CORPUS)")
     return folder
+
+
+class Pixels(torch.nn.Module):
+    """A network whose feature is a sample of its input, of every frame: any wrong pixel shows, exactly."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :, :, 1::9, 2::7].flatten(1)
+
+
+def difference(grey: np.ndarray, *_: Any, **__: Any) -> np.ndarray:
+    """A flow that is the change of grey, in x, and its half in y."""
+    change = np.diff(grey.astype(np.float32), axis=0)
+    return np.stack([change, change / 2], axis=-1)
+
+
+@pytest.fixture(scope="module")
+def stubs() -> Iterator[None]:
+    """A backbone and a flow backend named `stub`, in which any wrong pixel shows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(backbones.BACKBONES, "stub", lambda stream, path: Backbone(Pixels, 480, f"stub {path}"))
+        patch.setitem(flow.FLOWS, "stub", difference)
+        patch.setitem(flow.VERSIONS, "stub", lambda: "stub-1")
+        yield
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import math
 import os
 import stat
 import zipfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,42 +13,19 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
-from conftest import coded, encode
+from conftest import Pixels, coded, encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extractors import backbones, flow
-from extractors.backbones import Backbone
 from extractors.config import FeatureConfig
 from extractors.features import Extractor, Features, FeaturesError, load, save, write_atomically
 from extractors.inputs import flow_input, rgb_input
 from extractors.snippets import Snippet, snippets
 from extractors.video import Frames, VideoError
 
+pytestmark = pytest.mark.usefixtures("stubs")
+
 CONFIG = FeatureConfig(backbone="stub", flow="stub", short_side=48, crop=32)
-
-
-class Pixels(torch.nn.Module):
-    """A network whose feature is a sample of its input, of every frame: any wrong pixel shows, exactly."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x[:, :, :, 1::9, 2::7].flatten(1)
-
-
-def difference(grey: np.ndarray, *_: Any, **__: Any) -> np.ndarray:
-    """A flow that is the change of grey, in x, and its half in y."""
-    change = np.diff(grey.astype(np.float32), axis=0)
-    return np.stack([change, change / 2], axis=-1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def stubs() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(backbones.BACKBONES, "stub", lambda stream, path: Backbone(Pixels, 480, f"stub {path}"))
-        patch.setitem(flow.FLOWS, "stub", difference)
-        patch.setitem(flow.VERSIONS, "stub", lambda: "stub-1")
-        yield
 
 
 @pytest.fixture(scope="module")

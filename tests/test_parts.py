@@ -8,19 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from conftest import coded, encode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extractors import backbones, flow
-from extractors.backbones import Backbone
 from extractors.config import FeatureConfig, Limits
 from extractors.features import Extractor, Features, FeaturesError
 from extractors.parts import Part, Seen, gaps, load_part, ordered, save_part
@@ -28,6 +24,8 @@ from extractors.video import Damage, VideoError
 from pipeline.cache import FeatureCache, content_hash
 from pipeline.errors import Stopped
 from pipeline.extraction import Extraction
+
+pytestmark = pytest.mark.usefixtures("stubs")
 
 CONFIG = FeatureConfig(backbone="stub", flow="stub", short_side=48, crop=32)
 H264 = {"preset": "medium", "bf": "3", "g": "60"}
@@ -42,27 +40,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "open-gop.mp4": {"codec": "libx265", "options": {"x265-params": "open-gop=1:keyint=40:bframes=4:log-level=none"}},
     "a.gif": {"codec": "gif"},
 }
-
-
-class Pixels(torch.nn.Module):
-    """A network whose feature is a sample of its input: any wrong pixel shows, exactly."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x[:, :, :, 1::9, 2::7].flatten(1)
-
-
-def difference(grey: np.ndarray, *_: Any, **__: Any) -> np.ndarray:
-    change = np.diff(grey.astype(np.float32), axis=0)
-    return np.stack([change, change / 2], axis=-1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def stubs() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(backbones.BACKBONES, "stub", lambda stream, path: Backbone(Pixels, 480, f"stub {path}"))
-        patch.setitem(flow.FLOWS, "stub", difference)
-        patch.setitem(flow.VERSIONS, "stub", lambda: "stub-1")
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -246,9 +223,9 @@ def test_killed_at_random_moments_it_ends_in_the_same_bytes(extractor: Extractor
     script = tmp_path / "work.py"
     script.write_text(
         "import sys, time; from pathlib import Path; sys.path[:0] = sys.argv[2:]\n"
-        "import test_parts as t; from extractors import backbones, flow\n"
-        "backbones.BACKBONES['stub'] = lambda stream, path: t.Backbone(t.Pixels, 480, f'stub {path}')\n"
-        "flow.FLOWS['stub'], flow.VERSIONS['stub'] = t.difference, lambda: 'stub-1'\n"
+        "import conftest as c, test_parts as t; from extractors import backbones, flow\n"
+        "backbones.BACKBONES['stub'] = lambda stream, path: c.Backbone(c.Pixels, 480, f'stub {path}')\n"
+        "flow.FLOWS['stub'], flow.VERSIONS['stub'] = c.difference, lambda: 'stub-1'\n"
         "e = t.Extractor(t.CONFIG, ('rgb', 'flow')); p = Path(sys.argv[1])\n"
         "step = lambda *_: time.sleep(.01)\n"
         f"print('go', flush=True); t.FeatureCache(Path({str(tmp_path / 'c')!r}), 1).features(p, {content!r}, e,"
