@@ -123,6 +123,7 @@ class Decoder:
         """
         request = {
             "path": str(path),
+            "home": None if path.is_absolute() else str(Path.cwd()),  # it may have changed since the child began
             "fps": config.fps,
             "short_side": None if native else config.short_side,
             "length": config.length,
@@ -379,6 +380,8 @@ def _serve_video(request: dict[str, Any], questions: IO[str], answers: IO[str]) 
             alive = now
             _answer(answers, {"alive": True})
 
+    if request["home"] is not None:
+        os.chdir(request["home"])
     path, gpu, threads = Path(request["path"]), request["gpu"], request["threads"]
     with Frames(path, config.fps, request["short_side"], gpu, tick, threads) as frames:
         first, last = snippet_range(request["start"], end, frames.origin, config)

@@ -248,9 +248,11 @@ class Fleet:
                 yield self._task(video, dataclasses.replace(chunk, first=int(a), last=b))
 
     def _task(self, video: _Video, chunk: Chunk) -> Task:
-        # Other nodes have another current folder; here, messages name the file as the user did.
-        path = video.item.video if self.engine.kind == "local" else video.item.video.absolute()
-        return Task(path, video.item.content, self.request.start, self.request.end, chunk)
+        # Workers here go where this run is, so that messages name the file as the user did; other nodes cannot.
+        path, home = video.item.video, None
+        if not path.is_absolute():
+            path, home = (path, Path.cwd()) if self.engine.kind == "local" else (path.absolute(), None)
+        return Task(path, video.item.content, self.request.start, self.request.end, chunk, home)
 
     # --- taking in
 

@@ -74,6 +74,8 @@ class Task:
     start: float
     end: float
     chunk: Chunk
+    home: Path | None = None
+    """the folder that a relative `video` stands in; None where it is absolute"""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,8 @@ def work(setup: Setup, task: Task, run: Path) -> Report:
         if marker.hopeless() or (run / "stop").exists() or (run / f"skip-{task.content}").exists():
             return Report(task)
         marker.begin(task.chunk.first)
+        if task.home is not None:  # loky keeps its workers, in the folder where an earlier run started them
+            os.chdir(task.home)
         extractor = _extractor(setup, run)
         cache = FeatureCache(setup.cache, setup.part)
         state = Extraction(cache, task.video, task.content, extractor, task.start, task.end, said.append, strict=True)

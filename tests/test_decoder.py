@@ -209,7 +209,16 @@ def test_reading_up_to_a_late_frame_gives_signs_of_life(
         def flush(self) -> None:
             pass
 
-    request = {"path": str(video), "fps": 25, "short_side": 32, "length": 16, "stride": 16, "start": 14.0, "end": None}
+    request = {
+        "path": str(video),
+        "home": None,
+        "fps": 25,
+        "short_side": 32,
+        "length": 16,
+        "stride": 16,
+        "start": 14.0,
+        "end": None,
+    }
     more = {"span": (0, None), "seek": True, "gpu": None, "threads": 1}
     with pytest.raises(EOFError):  # it asks for the ring, and we have none
         decoder._serve_video(request | more, io.StringIO(""), Ear())  # type: ignore[arg-type]

@@ -91,6 +91,18 @@ def test_two_workers_give_the_same_bytes(
     assert all(d.cached for d in again.values() if d.features is not None)
 
 
+def test_relative_names_after_the_folder_changed(
+    extractor: Extractor, videos: list[Path], expected: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """loky's workers outlive a run: they must not look for names where they were started."""
+    monkeypatch.chdir(tmp_path)
+    run(Engine(jobs=2, small=0), extractor, videos[-1:], FeatureCache(tmp_path / "first"))
+    monkeypatch.chdir(videos[0].parent)
+    names = [Path(video.name) for video in videos]
+    cache = FeatureCache(tmp_path / "second", 3)
+    check(run(Engine(jobs=2, small=0), extractor, names, cache), expected, cache)
+
+
 class Killer(threading.Thread):
     """Kills a worker while parts are in the making."""
 
