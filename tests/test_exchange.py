@@ -4,6 +4,7 @@ import io
 import json
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from datetime import timedelta
 from fractions import Fraction
 from html import unescape
@@ -14,6 +15,7 @@ import opentimelineio as otio
 import pytest
 import srt
 import webvtt
+from fcpxml.parser import FCPXMLParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kloppy import sportscode as kloppy_sportscode
@@ -328,6 +330,27 @@ def test_fcpxml_holds_whole_frames(rate: str) -> None:
         at += length
     assert rational(root.find(".//sequence").get("duration")) == at
     assert Path(unquote(urlparse(root.find(".//asset").get("src")).path)) == Path(what.video)
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("start_timecode", [None, "01:00:00:00"])
+def test_fcpxml_through_a_reader_of_fractions(rate: str, start_timecode: str | None, tmp_path: Path) -> None:
+    """fcp-mcp-server's parser: the frames it counts are the nearest to each segment's bounds."""
+    what, fps = result(rate), Fraction(rate)
+    what = replace(what, media=what.media | {"start_timecode": start_timecode})
+    project = FCPXMLParser().parse_file(str(saved("fcpxml", what, tmp_path)))
+    (timeline,) = project.timelines
+    assert timeline.frame_rate == pytest.approx(float(fps), rel=1e-9)
+    hour = 0 if start_timecode is None else 3600 * round(fps)  # non-drop: the clock counts whole frames
+    begins = Fraction(0)
+    for clip, s in zip(timeline.clips, what.segments, strict=True):
+        first, behind = round(Fraction(s.start) * fps), round(Fraction(s.end) * fps)
+        assert (clip.source_start.frames - hour, clip.duration.frames) == (first, behind - first)
+        assert clip.start.frames == begins and clip.name == plain(s.label)
+        assert abs((clip.source_start.frames - hour) / fps - Fraction(s.start)) <= Fraction(1, 2) / fps
+        assert Path(unquote(urlparse(clip.media_path).path)) == Path(what.video)
+        assert [marker.name for marker in clip.markers] == [plain(s.label)]
+        begins += clip.duration.frames
 
 
 @pytest.mark.parametrize("rate", RATES)
