@@ -32,6 +32,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.named_sports import HALVES
 from extractors import backbones, weights
 from extractors.features import load
 from model import kinetics
@@ -275,11 +276,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("features", type=Path, metavar="CLIPS")
     parser.add_argument("--clips", type=Path, required=True)
+    parser.add_argument("--half", choices=HALVES, default="fit", help="score: the other way round, for named_quality")
     parser.add_argument("--out", type=Path, default=kinetics.TUNING)
     given = parser.parse_args()
     torch.set_num_threads(1)
     head = Head.published()
-    clips = read(given.features, json.loads(given.clips.read_text())["fit"])
+    clips = read(given.features, json.loads(given.clips.read_text())[given.half])
     others = read_others(given.features)
     kept = [clip for clip in others if clip.name.startswith(PROTECTED)]
     protected = torch.cat([pushed(head, clips), *(torch.from_numpy(clip.x).double() for clip in kept[::2] * 4)])

@@ -3,7 +3,7 @@
     python benchmarks/named_sports.py DIR
     python cli.py extract DIR/score -o VIDEOS --streams rgb
     python cli.py extract CORPUS/Street CORPUS/TennisRally ... -o CLIPS --streams rgb
-    python benchmarks/named_quality.py VIDEOS CLIPS --truth DIR [--half score] [--plot reliability.png]
+    python benchmarks/named_quality.py VIDEOS CLIPS --truth DIR [--half score] [--tuning FILE] [--plot reliability.png]
 
 Arms: `plain head` is softmax over the 400 names without any background, the names of a sport summed, under the same
 rule `runs` (3-tap smoothing, theta .3, gaps of 1, at least 2 snippets); `untuned` is kinetics400 as it is read off the
@@ -78,13 +78,13 @@ def plain_head(scores: Scores) -> Scores:
     return replace(scores, cas=cas, actionness=np.ones_like(scores.actionness))
 
 
-def arms() -> dict[str, Arm]:
-    """Name → arm, in the order of the table."""
+def arms(tuning: Path = kinetics.TUNING) -> dict[str, Arm]:
+    """Name → arm, in the order of the table. tuning: what fit_kinetics400.py wrote."""
     weight, bias, identity = backbones.i3d_head()
     names = weights.kinetics400_names()
     models = {
         "untuned": kinetics.build(weight, bias, names, identity),
-        "kinetics400": kinetics.build(weight, bias, names, identity, kinetics.Tuning.load()),
+        "kinetics400": kinetics.build(weight, bias, names, identity, kinetics.Tuning.load(tuning)),
     }
     nets = {name: model.build() for name, model in models.items()}
     own = LocalizeConfig(**models["kinetics400"].localize)
@@ -189,6 +189,7 @@ def main() -> None:
     parser.add_argument("clips", type=Path)
     parser.add_argument("--truth", type=Path, required=True)
     parser.add_argument("--half", choices=("fit", "score"), default="score")
+    parser.add_argument("--tuning", type=Path, default=kinetics.TUNING, help="another one than what ships")
     parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
     listed = read_ground_truth(given.truth / "ground_truth.json")
@@ -202,7 +203,7 @@ def main() -> None:
         "| arm | mAP@.3 | @.5 | @.7 | best segment | false/min in videos | on streets | silent | golf in tennis | ECE |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
-    for name, arm in arms().items():
+    for name, arm in arms(given.tuning).items():
         q = judge(arm, videos, truth)
         found = [len(arm.find(street)) for street in streets]
         golf = sum(bool(arm.find(rally, frozenset({GOLF}))) for rally in rallies)

@@ -123,8 +123,10 @@ def run(
 
     from pipeline import batch
     from pipeline.api import Pipeline
+    from pipeline.storing import write_index
+    from pipeline.videos import find_videos
 
-    videos = batch.find_videos(paths)
+    videos = find_videos(paths)
     _check_output(output, wanted, formats is not None or overwrite, single=len(videos) == 1)
     folder = Path(output) if output not in (None, "-") else None
     running = Running("run", videos, folder, retry_failed, engine, jobs, address, gpus_per_worker)
@@ -133,7 +135,8 @@ def run(
     say_flow(pipeline.extractor)
     running.choose_engine(pipeline.extractor)
     if dry_run:
-        running.dry_run(pipeline.extractor, pipeline.cache, start, last)
+        kept = batch.kept_results(pipeline, folder, wanted, overwrite, start, last)
+        running.dry_run(pipeline.extractor, pipeline.cache, kept, start, last)
         return
     single = len(videos) == 1
     results = []
@@ -157,7 +160,7 @@ def run(
     if output == "-" and wanted[0] == "csv":
         write_csv(results, sys.stdout)
     if folder is not None and "html" in wanted and len(running.report.rows) > 1:
-        batch.write_index(running.report.results(), folder)
+        write_index(running.report.results(), folder)
     running.finish()
 
 
@@ -210,8 +213,10 @@ def extract(
     from pipeline import batch
     from pipeline.api import choose_device, default_streams, make_extractor
     from pipeline.cache import FeatureCache
+    from pipeline.storing import with_suffix
+    from pipeline.videos import find_videos
 
-    videos = batch.find_videos(paths)
+    videos = find_videos(paths)
     running = Running("extract", videos, output, retry_failed, engine, jobs, address, gpus_per_worker)
     declared = default_streams(settings)
     if settings.streams == "auto" and "flow" not in declared:
@@ -223,7 +228,7 @@ def extract(
     say_flow(extractor)
     running.choose_engine(extractor)
     if dry_run:
-        running.dry_run(extractor, FeatureCache(), start, last)
+        running.dry_run(extractor, FeatureCache(), batch.kept_features(extractor, output, overwrite), start, last)
         return
     with running.started() as (bars, stop):
         outcomes = batch.extract_batch(
@@ -242,7 +247,7 @@ def extract(
             assert outcome.features is not None
             for warning in outcome.features.warnings:
                 note(f"{outcome.job.video}: {warning}")
-            path = batch.with_suffix(output / outcome.job.name, ".npz")
+            path = with_suffix(output / outcome.job.name, ".npz")
             print(f"{path}\t{len(outcome.features.times)} snippets", flush=True)
     running.finish()
 

@@ -90,8 +90,9 @@ def train(
         "config": config,
     }
 
-    from pipeline import batch, training
+    from pipeline import training
     from pipeline.api import choose_device, make_extractor
+    from pipeline.storing import prepare_output
 
     wanted = {None: None, "rgb": ("rgb",), "flow": ("flow",), "both": ("rgb", "flow")}[streams]
     training_settings = training.Settings(**asked)
@@ -106,7 +107,7 @@ def train(
         settings=training_settings,
     )
     training.check_folder(output, overwrite)
-    batch.prepare_output(output)
+    prepare_output(output)
     where = choose_device(settings.device)
     extractor = None if features else make_extractor(settings, ("rgb",), where)
     if extractor is not None:
@@ -167,11 +168,11 @@ def labels_propose(
     settings = load_config(None, {"classes": classes, "device": device, "features.precision": precision})
 
     from extractors.features import write_atomically
-    from pipeline import batch
     from pipeline.api import Pipeline
     from pipeline.propose import propose, write
+    from pipeline.videos import find_videos
 
-    jobs = batch.find_videos([str(folder)])
+    jobs = find_videos([str(folder)])
     found = []
     with progress() as bars:
         for proposal in propose(Pipeline.load(config=settings), jobs, folder, lambda job: bars.video(job.video)):

@@ -19,7 +19,8 @@ from pipeline.errors import INPUT_FAILED, INTERRUPTED, EnvironmentMissing, Stopp
 from postprocess.writers import clock
 
 if TYPE_CHECKING:
-    from pipeline.batch import Job, Outcome
+    from pipeline.batch import Kept, Outcome
+    from pipeline.videos import Job
 
 MANY = 20  # videos, after which nobody sees the first errors any more
 SHOWN = 8  # videos that have a bar at the same time
@@ -45,8 +46,9 @@ class Running:
         address: str | None,
         gpus_per_worker: float,
     ) -> None:
-        from pipeline import batch, runreport
+        from pipeline import runreport
         from pipeline.engine import Engine, check_engine
+        from pipeline.storing import prepare_output
 
         self.command, self.jobs, self.out, self.asked = command, list(videos), out, jobs
         earlier: list[dict[str, Any]] = []
@@ -57,7 +59,7 @@ class Running:
         self.engine = Engine(kind, address=address, gpus_per_worker=gpus_per_worker)
         check_engine(self.engine)
         self.report = runreport.RunReport(command, self.jobs, out, earlier)
-        self._prepare = batch.prepare_output
+        self._prepare = prepare_output
 
     def choose_engine(self, extractor: Any) -> None:
         """How many workers, which depends on what there is to do and on the device."""
@@ -141,7 +143,7 @@ class Running:
         if self.report.failed:
             raise typer.Exit(INPUT_FAILED)
 
-    def dry_run(self, extractor: Any, cache: Any, start: float, end: float) -> None:
+    def dry_run(self, extractor: Any, cache: Any, kept: "Kept", start: float, end: float) -> None:
         """Show what would be done."""
         from pipeline import runreport
         from pipeline.dryrun import plan
@@ -149,7 +151,8 @@ class Running:
 
         rows, seconds, disk, failed = [], 0.0, 0, 0
         with progress() as bars:
-            for planned in plan(Request(extractor, cache, start, end), self.jobs, lambda job: bars.video(job.video)):
+            request = Request(extractor, cache, start, end)
+            for planned in plan(request, self.jobs, kept, lambda job: bars.video(job.video)):
                 bars.clear()
                 if planned.error is not None:
                     failed += 1

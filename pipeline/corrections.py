@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pipeline.batch import VIDEO_SUFFIXES
 from pipeline.errors import UsageError
 from pipeline.labels import SHOWN, LabelledVideo, find_videos
+from pipeline.videos import VIDEO_SUFFIXES
 from postprocess.exchange.annotated import Annotated
 from postprocess.exchange.elan import read_elan
 from postprocess.exchange.labelstudio import read_labelstudio

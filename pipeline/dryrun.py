@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from extractors.features import Progress
 from extractors.video import VideoError
-from pipeline.batch import Job
+from pipeline.batch import Kept
 from pipeline.cache import content_hash
 from pipeline.engine import Request
 from pipeline.errors import user_errors
 from pipeline.extraction import Extraction
+from pipeline.videos import Job
 
 ROW_BYTES = 4 * 1024 + 16  # of a snippet in one stream, and its times
 
@@ -22,7 +23,7 @@ class Planned:
 
     job: Job
     what: str
-    """extract, go on, from cache, duplicate, or fail"""
+    """extract, go on, from cache, keep, duplicate, or fail"""
     seconds: float = 0.0
     """of video that would have to be extracted"""
     disk: int = 0
@@ -31,7 +32,10 @@ class Planned:
 
 
 def plan(
-    request: Request, jobs: Sequence[Job], on_progress: Callable[[Job], Progress] = lambda job: lambda s, d, t: None
+    request: Request,
+    jobs: Sequence[Job],
+    kept: Kept = lambda job, content: None,
+    on_progress: Callable[[Job], Progress] = lambda job: lambda s, d, t: None,
 ) -> Iterator[Planned]:
     """What would be done with each video. Files are read to their end, and one frame of each is decoded."""
     seen: set[str] = set()
@@ -43,6 +47,9 @@ def plan(
                 yield Planned(job, "duplicate")
                 continue
             seen.add(content)
+            if kept(job, content) is not None:
+                yield Planned(job, "keep")
+                continue
             state = Extraction(request.cache, job.video, content, extractor, request.start, request.end)
             if all(entry.exists() for entry in state.entries.values()):
                 yield Planned(job, "from cache")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from extractors.features import Progress
 from pipeline.api import Pipeline
-from pipeline.batch import Job, run_batch
+from pipeline.batch import run_batch
+from pipeline.videos import Job
 from postprocess.segment import Segment
 
 COLUMNS = ("video", "labels", "confidence")

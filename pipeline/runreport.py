@@ -14,9 +14,11 @@ from typing import Any
 
 from extractors.config import cache_dir
 from extractors.writing import write_atomically
-from pipeline.batch import Job, Outcome, with_suffix
+from pipeline.batch import Outcome
 from pipeline.errors import UsageError, cannot_write
+from pipeline.storing import with_suffix
 from pipeline.version import package_version
+from pipeline.videos import Job
 from postprocess.segment import Result, ResultError
 from postprocess.writers import RUN, write_csv
 

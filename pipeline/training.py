@@ -24,13 +24,13 @@ from model.datasets import DatasetError, VideoSet
 from model.train import LOG_NAME, STATE_NAME, TrainError, initialise, train
 from pipeline import labels as labels_csv
 from pipeline.api import load_model
-from pipeline.batch import VIDEO_SUFFIXES
 from pipeline.cache import FeatureCache, content_hash
 from pipeline.crossval import FILE_NAME as QUALITY_NAME
 from pipeline.crossval import Quality, cross_validate, sweep
 from pipeline.errors import UsageError
 from pipeline.featuresets import FeatureSet, read_feature_set
 from pipeline.labels import LabelledVideo
+from pipeline.videos import VIDEO_SUFFIXES
 from postprocess import plots
 from postprocess.config import LocalizeConfig
 

@@ -114,7 +114,11 @@ def test_a_dry_run_does_nothing_and_says_what_would_be_done(jcdnet, night: Path)
     Path("cache").mkdir(exist_ok=True)
     jcdnet(*RUN)
     code, shown, _ = jcdnet(*RUN, "--dry-run")
+    assert shown.count("keep") == 3 and "0:00.00 of video to extract" in shown
+    code, shown, _ = jcdnet(*RUN, "-f", "json,srt", "--dry-run")  # the results lack a format
     assert shown.count("from cache") == 3 and "0:00.00 of video to extract" in shown
+    code, _, said = jcdnet(*RUN, "--threshold", "0.7", "--dry-run")
+    assert code == 3 and said.count("was made from another file, model or settings") == 3
 
 
 def test_the_cache_is_another_one_when_asked(jcdnet, night: Path) -> None:

@@ -294,7 +294,7 @@ def test_no_gpu_is_exit_4(jcdnet, clip: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_bug_is_exit_1_and_says_so(jcdnet, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.batch.find_videos", lambda paths: 1 / 0)
+    monkeypatch.setattr("pipeline.videos.find_videos", lambda paths: 1 / 0)
     code, _, said = jcdnet("run", clip)
     assert code == 1
     assert "a bug in jcdnet: ZeroDivisionError" in one_sentence(said)

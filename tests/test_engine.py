@@ -1,6 +1,7 @@
 """Workers: the same bytes as this process alone, for every engine and cut; a worker that dies costs nothing."""
 
 import dataclasses
+import json
 import os
 import random
 import shutil
@@ -307,6 +308,35 @@ def test_a_ray_worker_is_killed(
     check(run(Engine("ray", -1, ray, small=0), extractor, videos, cache), expected, cache)
     killer.join()
     assert killer.killed
+
+
+# --- segments ---------------------------------------------------------------------------------------------------------
+
+FULL_SIZE = ("GolfSwing/GolfSwing_001.mp4", "TennisRally/TennisRally_002.mp4", "Street/Street_001.mp4")
+
+
+def documents(folder: Path, videos: list[Path], *flags: object) -> dict[str, bytes]:
+    """What `run` writes with these workers and a cache of its own, but for its report, which holds times."""
+    environment = os.environ | {"JCDNET_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "cli.py", "run", *videos, "-o", folder / "out", "-f", "json,csv,srt", *flags]
+    subprocess.run(list(map(str, command)), cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+    files = (path for path in (folder / "out").iterdir() if path.name != "_run.json")
+    return {path.name: path.read_bytes() for path in files}
+
+
+@pytest.mark.slow
+def test_segments_are_the_same_bytes_on_every_engine(dask: str, ray: str, corpus: Path, tmp_path: Path) -> None:
+    """Clips at full size, by this process and by two workers of loky, Dask and Ray."""
+    videos = [corpus / name for name in FULL_SIZE]
+    alone = documents(tmp_path / "alone", videos)
+    assert json.loads(alone["GolfSwing_001.json"])["segments"]
+    engines = {
+        "loky": ("--jobs", 2),
+        "dask": ("--engine", "dask", "--address", dask),
+        "ray": ("--engine", "ray", "--address", ray),
+    }
+    for name, flags in engines.items():
+        assert documents(tmp_path / name, videos, *flags) == alone, name
 
 
 # --- choosing ---------------------------------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ from model.config import ModelConfig
 from model.jcdnet import JCDNet
 from pipeline import errors
 from pipeline.api import Pipeline, choose_classes, default_streams
-from pipeline.batch import find_videos
 from pipeline.config import Config, adopt, load_config
 from pipeline.errors import UsageError, exit_code
+from pipeline.videos import find_videos
 from postprocess.config import LocalizeConfig
 
 

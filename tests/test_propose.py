@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.batch import Job, Outcome
+from pipeline.batch import Outcome
 from pipeline.labels import read_labels
 from pipeline.propose import Proposal, propose, rank, write
+from pipeline.videos import Job
 from postprocess.segment import Result, Segment
 
 
