@@ -93,15 +93,17 @@ def train(
     from pipeline import training
     from pipeline.api import choose_device, make_extractor
     from pipeline.storing import prepare_output
+    from pipeline.trainplan import plan
+    from pipeline.trainsettings import Settings
 
-    wanted = {None: None, "rgb": ("rgb",), "flow": ("flow",), "both": ("rgb", "flow")}[streams]
-    training_settings = training.Settings(**asked)
-    plan = training.plan(
+    chosen = {None: None, "rgb": ("rgb",), "flow": ("flow",), "both": ("rgb", "flow")}[streams]
+    training_settings = Settings(**asked)
+    wanted = plan(
         labels,
         videos=videos,
         features=features,
         split=split,
-        streams=wanted,
+        streams=chosen,
         fps=fps,
         conjoint=conjoint,
         settings=training_settings,
@@ -113,7 +115,7 @@ def train(
     if extractor is not None:
         say_flow(extractor)
     with progress() as bars:
-        data = training.gather(plan, extractor, on_video=bars.video)
+        data = training.gather(wanted, extractor, on_video=bars.video)
         bars.clear()
         for warning in data.warnings:
             note(warning)
@@ -268,7 +270,8 @@ def evaluate(
     if rule not in (None, *RULES):
         raise UsageError(f"--rule {rule}: there are {', '.join(RULES)}.")
 
-    from pipeline.evaluate import evaluate_files, tables
+    from pipeline.evaltables import tables
+    from pipeline.evaluate import evaluate_files
 
     asked: dict[str, Any] = {
         "protocol": protocol,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import coded, encode, number_of
 
-from extractors import decoder
+from extractors import decoder, decoding
 from extractors.config import FeatureConfig, Limits
 from extractors.decoder import Decoder
 from extractors.video import Frames, VideoError
@@ -151,7 +151,7 @@ class Stub(Decoder):
         self.work = work
 
     def _code(self) -> str:
-        head = "import os, signal, sys, time; import extractors.decoder as d\n"
+        head = "import os, signal, sys, time; import extractors.decoding as d\n"
         return f"{head}def work(request, questions, answers):\n    {self.work}\nd._serve_video = work\n" + (
             super()._code()
         )
@@ -199,7 +199,7 @@ def test_reading_up_to_a_late_frame_gives_signs_of_life(
     child: Decoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     video = encode(tmp_path / "v.avi", [coded(k) for k in range(400)], codec="mpeg4")
-    monkeypatch.setattr(decoder, "SIGN_OF_LIFE", 0.0)
+    monkeypatch.setattr(decoding, "SIGN_OF_LIFE", 0.0)
     heard: list[str] = []
 
     class Ear:
@@ -221,9 +221,9 @@ def test_reading_up_to_a_late_frame_gives_signs_of_life(
     }
     more = {"span": (0, None), "seek": True, "gpu": None, "threads": 1}
     with pytest.raises(EOFError):  # it asks for the ring, and we have none
-        decoder._serve_video(request | more, io.StringIO(""), Ear())  # type: ignore[arg-type]
+        decoding._serve_video(request | more, io.StringIO(""), Ear())  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError):
-        decoder._serve_video(request | more, io.StringIO('{"ring": "none", "slots": 1}\n'), Ear())  # type: ignore[arg-type]
+        decoding._serve_video(request | more, io.StringIO('{"ring": "none", "slots": 1}\n'), Ear())  # type: ignore[arg-type]
     assert sum("alive" in line for line in heard) >= 2
 
 

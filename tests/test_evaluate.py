@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.annotations import Action, AnnotatedVideo, Predicted, from_results, read_ambiguous
-from pipeline.evaluate import evaluate, evaluate_files, tables
+from pipeline.evaltables import tables
+from pipeline.evaluate import evaluate, evaluate_files
 from postprocess.protocols import (
     CONJOINT,
     EvaluateError,

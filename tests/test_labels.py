@@ -14,7 +14,8 @@ from extractors.features import Features, save
 from model.datasets import DatasetError
 from pipeline.errors import UsageError
 from pipeline.labels import LabelledVideo, classes_of, find_videos, in_split, label_problems, read_labels
-from pipeline.training import Settings, plan
+from pipeline.trainplan import plan
+from pipeline.trainsettings import Settings
 
 patient = settings(deadline=None, max_examples=50)
 

@@ -13,11 +13,13 @@ from model import checkpoint, kinetics
 from model.config import TrainConfig, model_settings, preset
 from model.datasets import DatasetError, VideoSet
 from model.train import LOG_NAME, STATE_NAME, TrainError
-from pipeline import training
+from pipeline import trainsettings
 from pipeline.crossval import FILE_NAME as QUALITY_NAME
 from pipeline.errors import UsageError
 from pipeline.labels import LabelledVideo
-from pipeline.training import CURVES_NAME, Gathered, Settings, check_folder, configure, declared, fit, gather, plan
+from pipeline.training import CURVES_NAME, Gathered, check_folder, configure, declared, fit, gather
+from pipeline.trainplan import Plan, plan
+from pipeline.trainsettings import Settings
 
 torch.set_num_threads(1)
 
@@ -88,7 +90,7 @@ def test_videos_that_break_on_the_way_are_all_named(tmp_path: Path, monkeypatch:
     for name in "abc":
         (tmp_path / f"{name}.mp4").write_text(name)
     rows = tuple(LabelledVideo(name, ("golf",), "", line) for line, name in enumerate("abc", 2))
-    wanted = training.Plan(rows, ("golf",), {name: tmp_path / f"{name}.mp4" for name in "abc"})
+    wanted = Plan(rows, ("golf",), {name: tmp_path / f"{name}.mp4" for name in "abc"})
 
     class Cache:
         def features(self, path, content, extractor, on_progress, on_damage):
@@ -326,7 +328,7 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> checkpoint.Checkpoint:
     generator = torch.Generator().manual_seed(3)
     weight, bias = torch.randn(3, WIDTH, generator=generator), torch.randn(3, generator=generator)
     made = kinetics.build(weight, bias, ("golf driving", "golf chipping", "juggling"), "sha256:0")
-    monkeypatch.setattr(training, "load_model", lambda name: made)
+    monkeypatch.setattr(trainsettings, "load_model", lambda name: made)
     return made
 
 
