@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from extractors import backbones
 from extractors.config import FeatureConfig
+from extractors.frames import Frames
 from extractors.inputs import flow_input
 from extractors.snippets import snippets
-from extractors.video import Frames
 
 SPORTS = ("BaseballPitch", "Basketball", "GolfSwing", "IceHockeyPlay", "TennisRally", "Kickflip", "Badminton")
 

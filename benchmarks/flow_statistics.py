@@ -24,10 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from extractors import backbones, weights
 from extractors.config import FeatureConfig
 from extractors.features import write_atomically
+from extractors.frames import Frames
 from extractors.i3d import InceptionI3d
 from extractors.inputs import flow_input
 from extractors.snippets import Snippet
-from extractors.video import Frames
 
 CORPUS = Path(os.environ.get("JCDNET_CORPUS", Path(__file__).resolve().parents[2] / "shared" / "corpus"))
 WORK = Path(tempfile.gettempdir()) / "jcdnet_flow_part"

@@ -26,8 +26,8 @@ def ours(file: Path, corpus: Path) -> None:
     from extractors import backbones
     from extractors.config import FeatureConfig
     from extractors.features import rgb_input
+    from extractors.frames import Frames
     from extractors.snippets import snippets
-    from extractors.video import Frames
 
     config = FeatureConfig()
     net = backbones.find("i3d", "rgb").load()

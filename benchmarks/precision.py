@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from extractors.config import FeatureConfig
 from extractors.features import Extractor
+from extractors.frames import Frames
 from extractors.inputs import HostInputs
 from extractors.snippets import snippets
-from extractors.video import Frames
 
 SPORTS = ("GolfSwing", "TennisRally", "BaseballPitch", "Basketball", "IceHockeyPlay", "Kickflip", "Badminton")
 CORPUS = Path(os.environ.get("JCDNET_CORPUS", Path(__file__).resolve().parents[2] / "shared" / "corpus"))

@@ -31,7 +31,8 @@ from typing import Any
 import numpy as np
 
 from extractors.config import FeatureConfig, Limits
-from extractors.video import Damage, DecoderUnavailable, Image, VideoError, VideoInfo, is_partial, warnings
+from extractors.frames import is_partial, warnings
+from extractors.video import Damage, DecoderUnavailable, Image, VideoError, VideoInfo
 
 RING_BYTES = 32 << 20  # about 90 frames of 256 x 455; half of the 64 MiB that Docker gives /dev/shm
 MOST_SLOTS, LEAST_SLOTS = 128, 4

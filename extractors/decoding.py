@@ -15,8 +15,9 @@ from typing import IO, Any
 import numpy as np
 
 from extractors.config import FeatureConfig
+from extractors.frames import Frames
 from extractors.snippets import frame_range, snippet_range
-from extractors.video import DecoderUnavailable, Frames, VideoError
+from extractors.video import DecoderUnavailable, VideoError
 
 SIGN_OF_LIFE = 1.0  # seconds after which a child that reads but has no frame says so
 

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from extractors import flow
 from extractors.config import FeatureConfig
+from extractors.frames import fit
 from extractors.inputs import centre
 from extractors.snippets import Snippet
-from extractors.video import Image, fit
+from extractors.video import Image
 
 # OpenCV's integer weights of R, G, B for grey, over 2**15.
 GREY = (9798, 19235, 3735)

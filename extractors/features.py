@@ -21,10 +21,11 @@ from extractors.config import STREAMS, FeatureConfig, Limits
 from extractors.decoder import Clip, Decoder
 from extractors.device import DeviceInputs
 from extractors.featurefile import Features, FeaturesError, Floats, load, save
+from extractors.frames import fit
 from extractors.inputs import HostInputs
 from extractors.parts import Part, Seen, join
 from extractors.snippets import Snippet, snippet_range, snippet_times, snippets
-from extractors.video import Damage, VideoError, fit, require_nvdec
+from extractors.video import Damage, VideoError, require_nvdec
 from extractors.writing import write_atomically
 
 __all__ = ["Extractor", "Features", "FeaturesError", "Progress", "load", "save", "write_atomically"]

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extractors.featurefile import Features, FeaturesError, Floats, read_arrays, write_arrays
-from extractors.video import Damage, is_partial, warnings
+from extractors.frames import is_partial, warnings
+from extractors.video import Damage
 
 
 @dataclass(frozen=True)

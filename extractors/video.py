@@ -1,8 +1,6 @@
-"""From a file to upright frames on a steady 25 fps grid: the one place where container time is settled.
+"""From a file to its frames and their times: the one place where container time is settled.
 
-0 s is the container's start time, as players show it. Grid point k lies k / fps after the first video frame
-and shows the frame whose presentation time (PTS) is nearest; so variable frame rates, a first PTS that is not
-0, and frames without PTS mean the same seconds to everything behind this file.
+0 s is the container's start time, as players show it. frames.py puts the frames on a steady grid.
 """
 
 from __future__ import annotations
@@ -11,18 +9,15 @@ import contextlib
 import errno
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import av
 import av.codec.hwaccel
 import av.container
 import av.error
 import av.video
-import cv2
 import numpy as np
-from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
@@ -162,19 +157,10 @@ def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def probe(path: Path) -> VideoInfo:
-    """Read the header, and one frame of the picture for its rotation.
-
-    Raises:
-        VideoError: the file cannot be opened or holds no frame that can be decoded.
-    """
-    with Frames(path) as frames:
-        return frames.info
-
-
-def _describe(
+def describe(
     path: Path, container: av.container.InputContainer, stream: av.video.VideoStream, frame: av.VideoFrame
 ) -> VideoInfo:
+    """What is known of a video once its first frame is decoded."""
     height, width = upright_size(frame, stream)
     duration = container.duration / 1e6 if container.duration else 0.0
     if not duration and stream.duration and stream.time_base:
@@ -282,234 +268,3 @@ def decode(
                     damage.jumps += 1
             last = time = 0.0 if time is None else time
             yield time, frame
-
-
-def picture(frame: av.VideoFrame, size: tuple[int, int], convert: VideoReformatter | None = None) -> Image:
-    """Upright RGB picture of a frame, resized: (H, W, 3) uint8 for `size` (H, W).
-
-    Area averaging when shrinking, as DeepMind's own pipeline does, bilinear when enlarging. `convert`: shared by the
-    frames of a video, or each makes its own, with threads that live until it is collected (350 of them were seen).
-    """
-    turns = round(frame.rotation / 90) % 4  # counter-clockwise quarter turns that put it upright
-    height, width = (size[1], size[0]) if turns % 2 else size
-    plain = (convert or VideoReformatter()).reformat(frame, format="rgb24", threads=1)
-    rgb = np.asarray(plain.to_ndarray(), np.uint8)
-    if rgb.shape[:2] != (height, width):
-        shrink = height * width < rgb.shape[0] * rgb.shape[1]
-        how = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
-        rgb = np.asarray(cv2.resize(rgb, (width, height), interpolation=how), np.uint8)
-    if _mirrored(frame):
-        rgb = rgb[::-1]
-    return np.ascontiguousarray(np.rot90(rgb, turns))
-
-
-def _mirrored(frame: av.VideoFrame) -> bool:
-    """Whether the display matrix mirrors: its angle is that of the picture flipped top to bottom."""
-    try:
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # beside it stands a kind of side data that PyAV has no name for
-        return False
-    if matrix is None:
-        return False
-    a, b, _, c, d, *_ = np.frombuffer(bytes(cast(Any, matrix)), np.int32).astype(float)
-    return bool(a * d < b * c)
-
-
-def fit(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """(H, W) scaled so that the shorter side is `short_side`, shape kept."""
-    height, width = size
-    scale = short_side / min(height, width)
-    return max(round(height * scale), short_side), max(round(width * scale), short_side)
-
-
-class Frames:
-    """The frames of a video on its grid: a context manager, iterated once through `grid`.
-
-    Entering decodes the first frame, which gives `info`, and `origin`, the time of grid point 0 (s). After the
-    iteration `end` is the time at which the last frame read stops being shown (s), `exhausted` whether the video has
-    no further one, `damage` what was wrong with the file, and `sought` whether its beginning was jumped over.
-
-    `short_side`: pixels that frames are resized to; None leaves them as large as they are. `gpu`: as `open_video`.
-    `tick`: called while the file is read, a sign of life. `threads`: as `open_video`.
-
-    Raises (on entering):
-        VideoError: the file cannot be opened, or nothing in it can be decoded.
-        DecoderUnavailable: there is no NVDEC on that GPU.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        fps: float = 25.0,
-        short_side: int | None = None,
-        gpu: int | None = None,
-        tick: Callable[[], None] = lambda: None,
-        threads: int = 0,
-    ) -> None:
-        self.path, self.fps, self.short_side, self.gpu = path, fps, short_side, gpu
-        self._tick, self._threads = tick, threads
-        self._convert = VideoReformatter()
-        self.damage = Damage()
-        self.end = 0.0
-        self.exhausted = self.sought = False
-        self._stack = contextlib.ExitStack()
-
-    def __enter__(self) -> Frames:
-        with contextlib.ExitStack() as stack:
-            self._container, self._stream = stack.enter_context(open_video(self.path, self.gpu, self._threads))
-            self._source = self._decode()
-            head = next(self._source, None)
-            if head is None and self.gpu is not None:  # 10-bit H.264, or a driver without its video libraries
-                raise VideoError(f"{self.path}: NVDEC decodes no frame of it; use --decoder cpu for it.")
-            if head is None:
-                raise VideoError(f"{self.path}: no frame of it can be decoded; the file is damaged, get it again.")
-            self._head = head
-            self.origin = head[0]
-            self._declared = declared_duration(self._container, self._stream)
-            self._zero = (self._container.start_time or 0) / 1e6
-            self.info = _describe(self.path, self._container, self._stream, head[1])
-            upright = (self.info.height, self.info.width)
-            self.size = upright if self.short_side is None else fit(upright, self.short_side)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def grid(self, first: int = 0, last: float = float("inf"), seek: bool = True) -> Iterator[tuple[int, Image]]:
-        """Yield (k, (H, W, 3) uint8 RGB) for the grid points first <= k < last that the video has.
-
-        seek: jump to the first of them where the format allows it; False reads all that comes before.
-        """
-        head, source = self._head, self._source
-        if seek and first > 0 and (sought := self._seek(head[1], self._time(first))):
-            head, source = sought
-        yield from self._nearest(head, source, first, last)
-
-    def _decode(self) -> Iterator[tuple[float, av.VideoFrame]]:
-        return decode(self._container, self._stream, self.damage, self._tick)
-
-    @property
-    def seekable(self) -> bool:
-        """Whether `grid` may jump, so that a part of the video costs no more than its own length."""
-        return not (self._container.format.name in UNSEEKABLE or not self._head[1].key_frame)
-
-    def _time(self, k: float) -> float:
-        return self.origin + k / self.fps
-
-    def _nearest(
-        self,
-        head: tuple[float, av.VideoFrame],
-        source: Iterator[tuple[float, av.VideoFrame]],
-        k: int,
-        last: float,
-    ) -> Iterator[tuple[int, Image]]:
-        """Nearest frame for each grid point k..last-1; a tie goes to the earlier frame."""
-        time, frame = head
-        shown: Image | None = None  # converted only when a grid point wants it, once
-        for later, successor in source:
-            while k < last and self._time(k) <= (time + later) / 2 + TIME_EPS:
-                shown = picture(frame, self.size, self._convert) if shown is None else shown
-                yield k, shown
-                k += 1
-            self.end = later
-            if k >= last:
-                return
-            time, frame, shown = later, successor, None
-        self.exhausted = True
-        base = float(frame.time_base or 0)
-        lasts = frame.duration * base
-        self.end = time + (min(lasts, LONGEST_STILL) if lasts > TIME_EPS else frame_step(self._stream))
-        while k < last and self._time(k) < self.end - TIME_EPS:
-            shown = picture(frame, self.size, self._convert) if shown is None else shown
-            yield k, shown
-            k += 1
-
-    def _seek(
-        self, first: av.VideoFrame, target: float
-    ) -> tuple[tuple[float, av.VideoFrame], Iterator[tuple[float, av.VideoFrame]]] | None:
-        """Jump to a keyframe at or before `target` (s) and prove it by its PTS; None: go on from the start.
-
-        Formats without trustworthy PTS, and a stream whose first frame is not flagged as a keyframe and so cannot
-        show where decoding is clean, are decoded from their start. MPEG-TS lands late, so further back is tried; and
-        where it was spliced its clock says nothing.
-        """
-        container, stream = self._container, self._stream
-        base = float(stream.time_base or 0)
-        if container.format.name in UNSEEKABLE or not first.key_frame or not base or first.pts is None:
-            return None
-        before = replace(self.damage)  # what is wrong on the way to a keyframe comes from the jump, not from the file
-        for margin in (0.0, 2.0, 10.0, 40.0) if self._rising() else ():
-            goal = target - margin
-            if goal <= self.origin:
-                break
-            try:
-                container.seek(int((goal + (container.start_time or 0) / 1e6) / base), stream=stream)
-            except av.error.FFmpegError:
-                break
-            source = self._decode()
-            # Frames before the first keyframe lean on frames that were never read.
-            head = next(((t, f) for t, f in source if f.key_frame or t > target), None)
-            vars(self.damage).update(vars(before))
-            if head is not None and head[1].key_frame and head[1].pts is not None and head[0] <= target:
-                self.sought = True
-                return head, source
-        # Opened anew: not every format finds back to its start.
-        self.damage = Damage()
-        again = open_video(self.path, self.gpu, self._threads)
-        self._container, self._stream = self._stack.enter_context(again)
-        source = self._decode()
-        head = next(source, None)
-        if head is None or head[0] != self.origin:
-            raise VideoError(f"{self.path}: cannot be read again from its start; convert it to MP4.")
-        return head, source
-
-    def _rising(self) -> bool:
-        """Whether the clock only rises, as far as the packets say: only MPEG-TS can be spliced, and is read through."""
-        if self._container.format.name != "mpegts":
-            return True
-        longest = LONGEST_STILL / float(self._stream.time_base or 1)
-        last: int | None = None
-        with contextlib.suppress(av.error.FFmpegError, IndexError):  # as in `decode`
-            for packet in self._container.demux(self._stream):
-                self._tick()
-                if packet.dts is not None and last is not None and not 0 <= packet.dts - last <= longest:
-                    return False
-                last = last if packet.dts is None else packet.dts
-        return True
-
-    def partial(self, whole: bool) -> bool:
-        """Whether frames are missing: some could not be decoded, or the stream stops long before its header says.
-
-        whole: the video was read to its end.
-        """
-        return is_partial(self.damage, self.missing if whole else 0.0)
-
-    @property
-    def missing(self) -> float:
-        """Seconds by which the frames fall short of the duration that the header declares, if it does.
-
-        Some formats count it from the stream's own start, some from 0: the later end is believed.
-        """
-        return self._declared - self._zero - self.end
-
-    def warnings(self, whole: bool) -> tuple[str, ...]:
-        """What to tell the user; `whole`: the video was read to its end."""
-        return warnings(self.damage, self.missing if whole else 0.0)
-
-
-def is_partial(damage: Damage, missing: float) -> bool:
-    """Whether frames are missing: some could not be decoded, or they end `missing` seconds before the header says."""
-    return bool(damage.errors) or missing > MISSING_TAIL
-
-
-def warnings(damage: Damage, missing: float) -> tuple[str, ...]:
-    """What to tell the user about a file; `missing`: as `is_partial`."""
-    said = []
-    if damage.errors:
-        said.append(f"it is damaged in {damage.errors} place{'s' if damage.errors > 1 else ''}.")
-    if missing > MISSING_TAIL:
-        said.append(f"its frames end {missing:.1f} s before the file says that they do.")
-    if damage.jumps:
-        said.append("its clock jumps; the frames behind a jump follow at once.")
-    return tuple(said)

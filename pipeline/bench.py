@@ -18,10 +18,10 @@ import torch
 from extractors import backbones, flow
 from extractors.config import FeatureConfig
 from extractors.features import Features
+from extractors.frames import Frames
 from extractors.i3d import InceptionI3d
 from extractors.inputs import rgb_input
 from extractors.snippets import Snippet, snippets
-from extractors.video import Frames
 from extractors.weights import WeightsError, find, inflate_flow
 from model.predict import Scores
 from pipeline.api import Pipeline

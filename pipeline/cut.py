@@ -10,18 +10,8 @@ import av
 import av.error
 import numpy as np
 
-from extractors.video import (
-    UNSEEKABLE,
-    Damage,
-    Image,
-    VideoError,
-    decode,
-    fit,
-    frame_step,
-    open_video,
-    picture,
-    upright_size,
-)
+from extractors.frames import fit, picture
+from extractors.video import UNSEEKABLE, Damage, Image, VideoError, decode, frame_step, open_video, upright_size
 from pipeline.film import HERTZ, Film, Samples
 
 MARGINS = (0.0, 2.0, 10.0)  # seconds; MPEG-TS lands late after a jump, so further back is tried

@@ -15,6 +15,8 @@ import torch
 import cli
 from extractors import backbones, flow
 from extractors.backbones import Backbone
+from extractors.frames import Frames
+from extractors.video import VideoInfo
 
 torch.set_num_threads(1)
 
@@ -136,3 +138,9 @@ def jcdnet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         return code, said.out, said.err
 
     return run
+
+
+def probe(path: Path) -> VideoInfo:
+    """The header of a video, and one frame of its picture for its rotation."""
+    with Frames(path) as frames:
+        return frames.info

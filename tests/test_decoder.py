@@ -15,7 +15,8 @@ from conftest import coded, encode, number_of
 from extractors import decoder, decoding
 from extractors.config import FeatureConfig, Limits
 from extractors.decoder import Decoder
-from extractors.video import Frames, VideoError
+from extractors.frames import Frames
+from extractors.video import VideoError
 
 CONFIG = FeatureConfig(short_side=32, crop=32)
 
@@ -158,7 +159,7 @@ class Stub(Decoder):
 
 
 HANG = "time.sleep(600)"
-BUSY = "while True: d._answer(answers, {'alive': True}); time.sleep(.05)"
+BUSY = "while request['start']: d._answer(answers, {'alive': True}); time.sleep(.05)"
 EAT = "kept = [bytearray(1 << 24) for _ in iter(int, 1)]"
 CRASH = "os.kill(os.getpid(), signal.SIGSEGV)"
 
@@ -180,16 +181,20 @@ def test_a_decoder_that_misbehaves_costs_one_video(tmp_path: Path, work: str, li
     assert str(caught.value).startswith(f"{video}: ")
     stub.work = "d._answer(answers, {'error': 'the next video'})"
     stub.close()
+    stub.limits = Limits()  # a busy machine takes its time to start another one
     with pytest.raises(VideoError, match="the next video"), stub.open(video, CONFIG):
         pass
 
 
 def test_signs_of_life_hold_off_the_watchdog_but_not_the_deadline(tmp_path: Path) -> None:
-    stub = Stub(BUSY, Limits(stall=1.5))
-    late = time.monotonic() + 4
+    stub = Stub(f"{BUSY}\n    d._answer(answers, {{'error': 'started'}})", Limits())
+    with pytest.raises(VideoError, match="started"), stub.open(tmp_path / "v.mp4", CONFIG):
+        pass
+    stub.limits = Limits(stall=3)
+    late = time.monotonic() + 5
     with (
         pytest.raises(VideoError, match="took longer than --timeout allows"),
-        stub.open(tmp_path / "v.mp4", CONFIG, deadline=late),
+        stub.open(tmp_path / "v.mp4", CONFIG, start=1.0, deadline=late),
     ):
         pass
     assert time.monotonic() >= late

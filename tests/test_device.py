@@ -17,9 +17,9 @@ from extractors.config import FeatureConfig
 from extractors.decoder import Decoder
 from extractors.device import DeviceInputs
 from extractors.features import Extractor, gpu_batch
+from extractors.frames import fit
 from extractors.inputs import HostInputs
 from extractors.snippets import snippets
-from extractors.video import fit
 
 CONFIG = FeatureConfig(length=4, stride=4, short_side=32, crop=32)
 

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 from extractors.config import FeatureConfig
 from extractors.features import Extractor, Features, FeaturesError, load, save, write_atomically
+from extractors.frames import Frames
 from extractors.inputs import flow_input, rgb_input
 from extractors.snippets import Snippet, snippets
-from extractors.video import Frames, VideoError
+from extractors.video import VideoError
 
 pytestmark = pytest.mark.usefixtures("stubs")
 

@@ -28,9 +28,9 @@ from benchmarks.flow_part import (
     table,
 )
 from benchmarks.flow_statistics import CONFIG, LENGTH, Cut, choose, estimate, field, spread
+from extractors.frames import Frames
 from extractors.inputs import flow_input
 from extractors.snippets import snippets
-from extractors.video import Frames
 
 torch.set_num_threads(1)
 

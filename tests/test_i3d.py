@@ -12,10 +12,10 @@ from torch import nn
 
 from extractors import backbones, weights
 from extractors.config import FeatureConfig
+from extractors.frames import Frames
 from extractors.i3d import BN_EPS, FEATURES, InceptionI3d, Mixed, SamePool3d, Unit3d, same_padding
 from extractors.inputs import rgb_input
 from extractors.snippets import snippets
-from extractors.video import Frames
 
 Array = np.ndarray
 sizes = st.tuples(*[st.integers(1, 9)] * 3)

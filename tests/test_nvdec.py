@@ -11,10 +11,12 @@ import torch
 from conftest import coded, encode, number_of
 
 from extractors import features, video
+from extractors import frames as framing
 from extractors.config import FeatureConfig
 from extractors.decoder import Decoder
 from extractors.features import Extractor
-from extractors.video import DecoderUnavailable, Frames, VideoError, open_video, require_nvdec
+from extractors.frames import Frames
+from extractors.video import DecoderUnavailable, VideoError, open_video, require_nvdec
 from pipeline.errors import exit_code
 
 CONFIG = FeatureConfig(short_side=48, crop=32)
@@ -111,12 +113,12 @@ def test_no_frame_and_a_second_opening(clip: Path, monkeypatch: pytest.MonkeyPat
         asked.append(gpu)
         return real(path, None, *more)
 
-    monkeypatch.setattr(video, "open_video", fake)
+    monkeypatch.setattr(framing, "open_video", fake)
     with Frames(clip, 25, 48, gpu=1) as frames:
         monkeypatch.setattr(Frames, "_rising", lambda self: False)  # so that it is read again from its start
         assert [number_of(image) for _, image in frames.grid(50)] == list(range(50, 60))
     assert asked == [1, 1]
-    monkeypatch.setattr(video, "decode", lambda *_, **__: iter(()))
+    monkeypatch.setattr(framing, "decode", lambda *_, **__: iter(()))
     with pytest.raises(VideoError, match="NVDEC decodes no frame of it; use --decoder cpu"), Frames(clip, 25, 48, 1):
         pass
 

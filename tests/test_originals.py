@@ -9,9 +9,9 @@ from pathlib import Path
 import av
 import av.filter
 import pytest
+from conftest import probe
 
 from extractors import weights
-from extractors.video import probe
 from pipeline.api import Pipeline
 from pipeline.cache import FeatureCache
 from pipeline.config import Config

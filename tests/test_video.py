@@ -11,12 +11,14 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from conftest import coded, encode, number_of
+from conftest import coded, encode, number_of, probe
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extractors import frames as framing
 from extractors import video
-from extractors.video import Damage, Frames, VideoError, decode, fit, open_video, probe
+from extractors.frames import Frames, fit
+from extractors.video import Damage, VideoError, decode, open_video
 
 Image = np.ndarray
 NTSC = Fraction(30000, 1001)
@@ -92,7 +94,7 @@ def test_nearest_equals_brute_force(steps: list[float], start: float, duration: 
         for j, t in enumerate(times)
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(video, "picture", lambda frame, size, *_: frame.number)
+        patch.setattr(framing, "picture", lambda frame, size, *_: frame.number)
         found = list(frames._nearest(shown[0], iter(shown[1:]), first, first + count))  # type: ignore[arg-type]
     end = times[-1] + (duration or 1 / 50)
     points = [k for k in range(first, first + count) if start + k / 25 < end - 1e-5]
