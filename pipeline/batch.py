@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from extractors.config import program
 from extractors.features import Extractor, Features, Progress, load, save, write_atomically
 from extractors.video import VideoError
 from extractors.writing import sweep, write_temporary
@@ -329,7 +330,7 @@ def make_sure_of_room(folder: Path, video: Path) -> None:
     if (free := shutil.disk_usage(place).free) < need:
         raise DiskFull(
             f"{folder}: {free / 1e6:.0f} MB are free, and {video} may take {need / 1e6:.0f} MB; make room "
-            "(`python cli.py cache prune`), or name another folder with --cache-dir."
+            f"(`{program()} cache prune`), or name another folder with --cache-dir."
         )
 
 
