@@ -9,9 +9,13 @@ import typer
 # torch and the siblings are imported inside the commands: `--help` answers in under a second.
 from commands import cachecare, footage, machine, research, view
 from commands.terminal import complain, err
+from extractors.config import program
 from pipeline.errors import BUG, exit_code
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+INSTALLED = program() == "jcdnet"  # shells complete the word jcdnet; in a checkout that word would be python
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich", add_completion=INSTALLED
+)
 for command in (
     footage.run,
     footage.extract,
@@ -56,7 +60,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # file names need not be UTF-8
             stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        app(prog_name=program())
     except Exception as error:
         if debug:
             raise

@@ -38,6 +38,7 @@ from commands.options import (
 )  # fmt: skip
 from commands.running import Running, choose_cache
 from commands.terminal import err, note, result_table, say_flow
+from extractors.config import program
 from pipeline.config import load_config
 from pipeline.errors import UsageError
 from postprocess.config import RULES, LocalizeConfig
@@ -221,7 +222,7 @@ def extract(
     declared = default_streams(settings)
     if settings.streams == "auto" and "flow" not in declared:
         note(
-            "RGB alone: no published flow weights are here (`python cli.py models fetch i3d-flow`). Without them flow "
+            f"RGB alone: no published flow weights are here (`{program()} models fetch i3d-flow`). Without them flow "
             "takes four times as long and adds nothing (benchmarks/README.md); --streams both computes it all the same."
         )
     extractor = make_extractor(settings, declared, choose_device(settings.device))

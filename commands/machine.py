@@ -11,6 +11,7 @@ from rich.table import Table
 
 from commands.options import C, DecoderName, Device, Flow, Precision
 from commands.terminal import err, out, progress, table
+from extractors.config import program
 from pipeline.config import load_config
 from pipeline.errors import ENVIRONMENT, UsageError
 
@@ -92,7 +93,7 @@ def models(context: typer.Context) -> None:
     for name, about in WEIGHTS.items():
         try:
             path = find(name)
-            where = str(path) if path else f"not here: python cli.py models fetch {name}"
+            where = str(path) if path else f"not here: {program()} models fetch {name}"
         except WeightsError as error:
             where = str(error)
         table.add_row(name, escape(about.about), escape(where), about.licence)

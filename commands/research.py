@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from commands.options import C, Classes, DecoderName, Device, Flow, Precision, Stride
 from commands.terminal import complain, err, finish, note, out, progress, say_flow, table
+from extractors.config import program
 from model.config import PRESETS
 from pipeline.config import load_config
 from pipeline.errors import OutputError, UsageError
@@ -135,7 +136,7 @@ def train(
     print(trained.path)
     if trained.quality is not None:
         _show_quality(trained.quality)
-    err.print(f"now: python cli.py run VIDEO --model {escape(str(output))}", soft_wrap=True)
+    err.print(f"now: {program()} run VIDEO --model {escape(str(output))}", soft_wrap=True)
 
 
 def _show_quality(quality: Any) -> None:
@@ -189,7 +190,7 @@ def labels_propose(
             write_atomically(output, write(found).encode(errors="surrogateescape"))
         except OSError as error:
             raise OutputError(f"{output}: cannot be written ({error.strerror}); choose another file.") from error
-        err.print(f"correct {escape(str(output))}, then: python cli.py train {escape(str(output))} "
+        err.print(f"correct {escape(str(output))}, then: {program()} train {escape(str(output))} "
                   f"--videos {escape(str(folder))} -o runs/NAME", soft_wrap=True)  # fmt: skip
     failed = sum(proposal.error is not None for proposal in found)
     finish(len(found) - failed, failed, jobs)

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from extractors.config import program
 from pipeline.errors import INPUT_FAILED
 from postprocess.writers import clock
 
@@ -109,7 +110,7 @@ def say_flow(extractor: Any) -> None:
     if extractor.backbones["flow"].weights.startswith("inflated"):
         note(
             "no published flow weights here; the flow network starts from the RGB one "
-            "(`python cli.py models fetch i3d-flow`, or --flow-weights)."
+            f"(`{program()} models fetch i3d-flow`, or --flow-weights)."
         )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from extractors import weights
+from extractors.config import program
 from extractors.i3d import InceptionI3d
 from extractors.weights import WeightsError
 
@@ -87,7 +88,7 @@ def _published_rgb() -> Path:
     path = weights.find("i3d-rgb")
     if path is None:
         raise WeightsError(
-            "the I3D weights i3d-kinetics-400.ckpt are not on this machine; run `python cli.py models fetch i3d-rgb` "
+            f"the I3D weights i3d-kinetics-400.ckpt are not on this machine; run `{program()} models fetch i3d-rgb` "
             "(47 MB), or name the file with --rgb-weights."
         )
     return path

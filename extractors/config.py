@@ -68,6 +68,12 @@ class Limits:
             raise ValueError(f"stall must be positive, not {self.stall}.")
 
 
+def program() -> str:
+    """How jcdnet is called here, for sentences that name a command: `jcdnet` where it is installed (its folders lie in
+    jcdnet/_app then), `python cli.py` in a checkout."""
+    return "jcdnet" if Path(__file__).resolve().parents[1].name == "_app" else "python cli.py"
+
+
 def cache_dir() -> Path:
     """Folder for features, fetched weights and compiled kernels: `JCDNET_CACHE`, or the user's cache folder."""
     if chosen := os.environ.get("JCDNET_CACHE"):

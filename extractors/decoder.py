@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from extractors.config import FeatureConfig, Limits
+from extractors.config import FeatureConfig, Limits, program
 from extractors.frames import is_partial, warnings
 from extractors.video import Damage, DecoderUnavailable, Image, VideoError, VideoInfo
 
@@ -267,7 +267,7 @@ class Decoder:
                 "damaged, get it again or convert it (on a slow disk: raise stall under [limits] of --config)."
             )
         if not self._answered:
-            return VideoError(f"{path}: the decoder did not start (exit code {code}); see `python cli.py doctor`.")
+            return VideoError(f"{path}: the decoder did not start (exit code {code}); see `{program()} doctor`.")
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return VideoError(f"{path}: crashed the decoder ({how}); the file is damaged, get it again or convert it.")
 

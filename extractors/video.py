@@ -20,6 +20,8 @@ import av.video
 import numpy as np
 from numpy.typing import NDArray
 
+from extractors.config import program
+
 Image = NDArray[np.uint8]
 
 # Seconds. PTS are rounded to the container's clock (1 ms in Matroska); nearness is not decided below this.
@@ -76,7 +78,7 @@ def require_nvdec(gpu: int = 0) -> None:
     except (av.error.FFmpegError, NotImplementedError) as error:
         raise DecoderUnavailable(
             f"NVDEC cannot be opened on GPU {gpu}, for want of a driver or a device ({_reason(error)}); "
-            "see `python cli.py doctor`, or use --decoder cpu."
+            f"see `{program()} doctor`, or use --decoder cpu."
         ) from error
 
 

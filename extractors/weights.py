@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from extractors.config import cache_dir
+from extractors.config import cache_dir, program
 from extractors.numpy_pickle import unpickle_arrays
 
 
@@ -112,7 +112,7 @@ def find(name: str) -> Path | None:
             if not wanted.matches(path):
                 raise WeightsError(
                     f"{path}: not the published {wanted.filename} (its hash differs), perhaps a cut download; "
-                    f"delete it and run `python cli.py models fetch {name}`."
+                    f"delete it and run `{program()} models fetch {name}`."
                 )
             return path
     return None

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from extractors import backbones, weights
+from extractors.config import program
 from extractors.features import Extractor, Features, Progress
 from model import checkpoint, kinetics
 from model.checkpoint import Checkpoint
@@ -211,7 +212,7 @@ def choose_device(name: str) -> str:
     index = torch.device(name).index or 0
     here = {"cpu": True, "cuda": index < torch.cuda.device_count(), "mps": torch.backends.mps.is_available()}
     if not here.get(kind, False):
-        raise EnvironmentMissing(f"no {name} device on this machine; use --device cpu, or see `python cli.py doctor`.")
+        raise EnvironmentMissing(f"no {name} device on this machine; use --device cpu, or see `{program()} doctor`.")
     return name
 
 
@@ -286,7 +287,7 @@ def choose_classes(model: Checkpoint, asked: str) -> frozenset[str] | None:
         if not members:
             known = sorted({*model.classes, *model.groups.values()})
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-            hint = f"did you mean {close[0]!r}?" if close else "`python cli.py models classes` lists them."
+            hint = f"did you mean {close[0]!r}?" if close else f"`{program()} models classes` lists them."
             raise UsageError(f"unknown class {name!r}; {hint}")
         chosen |= members
     if not chosen:

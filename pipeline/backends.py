@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 from collections.abc import Iterator
@@ -70,7 +71,30 @@ def _dask(engine: Engine) -> Iterator[None]:
         ) from error
     resources = {"resources": _gpus(engine, "GPU")} if engine.gpus_per_worker else {}
     with client, joblib.parallel_config("dask", client=client, **resources):
+        _carry(client, engine)
         yield
+
+
+def _carry(client: Any, engine: Engine) -> None:
+    """Have the scheduler and every worker, those that come later too, import jcdnet: it finds what its wheel carries.
+
+    Raises:
+        EnvironmentMissing: one of them has no jcdnet.
+    """
+    from distributed import WorkerPlugin
+
+    class Carried(WorkerPlugin):  # a class of a function, so that it is sent whole: its name would not be found there
+        def setup(self, worker: Any) -> None:
+            importlib.import_module("jcdnet")
+
+    try:
+        client.run_on_scheduler(importlib.import_module, "jcdnet")
+        client.register_plugin(Carried(), name="jcdnet")
+    except ImportError as error:
+        raise EnvironmentMissing(
+            f"the scheduler at {engine.address} or one of its workers has no jcdnet ({error}); install the same jcdnet "
+            "there, or start it in the folder of the checkout."
+        ) from error
 
 
 @contextlib.contextmanager

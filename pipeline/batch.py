@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from extractors.config import program
 from extractors.features import Extractor, Features, Progress, load, save
 from extractors.video import VideoError
 from pipeline.api import Pipeline
@@ -253,7 +254,7 @@ def make_sure_of_room(folder: Path, video: Path) -> None:
     if (free := shutil.disk_usage(place).free) < need:
         raise DiskFull(
             f"{folder}: {free / 1e6:.0f} MB are free, and {video} may take {need / 1e6:.0f} MB; make room "
-            "(`python cli.py cache prune`), or name another folder with --cache-dir."
+            f"(`{program()} cache prune`), or name another folder with --cache-dir."
         )
 
 

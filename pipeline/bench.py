@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from extractors import backbones, flow
-from extractors.config import FeatureConfig
+from extractors.config import FeatureConfig, program
 from extractors.features import Features
 from extractors.frames import Frames
 from extractors.i3d import InceptionI3d
@@ -146,7 +146,7 @@ class Reference:
         self.config, self.streams = config, streams
         path = find("i3d-rgb")
         if path is None:
-            raise WeightsError("the I3D weights are not on this machine; run `python cli.py models fetch i3d-rgb`.")
+            raise WeightsError(f"the I3D weights are not on this machine; run `{program()} models fetch i3d-rgb`.")
         state = backbones.i3d_state(path)
         self.nets: dict[str, InceptionI3d] = {}
         for stream in streams:

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from extractors.config import cache_dir
+from extractors.config import cache_dir, program
 from extractors.flow import compiler
 from pipeline.version import package_version
 
 PACKAGES = ("torch", "torchvision", "pytorchvideo", "opencv-contrib-python-headless", "av", "numpy", "numba",
             "joblib", "typer", "safetensors")  # fmt: skip
+FRESH = "install jcdnet into a fresh virtual environment; in a checkout: rm -r .venv; make setup"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def examine() -> list[Check]:
         try:
             found += look()
         except (ImportError, OSError) as error:  # what doctor is for: a package that cannot even be imported
-            found.append(Check(name, False, f"{type(error).__name__}: {error}", "rm -r .venv; make setup"))
+            found.append(Check(name, False, f"{type(error).__name__}: {error}", FRESH))
     return [*found, _offline(), _cache()]
 
 
@@ -102,7 +103,7 @@ def _weights() -> list[Check]:
     checks = []
     for name, about in WEIGHTS.items():
         needed = name == "i3d-rgb"
-        fix = f"python cli.py models fetch {name}"
+        fix = f"{program()} models fetch {name}"
         if not needed:
             fix += "; until then the flow stream starts from the RGB network"
         try:

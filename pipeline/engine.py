@@ -204,4 +204,4 @@ def check_engine(engine: Engine) -> None:
 
     package = {"dask": "distributed", "ray": "ray"}.get(engine.kind)
     if package is not None and find_spec(package) is None:
-        raise EnvironmentMissing(f"--engine {engine.kind} needs {package}: pip install '.[{engine.kind}]'.")
+        raise EnvironmentMissing(f"--engine {engine.kind} needs {package}: pip install {package}.")

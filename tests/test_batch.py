@@ -179,7 +179,7 @@ def test_a_cluster_that_is_not_there_is_one_sentence(jcdnet, night: Path, monkey
 def test_a_package_that_is_not_there_is_one_sentence(jcdnet, night: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     code, _, said = jcdnet(*RUN, "--engine", "ray")
-    assert code == 4 and "pip install '.[ray]'" in said
+    assert code == 4 and "pip install ray" in said
 
 
 def test_limits_are_settings(tmp_path: Path) -> None:
