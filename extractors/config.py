@@ -76,8 +76,12 @@ def program() -> str:
 
 def cache_dir() -> Path:
     """Folder for features, fetched weights and compiled kernels: `JCDNET_CACHE`, or the user's cache folder."""
-    if chosen := os.environ.get("JCDNET_CACHE"):
-        return Path(chosen).expanduser()
+    chosen = os.environ.get("JCDNET_CACHE")
+    return Path(chosen).expanduser() if chosen else user_cache_dir()
+
+
+def user_cache_dir() -> Path:
+    """The user's own cache folder of jcdnet, whatever `JCDNET_CACHE` says."""
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "jcdnet"
     if sys.platform == "win32":

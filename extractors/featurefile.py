@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extractors.config import STREAMS
+from extractors.npz import read_npz
 from extractors.writing import write_atomically
 
 Floats = NDArray[np.float32]
@@ -108,8 +109,7 @@ def read_arrays(path: Path) -> tuple[dict[str, Floats], NDArray[np.float64], dic
     Raises:
         Exception: of many kinds, for a file that is damaged or not ours.
     """
-    with np.load(path, allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
+    arrays = read_npz(path, ("settings", "times", *STREAMS))
     meta = json.loads(str(arrays["settings"][()]))
     times = np.asarray(arrays["times"], np.float64)
     if times.shape != (len(times), 2) or not np.isfinite(times).all():

@@ -3,14 +3,20 @@
 To admit NumPy's own constructors would not do: they believe what a file says of its memory. A file that names only
 `_reconstruct`, `ndarray` and `dtype` can declare its bytes to be pointers to objects, and the first look at them ends
 the process, or worse. So stand-ins take the constructors' places, and build arrays of plain numbers and text.
+
+And the unpickler is the one in Python. The one in C makes room for whatever number a file gives to what it remembers:
+five bytes of a file cost it 64 GB.
 """
 
 import pickle
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+# Lists within lists by reference unfold without limit: more items than this are none of features or weights.
+MOST = 10_000_000
 
 
 def unpickle_arrays(file: IO[bytes], encoding: str = "ASCII") -> Any:
@@ -21,13 +27,15 @@ def unpickle_arrays(file: IO[bytes], encoding: str = "ASCII") -> Any:
     Raises:
         Exception: of any kind, where the pickle holds anything else or is damaged; nothing in it was run.
     """
-    return _plain(_ArrayUnpickler(file, encoding=encoding).load())
+    return _Plain()(_ArrayUnpickler(file, encoding=encoding).load())
 
 
 def text(value: Any) -> str:
     """Text of Python 3, or the bytes of Python 2 as text."""
     if not isinstance(value, str | bytes):
-        raise ValueError(f"{value!r:.40} where text is expected")
+        # Not as text itself where it is large: lists within lists by reference have no end.
+        shown = f"{value!r:.40}" if isinstance(value, int | float | np.generic | None) else f"a {type(value).__name__}"
+        raise ValueError(f"{shown} where text is expected")
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
@@ -51,29 +59,44 @@ class _Array:
     """Stands in for numpy.ndarray; numbers stay in the bytes that the unpickler read, without a copy."""
 
     values: NDArray[Any]
+    raw = False
+    """whether it holds objects as they were unpickled"""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, fortran, data = state
         if kind.dtype.hasobject:
-            flat, fortran = np.empty(len(data), object), False  # NumPy lists objects row by row, whatever it says
+            # NumPy lists objects row by row, whatever it says.
+            flat, fortran, self.raw = np.empty(len(data), object), False, True
             for i, item in enumerate(data):  # at once, NumPy would look into lists of equal length
-                flat[i] = _plain(item)
+                flat[i] = item
         else:
             flat = np.frombuffer(data, kind.dtype) if len(data) else np.empty(0, kind.dtype)
         self.values = flat.reshape(shape, order="F" if fortran else "C")
 
 
-def _plain(item: Any) -> Any:
-    """The same with arrays for their stand-ins."""
-    if isinstance(item, _Array):
-        return item.values
-    if isinstance(item, list | tuple):
-        return [_plain(part) for part in item]
-    if isinstance(item, dict):
-        return {_plain(key): _plain(value) for key, value in item.items()}
-    if not isinstance(item, str | bytes | int | float | np.generic | None):
-        raise pickle.UnpicklingError(f"it holds a {type(item).__name__}")
-    return item
+class _Plain:
+    """The same with arrays for their stand-ins; counts, so that no file unfolds without limit."""
+
+    def __init__(self) -> None:
+        self.left = MOST
+
+    def __call__(self, item: Any) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise pickle.UnpicklingError(f"it unfolds to more than {MOST} items")
+        if isinstance(item, _Array):
+            if item.raw:  # once: others may hold the same array
+                item.raw, flat = False, item.values.reshape(-1)
+                for i, part in enumerate(flat):
+                    flat[i] = self(part)
+            return item.values
+        if isinstance(item, list | tuple):
+            return [self(part) for part in item]
+        if isinstance(item, dict):
+            return {self(key): self(value) for key, value in item.items()}
+        if not isinstance(item, str | bytes | int | float | np.generic | None):
+            raise pickle.UnpicklingError(f"it holds a {type(item).__name__}")
+        return item
 
 
 def _reconstruct(subtype: object, shape: object, code: object) -> _Array:
@@ -97,24 +120,44 @@ def _no_bytes() -> bytes:
     return b""
 
 
+class _Function:
+    """A function as a pickle may have it: to be called, and nothing else. A bare one would let a file set its parts."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: Callable[..., Any]) -> None:
+        self._run = run
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._run(*arguments)
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("it changes a function")
+
+
 _STAND_INS: dict[str, Callable[..., Any]] = {
     "numpy.ndarray": _Array,
     "numpy.dtype": _Dtype,
-    "numpy.core.multiarray._reconstruct": _reconstruct,
-    "numpy._core.multiarray._reconstruct": _reconstruct,  # NumPy 2
-    "numpy.core.multiarray.scalar": _scalar,
-    "numpy._core.multiarray.scalar": _scalar,
-    "_codecs.encode": _encode,
-    "__builtin__.bytes": _no_bytes,
-    "builtins.bytes": _no_bytes,
+    "numpy.core.multiarray._reconstruct": _Function(_reconstruct),
+    "numpy._core.multiarray._reconstruct": _Function(_reconstruct),  # NumPy 2
+    "numpy.core.multiarray.scalar": _Function(_scalar),
+    "numpy._core.multiarray.scalar": _Function(_scalar),
+    "_codecs.encode": _Function(_encode),
+    "__builtin__.bytes": _Function(_no_bytes),
+    "builtins.bytes": _Function(_no_bytes),
 }
 
 
-class _ArrayUnpickler(pickle.Unpickler):
+class _ArrayUnpickler(pickle._Unpickler):
     """Admits plain data and stand-ins for NumPy's constructors: no code of the file's choosing can run.
 
     Stand-ins, because NumPy's own constructors believe what a file says of its memory.
     """
+
+    # Bytes that can be changed take their whole size at once, whatever the file's own.
+    dispatch: ClassVar = {
+        code: load for code, load in pickle._Unpickler.dispatch.items() if code not in b"\x96\x97\x98"
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         if (known := _STAND_INS.get(f"{module}.{name}")) is None:

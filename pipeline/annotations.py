@@ -2,7 +2,6 @@
 
 import json
 import math
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from extractors.npz import read_npz
 from postprocess.exchange.activitynet import ranking_score
 from postprocess.metrics import video_scores
 from postprocess.protocols import EvaluateError
@@ -197,9 +197,9 @@ def _parsed(text: str, where: str) -> Any:
 def _curve_scores(path: Path) -> dict[str, float]:
     """Class → video-level score, from the curves that stand beside a result."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            cas, classes = arrays["cas"], arrays["classes"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_npz(path, ("cas", "classes"))
+        cas, classes = arrays["cas"].astype(np.float64), np.atleast_1d(arrays["classes"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise EvaluateError(f"{path}: not the curves of a result ({error}); run that video again.") from error
     if cas.ndim != 2 or not len(cas) or cas.shape[1] != len(classes) + 1 or not np.isfinite(cas).all():
         raise EvaluateError(f"{path}: its curves do not fit its {len(classes)} classes; run that video again.")

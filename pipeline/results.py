@@ -3,13 +3,13 @@
 import io
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from extractors.npz import read_npz
 from extractors.video import VideoError
 from pipeline.annotations import read_ground_truth
 from pipeline.errors import UsageError
@@ -95,15 +95,15 @@ def curves_of(stored: Stored) -> Curves | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return Curves(
-                arrays["times"],
-                arrays["actionness"],
-                arrays["cas"],
-                arrays["coarse_cas"],
-                tuple(map(str, arrays["classes"])),
-            )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_npz(path, ("times", "actionness", "cas", "coarse_cas", "classes"))
+        return Curves(
+            arrays["times"],
+            arrays["actionness"],
+            arrays["cas"],
+            arrays["coarse_cas"],
+            tuple(map(str, np.atleast_1d(arrays["classes"]))),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResultError(f"{path}: not the curves of a result ({error}); run that video again.") from error
 
 

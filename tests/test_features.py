@@ -343,7 +343,7 @@ def test_pickles_are_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.Mon
     np.savez("a.npz", **GOOD | {"rgb": evil})
     refuse(Path("a.npz"))
     np.savez("b.npz", **GOOD | {"extra": evil})
-    refuse(Path("b.npz"))
+    load(Path("b.npz"))  # what else is in it is not read
     np.save("c.npy", evil, allow_pickle=True)
     Path("c.npy").rename("c.npz")
     refuse(Path("c.npz"))

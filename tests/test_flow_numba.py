@@ -212,6 +212,22 @@ def test_the_cache_is_the_products_unless_it_is_set(tmp_path: Path) -> None:
     assert run(code, JCDNET_CACHE=str(tmp_path), NUMBA_CACHE_DIR=own).split() == ["True", own]
 
 
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="no owners and modes here")
+def test_machine_code_is_kept_where_nobody_else_can_put_it(tmp_path: Path) -> None:
+    """A team's cache of features is no place for what is run as it is."""
+    code = "from extractors.flow import numba_kernels as k; print(k.CACHED, k.config.CACHE_DIR)"
+    team, own = tmp_path / "team", tmp_path / "own" / "jcdnet" / "numba"
+    team.mkdir()
+    team.chmod(0o777)
+    places = {"JCDNET_CACHE": str(team), "XDG_CACHE_HOME": str(tmp_path / "own")}
+    assert run(code, **places).split() == ["True", str(own)]
+    assert own.stat().st_mode & 0o777 == 0o700
+    team.chmod(0o755)
+    assert run(code, **places).split() == ["True", str(team / "numba")]
+    (team / "numba").chmod(0o775)
+    assert run(code, **places).split() == ["True", str(own)]
+
+
 def test_an_unwritable_cache_is_said_and_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "numba"))

@@ -1,0 +1,53 @@
+"""Arrays of an .npz, read within bounds: a few bytes of a ZIP may claim, or unfold to, more than memory holds."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SMALL = 64 << 20  # bytes that any file may unfold to
+RATIO = 20  # how many times its own size a larger one may; features and curves compress to half at best
+
+
+def read_npz(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+    """Those of the named arrays that an .npz holds. Nothing else of it is read, and no pickle is.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: not an .npz, damaged, or larger than a file of its size can honestly be.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            there = {info.filename: info for info in archive.infolist()}
+            wanted = {name: there[f"{name}.npy"] for name in names if f"{name}.npy" in there}
+            whole = sum(info.file_size for info in wanted.values())
+            if whole > max(SMALL, RATIO * path.stat().st_size):
+                raise ValueError(f"it would unfold to {whole / 2**30:.1f} GiB")
+            return {name: _read(archive, info) for name, info in wanted.items()}
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # a damaged ZIP raises many kinds
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
+    with archive.open(info) as member:
+        shape, dtype = _header(member)
+        # Before NumPy makes room for it.
+        if math.prod(shape) * dtype.itemsize > info.file_size:
+            raise ValueError(f"{info.filename} claims {shape} in {info.file_size} bytes")
+    with archive.open(info) as member:
+        return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
+
+
+def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = np.lib.format.read_magic(member)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(member)
+    return shape, dtype
