@@ -83,7 +83,7 @@ class Decoder:
         self._ended = ""
         """why the watchdog ended the child"""
         self._child: subprocess.Popen[str] | None = None
-        self._finalizer: weakref.finalize[Any, Any] | None = None
+        self._finalizer: weakref.finalize | None = None
         self._answered = False
         """whether the child has said anything yet"""
         self._busy = False
