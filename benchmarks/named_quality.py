@@ -4,10 +4,13 @@
     python cli.py extract DIR/score -o VIDEOS --streams rgb
     python cli.py extract CORPUS/Street CORPUS/TennisRally ... -o CLIPS --streams rgb
     python benchmarks/named_quality.py VIDEOS CLIPS --truth DIR [--half score] [--tuning FILE] [--plot reliability.png]
+    python benchmarks/fit_kinetics400.py CLIPS --clips DIR/clips.json --half score --out OTHER
+    python benchmarks/named_quality.py VIDEOS CLIPS --truth DIR --other OTHER
 
 Arms: `plain head` is softmax over the 400 names without any background, the names of a sport summed, under the same
 rule `runs` (3-tap smoothing, theta .3, gaps of 1, at least 2 snippets); `untuned` is kinetics400 as it is read off the
-head; `kinetics400` is what ships, `--all` without its least confidence, and once under the rule `paper`.
+head; `kinetics400` is what ships, `--all` without its least confidence, and once under the rule `paper`. With --other
+both halves are scored, each by what was fitted on the other one.
 
 mAP: the class mean, segments ranked by confidence (by psi under `paper`), a segment's class the sport of its name;
 sports that no instance has are left out of it. Best segment: of each instance, the segment that covers most of it names
@@ -19,7 +22,7 @@ of the confidence over ten bins, where a segment is right if at least half of it
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -27,6 +30,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.named_sports import HALVES
 from extractors import backbones, weights
 from extractors.features import Features, load
 from model import kinetics
@@ -134,14 +138,15 @@ def reliability(quality: Quality) -> list[tuple[int, float, float]]:
     ]
 
 
-def judge(arm: Arm, videos: dict[str, Features], truth: dict[str, Sequence[Action]]) -> Quality:
-    """An arm on untrimmed videos."""
+def judge(by: Mapping[str, Arm], videos: dict[str, Features], truth: dict[str, Sequence[Action]]) -> Quality:
+    """Untrimmed videos, each with its arm."""
     labels = sorted({a.label for actions in truth.values() for a in actions})
     instances: list[tuple[int, int, float, float]] = []
     ranked: list[tuple[int, int, float, float, float]] = []
     best, wrong, right, confidence, false, street = [], [], [], [], 0, 0.0
     for v, (name, features) in enumerate(videos.items()):
-        actions, found = truth[name], arm.find(features)
+        actions, arm = truth[name], by[name]
+        found = arm.find(features)
         street += features.duration - sum(a.end - a.start for a in actions)
         for a in actions:
             instances.append((v, labels.index(a.label), a.start, a.end))
@@ -191,21 +196,27 @@ def main() -> None:
     parser.add_argument("--half", choices=("fit", "score"), default="score")
     parser.add_argument("--tuning", type=Path, default=kinetics.TUNING, help="another one than what ships")
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--other", type=Path, help="what was fitted on the half that is scored otherwise")
     given = parser.parse_args()
+    ours = {given.half: arms(given.tuning)}
+    if given.other:
+        ours[next(half for half in HALVES if half != given.half)] = arms(given.other)
     listed = read_ground_truth(given.truth / "ground_truth.json")
-    truth = {name: video.actions for name, video in listed.items() if video.subset == given.half}
+    truth = {name: video.actions for name, video in listed.items() if video.subset in ours}
     videos = {name: load(given.videos / f"{name}.npz") for name in truth}
-    clips = json.loads((given.truth / "clips.json").read_text())[given.half]
-    streets = [load(given.clips / f"{PurePosixPath(name).stem}.npz") for name in clips["Street"]]
-    minutes = sum(f.duration for f in streets) / 60
+    clips = json.loads((given.truth / "clips.json").read_text())
+    streets = [
+        (half, load(given.clips / f"{PurePosixPath(n).stem}.npz")) for half in ours for n in clips[half]["Street"]
+    ]
+    minutes = sum(f.duration for _, f in streets) / 60
     rallies = [load(path) for path in sorted(given.clips.glob(f"{RALLIES}_*.npz"))]
     print(
         "| arm | mAP@.3 | @.5 | @.7 | best segment | false/min in videos | on streets | silent | golf in tennis | ECE |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
-    for name, arm in arms(given.tuning).items():
-        q = judge(arm, videos, truth)
-        found = [len(arm.find(street)) for street in streets]
+    for name, arm in ours[given.half].items():
+        q = judge({video: ours[listed[video].subset][name] for video in truth}, videos, truth)
+        found = [len(ours[half][name].find(street)) for half, street in streets]
         golf = sum(bool(arm.find(rally, frozenset({GOLF}))) for rally in rallies)
         cells = [*(f"{v:.1f}" for v in q.mean_ap), f"{sum(q.best)} of {len(q.best)}", f"{q.false:.2f}"]
         cells += [f"{sum(found) / minutes:.2f}", f"{found.count(0)} of {len(found)}", f"{golf} of {len(rallies)}"]

@@ -84,7 +84,7 @@ def video(actions: list[Action], found: list[Segment], monkeypatch) -> named_qua
     arm = named_quality.arms()["untuned"]
     monkeypatch.setattr(named_quality.Arm, "find", lambda self, features, keep=None: found)
     features = Features(np.zeros((1, 1024), np.float32), None, np.zeros((1, 2)), 100.0, {}, {})
-    return named_quality.judge(arm, {"v": features}, {"v": actions})
+    return named_quality.judge({"v": arm}, {"v": features}, {"v": actions})
 
 
 def test_what_the_table_counts(monkeypatch):
