@@ -59,7 +59,6 @@ class VideoInfo:
     """seconds, 0 when the container does not say"""
     width: int
     height: int
-    mean_fps: float
     rate: str
     """nominal frame rate as a fraction, such as 30000/1001"""
     start_timecode: str | None
@@ -169,8 +168,7 @@ def describe(
         duration = float(stream.duration * stream.time_base)
     rate = stream.guessed_rate or stream.average_rate
     timecode = stream.metadata.get("timecode") or container.metadata.get("timecode")
-    mean = float(stream.average_rate or rate or 0)
-    return VideoInfo(path, duration, width, height, mean, str(rate or "0"), timecode)
+    return VideoInfo(path, duration, width, height, str(rate or "0"), timecode)
 
 
 def upright_size(frame: av.VideoFrame, stream: av.video.VideoStream) -> tuple[int, int]:

@@ -17,7 +17,8 @@ from pipeline.api import suited
 from pipeline.config import Config, adopt
 from pipeline.errors import UsageError
 from pipeline.evaluate import Evaluation, evaluate
-from pipeline.featuresets import FeatureSet, read_feature_set
+from pipeline.featuresets import FeatureSet
+from pipeline.layouts import read_feature_set
 from postprocess.config import LocalizeConfig
 from postprocess.localize import localize
 from postprocess.metrics import video_scores

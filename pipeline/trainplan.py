@@ -11,8 +11,9 @@ from model import kinetics
 from model.datasets import DatasetError
 from pipeline import labels as labels_csv
 from pipeline.errors import UsageError
-from pipeline.featuresets import FeatureSet, read_feature_set
+from pipeline.featuresets import FeatureSet
 from pipeline.labels import LabelledVideo
+from pipeline.layouts import read_feature_set
 from pipeline.trainsettings import Settings, embedded_for, resolve
 from pipeline.videos import VIDEO_SUFFIXES
 

@@ -23,7 +23,8 @@ from model.predict import predict
 from model.train import initialise, train
 from pipeline.annotations import Action, AnnotatedVideo, from_results, read_ground_truth
 from pipeline.evaluate import evaluate
-from pipeline.featuresets import FeatureSet, StoredVideo, grid, read_feature_set
+from pipeline.featuresets import FeatureSet, StoredVideo
+from pipeline.layouts import grid, read_feature_set
 from pipeline.published import VideoLabels, labels_from_ground_truth, read_numpy_objects
 from postprocess.config import LocalizeConfig
 from postprocess.localize import localize

@@ -13,7 +13,7 @@ from model.train import initialise
 from pipeline.annotations import Action, AnnotatedVideo
 from pipeline.errors import UsageError
 from pipeline.evaluate import evaluate
-from pipeline.featuresets import read_feature_set
+from pipeline.layouts import read_feature_set
 from pipeline.scoring import check_settings, evaluate_model, predictions_of
 from postprocess.config import LocalizeConfig
 from postprocess.localize import localize
