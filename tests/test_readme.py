@@ -1,4 +1,4 @@
-"""Every command of the README runs, on a tiny video and a folder of them."""
+"""What the documents say holds: their commands run, on tiny videos, and their links lead somewhere."""
 
 import json
 import os
@@ -7,11 +7,16 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from conftest import coded, encode
+from test_featuresets import CLASSES, rows, wtalc
+from test_featuresets import video as published
 
 import cli
 from extractors import weights
@@ -20,47 +25,73 @@ from extractors.features import save as save_features
 from model import checkpoint
 from model.config import ModelConfig
 from model.train import initialise
+from pipeline.featuresets import read_feature_set
 from postprocess.segment import Result, Segment
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line.split("#")[0].strip()
-    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
-    if line.strip()
-]
+DOCUMENTS = sorted(
+    path
+    for pattern in ("*.md", "docs/*.md", "benchmarks/*.md", "model/*.md", ".github/**/*.md")
+    for path in ROOT.glob(pattern)
+)
+TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in DOCUMENTS}
+SHOWN = {name: text for name, text in TEXTS.items() if name == "README.md" or name.startswith("docs/")}
+
+
+def blocks(language: str, *names: str) -> list[str]:
+    """The code blocks of a language, of these documents or of all that are for users."""
+    fence = re.compile(rf"^```{language}\n(.*?)^```", re.DOTALL | re.MULTILINE)
+    return [block for name in names or SHOWN for block in fence.findall(SHOWN[name])]
+
+
+def commands() -> list[str]:
+    """Ours among the lines of the sh blocks, each once."""
+    lines = "\n".join(blocks("sh")).replace("\\\n", " ").splitlines()
+    ours = (line.split(" #")[0].strip() for line in lines)
+    return list(dict.fromkeys(" ".join(line.split()) for line in ours if line.startswith("python cli.py ")))
+
+
+COMMANDS = commands()
+# These read what an earlier `run -o results` would have written.
+OF_RESULTS = ("evaluate", "report", "clips", "plot")
+# A training of the documents takes its preset's steps; here it takes a few, of a small network.
+SHORTER = {"--steps": "2", "--dim": "16", "--folds": "2"}
 needs_weights = pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
 
 
-@pytest.fixture
-def footage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with match.mp4 and footage/, the working directory."""
-    monkeypatch.setenv("JCDNET_CACHE", str(tmp_path / "cache"))
-    match = encode(tmp_path / "match.mp4", [coded(k) for k in range(34)])
-    (tmp_path / "footage" / "day 1").mkdir(parents=True)
-    shutil.copy(match, tmp_path / "footage" / "day 1" / "a.mp4")
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All files that the documents name, made once."""
+    folder = tmp_path_factory.mktemp("documents")
+    match = encode(folder / "match.mp4", [coded(k) for k in range(34)])
+    (folder / "footage" / "day 1").mkdir(parents=True)
+    shutil.copy(match, folder / "footage" / "day 1" / "a.mp4")
     truth = {"match": {"subset": "test", "annotations": [{"label": "golf driving", "segment": ["0.0", "1.0"]}]}}
-    (tmp_path / "truth.json").write_text(json.dumps({"database": truth}))
-    monkeypatch.chdir(tmp_path)
+    (folder / "truth.json").write_text(json.dumps({"database": truth}))
     region = {"type": "timelinelabels", "value": {"ranges": [{"start": 1, "end": 25}], "timelinelabels": ["serve"]}}
     task = {"data": {"video": "match.mp4", "fps": 25}, "annotations": [{"result": [region]}]}
-    (tmp_path / "corrected.json").write_text(json.dumps([task]))
-    _training_data(tmp_path, match)
-    return tmp_path
+    (folder / "corrected.json").write_text(json.dumps([task]))
+    for name, document in (("settings.toml", "docs/wrong.md"), ("train.toml", "docs/train.md")):
+        (block,) = blocks("toml", document)
+        (folder / name).write_text(block)
+    _training_data(folder, match)
+    _published(folder / "Thumos14", folder / "runs" / "thumos")
+    return folder
 
 
 def _training_data(folder: Path, video: Path) -> None:
     """labels.csv with footage/ and tricks/, and the model that training on them would have given."""
-    rows, names = ["video,labels"], ("a", "b", "c", "d", "nothing")
+    lines, names = ["video,labels"], ("a", "b", "c", "d", "nothing")
     rng = np.random.default_rng(0)
+    settings: dict[str, Any] = {"rgb": {"fps": 25.0, "length": 16, "stride": 16}}
     for name, labels in zip(names, ("kickflip", "kickflip|ollie", "ollie", "ollie", ""), strict=True):
-        rows.append(f"{name}.mp4,{labels}")
+        lines.append(f"{name}.mp4,{labels}")
         shutil.copy(video, folder / "footage" / f"{name}.mp4")
         rgb, times = rng.random((3, 1024), np.float32), np.arange(3)[:, None] * 0.64 + np.array([0.0, 0.64])
-        settings = {"rgb": {"fps": 25.0, "length": 16, "stride": 16}}
-        save_features(Features(rgb, None, times, 1.92, {}, settings), folder / "tricks" / f"{name}.npz")
-    (folder / "labels.csv").write_text("\n".join(rows))
+        features = Features(rgb, None, times, 1.92, {}, settings)
+        save_features(features, folder / "tricks" / f"{name}.npz")
+    save_features(features, folder / "features" / "match.npz")
+    (folder / "labels.csv").write_text("\n".join(lines))
     truth = {name: {"annotations": [{"label": "ollie", "segment": [0.0, 1.0]}]} for name in names[2:4]}
     truth |= {name: {"annotations": [{"label": "kickflip", "segment": [0.5, 1.5]}]} for name in names[:2]}
     (folder / "tricks.json").write_text(json.dumps({"database": truth | {names[4]: {"annotations": []}}}))
@@ -68,12 +99,38 @@ def _training_data(folder: Path, video: Path) -> None:
     checkpoint.save(model, folder / "runs" / "tricks")
 
 
+def _published(folder: Path, model: Path) -> None:
+    """Published features, and the model that training on them would have given."""
+    wtalc(folder, [published(i, "validation" if i < 6 else "test", rows=rows(20, i)) for i in range(9)])
+    found = read_feature_set(folder)
+    config = ModelConfig(classes=len(CLASSES), in_dim=2048, dim=16)
+    checkpoint.save(initialise(config, CLASSES, found.streams, found.settings, seed=0), model)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def footage(template: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the documents' files, the working directory; one cache for all commands, as a user has it."""
+    folder = tmp_path / "work"
+    shutil.copytree(template, folder)
+    monkeypatch.setenv("JCDNET_CACHE", str(cache))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_commands_are_found() -> None:
+    assert len(COMMANDS) > 40 and all(block for name in ("README.md", "docs/train.md") for block in blocks("sh", name))
+
+
 @needs_weights
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command(command: str, footage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program, script, *arguments = shlex.split(command)
-    assert (program, script) == ("python", "cli.py")
-    if arguments[0] in ("evaluate", "report", "clips", "plot"):  # what an earlier `run -o results` would have written
+    _, _, *arguments = shlex.split(command)
+    if arguments[0] in OF_RESULTS:
         found = Segment(start=0.0, end=1.0, score=1.0, confidence=1.0, label="golf driving")
         Path("results").mkdir()
         Path("results/match.json").write_text(json.dumps(Result("match.mp4", 1.36, {}, (found,), (), {}).to_dict()))
@@ -83,6 +140,11 @@ def test_command(command: str, footage: Path, monkeypatch: pytest.MonkeyPatch) -
         Path("results/_run.json").write_text(json.dumps({"videos": [row]}))
     if arguments[0] == "train":
         shutil.rmtree("runs")
+        for option, value in SHORTER.items():
+            arguments += [] if option in arguments else [option, value]
+    if arguments[0] == "extract":  # it makes the features that others find there
+        shutil.rmtree("tricks")
+        shutil.rmtree("features")
     monkeypatch.setattr(sys, "argv", ["cli.py", *arguments])
     try:
         cli.main()
@@ -91,9 +153,63 @@ def test_command(command: str, footage: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @needs_weights
-def test_python_example(footage: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(compile(code, "README.md", "exec"), {})
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_example(code: str, footage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(code, "example", "exec"), {"__name__": "example"})
+
+
+def test_json_examples_are_whole() -> None:
+    (shown,) = blocks("json", "docs/formats.md")
+    result = Result.from_dict(json.loads(shown))
+    assert result.to_dict() == json.loads(shown) and result.segments
+
+
+def mentioned() -> Iterator[tuple[str, list[str]]]:
+    """Every command of ours in any document, also in the midst of a sentence: (document, its words)."""
+    for name, text in TEXTS.items():
+        fenced = "".join(re.findall(r"^```.*?^```", text, re.DOTALL | re.MULTILINE))
+        spans = re.findall(r"`([^`]+)`", without_fences(text))
+        for code in [*fenced.splitlines(), *re.findall("^    .*", text, re.MULTILINE), *spans]:
+            for words in re.findall(r"python cli\.py ([^#]*)", " ".join(code.split())):
+                yield name, re.sub("[\"']", " ", words).split()
+
+
+def test_commands_and_options_of_every_document_exist() -> None:
+    root: Any = typer.main.get_command(cli.app)
+    seen = 0
+    for name, words in mentioned():
+        command, names = root, {option for p in root.params for option in p.opts}
+        for word in words:
+            if hasattr(command, "commands") and word in command.commands:
+                command = command.commands[word]
+                names |= {option for p in command.params for option in p.opts} | {"--help"}
+            elif re.match(r"--?[a-z]", word):
+                assert word in names, f"{name}: {' '.join(words)}: no option {word}"
+                seen += 1
+        assert command is not root or not words or not words[0].isalpha(), f"{name}: no command {words[0]}"
+    assert seen > 100
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_links_lead_somewhere(name: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_fences(TEXTS[name])):
+        if re.match(r"[a-z]+:", target):  # another site; nothing is fetched here
+            continue
+        path, _, anchor = target.partition("#")
+        document = (ROOT / name).parent / path if path else ROOT / name
+        assert document.exists(), f"{name}: {target}"
+        if anchor:
+            assert anchor in anchors(document.read_text(encoding="utf-8")), f"{name}: {target}"
+
+
+def without_fences(text: str) -> str:
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(text: str) -> set[str]:
+    """What GitHub calls the headings: lower case, no punctuation, dashes for blanks."""
+    headings = re.findall(r"^#+ (.+)$", without_fences(text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("video", ["match.mp4", "my match.mp4"])
@@ -109,6 +225,10 @@ def test_make_run_hands_the_video_on(video: str) -> None:
     assert shlex.split(done.stdout.splitlines()[-1])[1:5] == ["cli.py", "run", video, "-o"]
 
 
-def test_the_make_commands_of_the_readme_exist() -> None:
-    for target in set(re.findall(r"`?\bmake (\w+)", README)):
+def test_the_make_commands_of_the_documents_exist() -> None:
+    found = {
+        target for text in TEXTS.values() for target in re.findall(r"(?:^    |`)make ([a-z]+)", text, re.MULTILINE)
+    }
+    assert {"run", "test", "setup"} <= found
+    for target in found:
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
