@@ -5,7 +5,6 @@ the cache, `fit` trains.
 """
 
 import dataclasses
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ from pipeline import labels as labels_csv
 from pipeline.api import load_model
 from pipeline.batch import VIDEO_SUFFIXES
 from pipeline.cache import FeatureCache, content_hash
+from pipeline.config import read_toml
 from pipeline.crossval import FILE_NAME as QUALITY_NAME
 from pipeline.crossval import Quality, cross_validate, sweep
 from pipeline.errors import UsageError
@@ -318,12 +318,7 @@ def _tables(path: Path | None) -> dict[str, dict[str, Any]]:
     """[model] and [training] of a TOML file."""
     if path is None:
         return {"model": {}, "training": {}}
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); check --config.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not TOML ({error}).") from error
+    found = read_toml(path)
     known = ("model", "training")
     for name, table in found.items():
         if name not in known or not isinstance(table, dict):
