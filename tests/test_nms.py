@@ -131,3 +131,12 @@ def test_hard_nms_keeps_what_overlaps_by_exactly_the_threshold():
     spans = np.array([[0.0, 2.0], [0.0, 1.0]])
     assert hard_nms(spans, np.array([1.0, 0.5]), 0.5).tolist() == [0, 1]
     assert hard_nms(spans, np.array([1.0, 0.5]), 0.49).tolist() == [0]
+
+
+def test_whole_numbers_of_any_kind_are_as_good_as_seconds():
+    """Small unsigned ones would wrap around at their first difference, and whole scores could not decay."""
+    spans = np.array([[0, 2], [10, 12], [0, 2]], dtype=np.uint8)
+    assert hard_nms(spans, np.array([0, 5, 3], dtype=np.uint8), 0.5).tolist() == [1, 2]
+    order, scores = soft_nms(spans, np.array([1, 5, 3]), 0.5)
+    assert order.tolist() == [1, 2, 0]
+    assert scores == pytest.approx([5, 3, math.exp(-2)])
