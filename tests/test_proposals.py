@@ -307,3 +307,14 @@ def test_what_nobody_holds_is_nobodys():
     assert owner.dtype.kind == "i"
     assert owner.tolist() == [-1] * 4
     assert owners(np.array([[0, 1.0, 0]]), np.array([[False, True, False]]), 1, 0.5).tolist() == [-1, 0, -1]
+
+
+def test_rounding_breaks_no_piece():
+    """Where a piece costs nothing, to end it where nothing is held and to begin it again is worth the same."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        mass = rng.random((1, 12)) * (rng.random((1, 12)) < 0.5)
+        held = np.flatnonzero(mass[0])
+        if len(held):
+            owner = owners(mass, np.ones((1, 12), dtype=bool), 1, 0.0)
+            assert (owner[held[0] : held[-1] + 1] == 0).all()
