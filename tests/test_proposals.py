@@ -66,6 +66,7 @@ def test_runs_by_hand(curve, expected):
     found = runs(np.array(curve), 0.5)
     assert found.tolist() == expected
     assert found.shape == (len(expected), 2)
+    assert found.dtype == np.int64
 
 
 @patient
@@ -290,10 +291,11 @@ def test_cells_of_whole_seconds_meet_between_them():
 
 
 def test_a_window_of_one_is_the_curve_itself():
-    curve = np.random.default_rng(0).random(1000, dtype=np.float32)
-    found = moving_average(curve, 1, np.zeros(1000, dtype=int))
-    assert found.dtype == np.float64
-    assert (found == curve).all()
+    for kind in (np.float32, np.float64):
+        curve = np.random.default_rng(0).random(1000).astype(kind)
+        found = moving_average(curve, 1, np.zeros(1000, dtype=int))
+        assert found.dtype == np.float64
+        assert (found == curve).all()
 
 
 def test_a_moving_average_keeps_its_digits_over_hours():
