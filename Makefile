@@ -9,7 +9,7 @@ ARGS ?=
 SAMPLE := samples/dancer.avi
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: run setup test lint format clean
+.PHONY: run setup test lint coverage format clean
 
 ifdef VIDEO
 run: $(READY)
@@ -54,6 +54,13 @@ lint: $(READY)
 
 test: lint
 	$(BIN)/python -m pytest
+
+# Lines of the library that the ordinary suite runs, in all its processes (docs/testing.md).
+coverage: $(READY)
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage combine -q
+	$(BIN)/python -m coverage report --skip-covered --fail-under=90
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from commands.options import (
     Address,
@@ -37,7 +36,7 @@ from commands.options import (
     Timeout,
 )  # fmt: skip
 from commands.running import Running, choose_cache
-from commands.terminal import err, note, result_table, say_flow
+from commands.terminal import err, escape, note, result_table, say_flow
 from extractors.config import program
 from pipeline.config import load_config
 from pipeline.errors import UsageError

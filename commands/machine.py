@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from commands.options import C, DecoderName, Device, Flow, Precision
-from commands.terminal import err, out, progress, table
+from commands.terminal import err, escape, out, printable, progress, table
 from extractors.config import program
 from pipeline.config import load_config
 from pipeline.errors import ENVIRONMENT, UsageError
@@ -127,7 +126,7 @@ def models_classes(
 
     checkpoint = load_model(model)
     for name in checkpoint.classes:
-        print(f"{name}\t{checkpoint.groups[name]}" if name in checkpoint.groups else name)
+        print(printable(f"{name}\t{checkpoint.groups[name]}" if name in checkpoint.groups else name))
 
 
 def doctor() -> None:

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from commands.options import C, Classes, DecoderName, Device, Flow, Precision, Stride
-from commands.terminal import complain, err, finish, note, out, progress, say_flow, table
+from commands.terminal import complain, err, escape, finish, note, out, progress, say_flow, table
 from extractors.config import program
 from model.config import PRESETS
 from pipeline.config import load_config

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from commands.stopping import stopping
-from commands.terminal import STAGES, complain, err, out, progress
+from commands.terminal import STAGES, complain, err, escape, out, progress
 from commands.terminal import table as draw
 from pipeline.errors import INPUT_FAILED, INTERRUPTED, EnvironmentMissing, Stopped, UsageError
 from postprocess.writers import clock

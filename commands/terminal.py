@@ -1,13 +1,14 @@
 """What the command line shows: bars, tables and notes. Standard output carries data, standard error all else."""
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
+from rich import markup
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -34,6 +35,20 @@ STAGES = {
     "render": "drawing, seconds",
     "proxy": "proxy for browsers, seconds",
 }
+
+
+# C0 without tab and line feed, DEL, C1: some terminals take these for orders.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """`text` for a terminal: what a file's label or name would order it to do is shown instead."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def escape(text: str) -> str:
+    """`text` within rich's markup, as itself and printable."""
+    return markup.escape(printable(text))
 
 
 class Bars:

@@ -82,14 +82,18 @@ def load(path: Path) -> Features:
         duration = float(meta["duration"])
         if not rows or not np.isfinite(duration):
             raise ValueError("there must be rows and a finite duration")
+        json.dumps(meta, allow_nan=False)  # it goes into results, which hold none
+        settings, said = dict(meta["settings"]), list(meta["warnings"])
+        if not all(isinstance(value, dict) for value in settings.values()) or not all(isinstance(s, str) for s in said):
+            raise ValueError("settings must be tables by stream, and warnings text")
         return Features(
             rgb=rows.get("rgb"),
             flow=rows.get("flow"),
             times=times,
             duration=duration,
             media=dict(meta["media"]),
-            settings=dict(meta["settings"]),
-            warnings=tuple(meta["warnings"]),
+            settings=settings,
+            warnings=tuple(said),
             partial=bool(meta["partial"]),
         )
     except Exception as error:  # a damaged ZIP raises many kinds
@@ -114,6 +118,8 @@ def read_arrays(path: Path) -> tuple[dict[str, Floats], NDArray[np.float64], dic
     times = np.asarray(arrays["times"], np.float64)
     if times.shape != (len(times), 2) or not np.isfinite(times).all():
         raise ValueError("times must be (T, 2) and finite")
+    if (times[:, 1] < times[:, 0]).any() or (np.diff(times[:, 0]) < 0).any():
+        raise ValueError("times must not go back")
     rows = {name: np.asarray(arrays[name], np.float32) for name in STREAMS if name in arrays}
     for name, values in rows.items():
         if values.ndim != 2 or len(values) != len(times) or not np.isfinite(values).all():

@@ -194,7 +194,7 @@ class Frames:
                 break
             try:
                 container.seek(int((goal + (container.start_time or 0) / 1e6) / base), stream=stream)
-            except av.error.FFmpegError:
+            except (av.error.FFmpegError, OverflowError):
                 break
             source = self._decode()
             # Frames before the first keyframe lean on frames that were never read.

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Lists within lists by reference unfold without limit: more items than this are none of features or weights.
-MOST = 10_000_000
+MOST = 1_000_000
 
 
 def unpickle_arrays(file: IO[bytes], encoding: str = "ASCII") -> Any:

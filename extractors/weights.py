@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import io
 import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,6 +194,7 @@ def load_torch(path: Path) -> dict[str, Tensor]:
         WeightsError: it is not a PyTorch file of tensors.
     """
     try:
+        _check_unfolded(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -202,7 +204,24 @@ def load_torch(path: Path) -> dict[str, Tensor]:
             loaded = loaded[key]
     if not isinstance(loaded, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()):
         raise WeightsError(f"{path}: a PyTorch file, but not a dict of tensors.")
+    if odd := next((name for name, tensor in loaded.items() if not _is_whole(tensor)), None):
+        raise WeightsError(f"{path}: a PyTorch file, but the tensor {odd:.80} has no numbers of its own.")
     return loaded
+
+
+def _check_unfolded(path: Path) -> None:
+    """Raise a ValueError for a ZIP that unfolds: PyTorch stores numbers as they are, and never compresses them."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(info.file_size for info in archive.infolist()) > path.stat().st_size:
+                raise ValueError("it is compressed, which PyTorch's own are not")
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    """Whether every number stands in memory: a view may show one of them as terabytes."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def inflate_flow(rgb: Mapping[str, Tensor]) -> dict[str, Tensor]:

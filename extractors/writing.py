@@ -90,6 +90,11 @@ def _umask() -> int:
     return mask
 
 
+def remove(path: Path) -> None:
+    """Take out a file, a folder with all in it, or a link, whose target stays."""
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
 def sweep(folder: Path) -> int:
     """Remove the temporary files and folders in a folder whose writers are dead; how many there were.
 
@@ -107,7 +112,7 @@ def sweep(folder: Path) -> int:
             probe.unlink()
         try:
             if alive is False or (alive is None and now is not None and now - path.stat().st_mtime > ABANDONED):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                remove(path)
                 removed += 1
         except FileNotFoundError:  # its writer renamed it, or another sweep was quicker
             continue

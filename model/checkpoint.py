@@ -219,6 +219,7 @@ def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         fail("holds tensors but no jcdnet settings")
     try:
         header = json.loads(metadata[_HEADER_KEY])
+        json.dumps(header, allow_nan=False)  # which Python reads, and which is none all the same
     except (ValueError, RecursionError):
         fail("has jcdnet settings that are not JSON")
     if not isinstance(header, dict):

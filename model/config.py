@@ -1,6 +1,7 @@
 """The settings of JCDNet and of its training. Free of torch, so that command-line help can read the defaults."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -328,6 +329,6 @@ def _check_numbers(config: Any, kind: str, *names: str) -> None:
     """Finite and not negative; stored as floats, because JSON and TOML write 0.0 as 0 at times."""
     for name in names:
         value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
             raise ValueError(f"{kind} setting {name} must be a number of at least 0, not {value!r}.")
         object.__setattr__(config, name, float(value))

@@ -219,9 +219,9 @@ def _restore(path: Path, net: JCDNet, optimiser: torch.optim.Adam, identity: dic
     """Put a state on disk into `net` and `optimiser`; the history that led there."""
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_HEADER_KEY])
+            header = dict(json.loads((file.metadata() or {})[_HEADER_KEY]))
             tensors = {name: file.get_tensor(name).clone() for name in list(file.keys())}
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise TrainError(
             f"{path} is not a whole training state ({error}); delete it to start over, or train in another folder."
         ) from error
@@ -235,6 +235,8 @@ def _restore(path: Path, net: JCDNet, optimiser: torch.optim.Adam, identity: dic
             f"{path} is of another training ({'; '.join(changed)}); give it the same settings and videos, "
             "train in another folder, or start over (--overwrite)."
         )
+    if (odd := next(_misfits(tensors, net), None)) is not None:
+        raise TrainError(f"{path} lacks {odd}, or has another; delete it to start over, or train in another folder.")
     history: list[list[float]] = tensors.pop("history").tolist()
     with torch.no_grad():
         for name, parameter in net.named_parameters():
@@ -245,6 +247,18 @@ def _restore(path: Path, net: JCDNet, optimiser: torch.optim.Adam, identity: dic
                 moved = {key: value.to(parameter.device) for key, value in moments.items() if key != "step"}
                 optimiser.state[parameter] = {"step": moments["step"], **moved}
     return history
+
+
+def _misfits(tensors: dict[str, Tensor], net: JCDNet) -> Iterator[str]:
+    """What a state needs, and what of Adam's it has, in another shape or not at all."""
+    for name, parameter in net.named_parameters():
+        shapes = {f"net.{name}": parameter.shape} | {f"adam.{name}.{key}": parameter.shape for key in _MOMENTS[1:]}
+        for key, shape in shapes.items():
+            there = tensors.get(key)
+            if (there is None and key.startswith("net.")) or (there is not None and there.shape != shape):
+                yield key
+    if "history" not in tensors or tensors["history"].ndim != 2:
+        yield "history"
 
 
 def _tensors(net: JCDNet, optimiser: torch.optim.Adam) -> Iterator[tuple[str, Tensor]]:

@@ -198,9 +198,15 @@ def _curve_scores(path: Path) -> dict[str, float]:
     """Class → video-level score, from the curves that stand beside a result."""
     try:
         arrays = read_npz(path, ("cas", "classes"))
-        cas, classes = arrays["cas"].astype(np.float64), np.atleast_1d(arrays["classes"])
+        cas, classes = arrays["cas"].astype(np.float64), arrays["classes"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EvaluateError(f"{path}: not the curves of a result ({error}); run that video again.") from error
-    if cas.ndim != 2 or not len(cas) or cas.shape[1] != len(classes) + 1 or not np.isfinite(cas).all():
-        raise EvaluateError(f"{path}: its curves do not fit its {len(classes)} classes; run that video again.")
+    if (
+        classes.ndim != 1
+        or cas.ndim != 2
+        or not len(cas)
+        or cas.shape[1] != len(classes) + 1
+        or not np.isfinite(cas).all()
+    ):
+        raise EvaluateError(f"{path}: its curves do not fit its {classes.size} classes; run that video again.")
     return dict(zip(map(str, classes), video_scores(cas).tolist(), strict=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from extractors.features import FeaturesError, load
 from extractors.parts import load_part
-from extractors.writing import sweep
+from extractors.writing import remove, sweep
 from pipeline.cache import FeatureCache
 from pipeline.extraction import PARTS
 
@@ -34,11 +33,12 @@ def scan(cache: FeatureCache | None = None) -> list[Entry]:
     """All entries; what killed runs left of their writing is cleared away."""
     folder, found = (cache or FeatureCache()).folder, []
     now = time.time()
-    for place in sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else ():
+    # Links are not followed: in a cache that is shared, somebody else's may lead anywhere.
+    for place in sorted(p for p in folder.iterdir() if p.is_dir() and not p.is_symlink()) if folder.is_dir() else ():
         sweep(place)
         for path in sorted(place.iterdir()):
             unfinished = path.suffix == PARTS
-            if not unfinished and path.suffix != ".npz":
+            if path.is_symlink() or (not unfinished and path.suffix != ".npz"):
                 continue
             with contextlib.suppress(FileNotFoundError):  # just taken out, or finished, by another process
                 files = list(path.iterdir()) if unfinished else [path]
@@ -62,8 +62,8 @@ def prune(age: float | None, most: float | None, cache: FeatureCache | None = No
             lock = cache.lock(entry.content)
             if not lock.take():
                 continue
-            with lock.held():
-                _remove(entry.path)
+            with lock.held(), contextlib.suppress(OSError):
+                remove(entry.path)
             left -= entry.size
             gone.append(entry)
     return gone
@@ -79,7 +79,3 @@ def verify(entries: Sequence[Entry]) -> Iterator[tuple[Path, str]]:
                 if file.exists():
                     file.unlink(missing_ok=True)
                     yield file, str(error)
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

@@ -152,7 +152,7 @@ def copy(cuts: Sequence[Cut], out: Path, on_progress: Progress = lambda stage, d
         with temporary(path) as beside:
             try:
                 begins = _copy(one, beside)
-            except (av.error.FFmpegError, ValueError) as error:
+            except (av.error.FFmpegError, ValueError, OverflowError) as error:
                 raise OutputError(
                     f"{path}: what {one.video.name} holds cannot be copied ({error}); leave --copy out."
                 ) from error

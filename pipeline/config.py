@@ -13,6 +13,8 @@ from extractors.config import FeatureConfig, Limits
 from pipeline.errors import UsageError
 from postprocess.config import LocalizeConfig
 
+# Bytes of a settings file. A key of n dots costs the parser n² words: 20,000 dots took 1.5 GB.
+LARGEST = 16 << 10
 STREAM_CHOICES = ("auto", "both", "rgb")
 
 
@@ -56,12 +58,7 @@ def load_config(path: Path | None, flags: Mapping[str, Any]) -> Config:
     """
     values: dict[str, Any] = {}
     if path is not None:
-        try:
-            values = _flatten(tomllib.loads(path.read_text(encoding="utf-8")), path)
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be read ({error.strerror}); check --config.") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path}: not TOML ({error}).") from error
+        values = _flatten(read_toml(path), path)
     values |= {name: value for name, value in flags.items() if value is not None}
     where = f"{path}: " if path is not None else ""
     try:
@@ -69,6 +66,22 @@ def load_config(path: Path | None, flags: Mapping[str, Any]) -> Config:
         return Config(**parts, **{k: v for k, v in values.items() if "." not in k}, given=frozenset(values))
     except (TypeError, ValueError) as error:
         raise UsageError(f"{where}{error}") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        UsageError: it is missing, too large for settings, or not TOML.
+    """
+    try:
+        if path.stat().st_size > LARGEST:
+            raise UsageError(f"{path}: is larger than any settings are ({LARGEST >> 10} KiB); check --config.")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); check --config.") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: not TOML ({error}).") from error
 
 
 def adopt(
@@ -128,7 +141,10 @@ def _flatten(tree: Mapping[str, Any], path: Path) -> dict[str, Any]:
                 raise UsageError(f"{path}: unknown setting {name}{hint}")
             default = known[name].default
             if isinstance(default, float) and type(entry) is int:
-                entry = float(entry)
+                try:
+                    entry = float(entry)
+                except OverflowError as error:
+                    raise UsageError(f"{path}: {name} is too large a number.") from error
             wanted = str if default is None or default is dataclasses.MISSING else type(default)
             if type(entry) is not wanted:
                 raise UsageError(f"{path}: {name} must be a {wanted.__name__}, not {entry!r}.")

@@ -88,7 +88,7 @@ def _frames(path: Path, start: float) -> Iterator[tuple[float, tuple[int, int], 
             try:
                 zero = (container.start_time or 0) / 1e6
                 container.seek(int((start - margin + zero) / float(stream.time_base)), stream=stream)
-            except av.error.FFmpegError:
+            except (av.error.FFmpegError, OverflowError):  # a time that no video has
                 break
             source = decode(container, stream, Damage())
             # Frames before the first keyframe lean on frames that were never read.
@@ -122,7 +122,7 @@ def sound(path: Path, start: float, end: float, channels: int) -> Iterator[tuple
         zero = (container.start_time or 0) / 1e6
         if start > 1 and container.format.name not in UNSEEKABLE:
             # A second early: the first packets after a jump lack their predecessors.
-            with contextlib.suppress(av.error.FFmpegError):  # then it is read from its beginning
+            with contextlib.suppress(av.error.FFmpegError, OverflowError):  # then it is read from its beginning
                 container.seek(int((start - 1 + zero) / float(stream.time_base)), stream=stream)
         resampler = av.AudioResampler(format="fltp", layout="mono" if channels == 1 else "stereo", rate=HERTZ)
         last = 0

@@ -94,7 +94,7 @@ class Extraction:
             with contextlib.suppress(OSError):
                 sweep(folder)
                 sweep(folder.parent)
-            for file in sorted(folder.glob("*.npz")) if folder.is_dir() else ():
+            for file in sorted(folder.glob("*.npz")) if folder.is_dir() and not folder.is_symlink() else ():
                 try:
                     self.parts[name].append(load_part(file))
                 except FeaturesError as error:

@@ -17,6 +17,7 @@ from pipeline.published import labels_from_ground_truth
 
 TRAIN = "train"
 FEWEST = 2  # videos of a class; the pairs of L_cas, and any check on held-out videos, need two
+COLUMNS = 1000  # that a CSV may have
 SHOWN = 20  # lines or problems named in one message
 
 
@@ -51,6 +52,8 @@ def read_labels(path: Path) -> tuple[LabelledVideo, ...]:
     delimiter = ";" if ";" in first and "," not in first else ","
     reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
     try:
+        if len(reader.fieldnames or ()) > COLUMNS:  # a row would be a table of all of them
+            raise DatasetError(f"{path}: its first line has more than {COLUMNS} columns; save the two that are read.")
         columns = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
         lines = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
@@ -164,7 +167,9 @@ def label_problems(rows: Sequence[LabelledVideo]) -> list[str]:
             problems.append(f"labels {' and '.join(map(repr, variants))} differ in spelling alone; choose one")
     for label, count in sorted(counts.items()):
         if count < FEWEST:
-            close = difflib.get_close_matches(label, [name for name in counts if name != label], n=1, cutoff=0.8)
+            # The wrong column misses every label: no more are compared than are shown.
+            others = [name for name in counts if name != label] if len(problems) < SHOWN else []
+            close = difflib.get_close_matches(label, others, n=1, cutoff=0.8)
             hint = f"; did you mean {close[0]!r}?" if close else f"; give it {FEWEST} or more, or leave the label out"
             problems.append(f"label {label!r} has {count} video{hint}")
     if not counts:

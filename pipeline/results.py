@@ -101,7 +101,7 @@ def curves_of(stored: Stored) -> Curves | None:
             arrays["actionness"],
             arrays["cas"],
             arrays["coarse_cas"],
-            tuple(map(str, np.atleast_1d(arrays["classes"]))),
+            tuple(map(str, arrays["classes"])),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResultError(f"{path}: not the curves of a result ({error}); run that video again.") from error

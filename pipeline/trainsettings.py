@@ -1,7 +1,6 @@
 """What a training is asked for, and the network and the training that follow from it: preset < TOML file < flags."""
 
 import dataclasses
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from model import kinetics
 from model.checkpoint import Checkpoint
 from model.config import ModelConfig, Preset, TrainConfig, model_settings, preset
 from pipeline.api import load_model
+from pipeline.config import read_toml
 from pipeline.errors import UsageError
 
 
@@ -77,12 +77,7 @@ def _tables(path: Path | None) -> dict[str, dict[str, Any]]:
     """[model] and [training] of a TOML file."""
     if path is None:
         return {"model": {}, "training": {}}
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); check --config.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not TOML ({error}).") from error
+    found = read_toml(path)
     known = ("model", "training")
     for name, table in found.items():
         if name not in known or not isinstance(table, dict):

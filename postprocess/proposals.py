@@ -5,6 +5,8 @@ A span is [first, last], both included, as snippet indexes. Seconds come later, 
 
 import numpy as np
 
+TIE = 1e-12  # sums of probabilities that are closer than this are equal, whatever the order of the summing
+
 
 def blocks(times: np.ndarray) -> np.ndarray:
     """Number the stretches of uninterrupted footage.
@@ -161,8 +163,8 @@ def owners(mass: np.ndarray, may: np.ndarray, min_length: int, toll: float) -> n
         if (start := t + 1 - min_length) >= 0:
             whole = allowed_before[:, t + 1] - allowed_before[:, start] == min_length
             fresh = np.where(whole, best[start] - toll + held_before[:, t + 1] - held_before[:, start], -np.inf)
-            begin = np.where(fresh > worth, start, begin)
-            worth = np.maximum(worth, fresh)
+            better = fresh > worth + TIE  # of equals the longer piece: rounding must break none
+            begin, worth = np.where(better, start, begin), np.where(better, fresh, worth)
         opened[t] = begin
         top = int(np.argmax(worth))
         best[t + 1] = max(best[t], worth[top])

@@ -15,6 +15,7 @@ from postprocess.metrics import (
     classification_ap,
     detect,
     match_predictions,
+    ranking,
     video_scores,
 )
 
@@ -282,3 +283,39 @@ def test_equal_lengths_share_a_bin_whatever_the_rounding():
         np.arange(20), np.zeros(20, dtype=np.int64), np.array([(i * 0.1, i * 0.1 + 6.2) for i in range(20)])
     )
     assert [b.instances for b in diagnose(truth, predictions([])).lengths] == [20]
+
+
+def test_a_detection_says_what_it_was_scored_at():
+    found = detect(instances([(0, 0, 0, 4)]), predictions([((0, 0, 0, 4), 1)]), [1])
+    assert found.tious.tolist() == [1.0]
+    assert found.tious.dtype == np.float64
+    with pytest.raises(ValueError, match=r"^there is no annotated instance"):
+        detect(instances([]), predictions([]), np.array([0.5]))
+
+
+def test_nothing_against_nothing_is_no_match():
+    assert match_predictions(instances([]), predictions([]), np.array([0.5, 0.7])).shape == (2, 0)
+
+
+def test_many_equal_ones_keep_their_order():
+    """NumPy's default sort keeps the order of few: of a thousand it does not."""
+    many = 1000
+    truth = instances([(0, i % 2, 0, 4) for i in range(many)])
+    both = predictions([((0, 0, 0, 4), 1), ((0, 1, 0, 4), 1)])
+    assert match_predictions(truth, both, np.array([0.5])).tolist() == [[0, 1]]
+    equal = predictions([((0, 0, 0, 4), i % 2) for i in range(many)])
+    assert ranking(equal).tolist() == [*range(1, many, 2), *range(0, many, 2)]
+    scores = (np.arange(many) % 2)[:, None] / 2
+    labels = np.arange(many)[:, None] == 501  # the 251st of those that rank first
+    assert classification_ap(scores, labels) == pytest.approx([1 / 251])
+
+
+def test_video_scores_are_reckoned_in_double_precision():
+    cas = np.random.default_rng(0).normal(size=(4000, 5)).astype(np.float32)
+    assert (video_scores(cas) == video_scores(cas.astype(np.float64))).all()
+
+
+def test_a_class_that_no_video_has_is_no_division_by_zero():
+    with np.errstate(all="raise"):
+        found = classification_ap(np.array([[0.5, 0.5]]), np.array([[True, False]]))
+    assert found[0] == 1 and np.isnan(found[1])

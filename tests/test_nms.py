@@ -131,3 +131,27 @@ def test_hard_nms_keeps_what_overlaps_by_exactly_the_threshold():
     spans = np.array([[0.0, 2.0], [0.0, 1.0]])
     assert hard_nms(spans, np.array([1.0, 0.5]), 0.5).tolist() == [0, 1]
     assert hard_nms(spans, np.array([1.0, 0.5]), 0.49).tolist() == [0]
+
+
+def test_whole_numbers_of_any_kind_are_as_good_as_seconds():
+    """Small unsigned ones would wrap around at their first difference, and whole scores could not decay."""
+    spans = np.array([[0, 2], [10, 12], [0, 2]], dtype=np.uint8)
+    assert hard_nms(spans, np.array([0, 5, 3], dtype=np.uint8), 0.5).tolist() == [1, 2]
+    order, scores = soft_nms(spans, np.array([1, 5, 3]), 0.5)
+    assert order.tolist() == [1, 2, 0]
+    assert scores == pytest.approx([5, 3, math.exp(-2)])
+
+
+def test_single_precision_is_reckoned_in_double():
+    spans = np.array([[0, 3], [0, 1]], dtype=np.float32)  # in single precision their tIoU is more than a third
+    scores = np.array([1.0, 0.5])
+    assert hard_nms(spans, scores, 1 / 3).tolist() == [0, 1]
+    assert (soft_nms(spans, scores, 0.3)[1] == soft_nms(spans.astype(np.float64), scores, 0.3)[1]).all()
+
+
+def test_no_union_is_0_whatever_stood_in_memory():
+    points = np.full((500, 2), 2.0)
+    for _ in range(5):
+        used = np.full(500, 7.0)
+        del used  # the next array of this size stands there
+        assert not tiou(points[0], points).any()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postprocess.config import LocalizeConfig
-from postprocess.proposals import blocks, cells, merge, moving_average, outer_inner_score, owners, runs
+from postprocess.proposals import blocks, cells, density, merge, moving_average, outer_inner_score, owners, runs
 
 # No deadline: a busy machine is not a wrong answer.
 patient = settings(deadline=None)
@@ -66,6 +66,7 @@ def test_runs_by_hand(curve, expected):
     found = runs(np.array(curve), 0.5)
     assert found.tolist() == expected
     assert found.shape == (len(expected), 2)
+    assert found.dtype == np.int64
 
 
 @patient
@@ -251,3 +252,71 @@ def test_config_defaults_give_the_papers_sixteen_thresholds():
     steps = np.linspace(config.actionness_start, config.actionness_stop, config.actionness_count)
     assert len(steps) == 16
     assert np.diff(steps) == pytest.approx(0.06)
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        (grid([0, 1.5]), [0, 1]),  # one gap says nothing of what is usual,
+        (grid([0, 10, 20]), [0, 1, 2]),  # nor do two;
+        (grid([0, 2, 4, 6]), [0, 0, 0, 0]),  # three do
+        (grid([0, 0.75], 0.5), [0, 0]),  # exactly half a snippet is not more than that
+    ],
+)
+def test_blocks_at_their_limits(times, expected):
+    found = blocks(times)
+    assert found.tolist() == expected
+    assert found.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        (grid([]), 1),
+        (grid([3]), 1),
+        (grid([0, 0.64]), 1),
+        (grid([0, 0.16]), 4),
+        (grid([0, 0.16, 0.32, 0.48]), 4),
+        (grid([0, 2, 4]), 1),
+        (grid([1, 1, 1]), 1),  # a clock that stands still
+        (np.array([[0, 4], [1, 4.5], [2, 5.0]]), 4),  # what begins counts, not what ends
+    ],
+)
+def test_density(times, expected):
+    assert density(times) == expected
+
+
+def test_cells_of_whole_seconds_meet_between_them():
+    assert cells(np.array([[0, 3], [2, 5]]), np.zeros(2, dtype=int)).tolist() == [[0, 2.5], [2.5, 5]]
+
+
+def test_a_window_of_one_is_the_curve_itself():
+    for kind in (np.float32, np.float64):
+        curve = np.random.default_rng(0).random(1000).astype(kind)
+        found = moving_average(curve, 1, np.zeros(1000, dtype=int))
+        assert found.dtype == np.float64
+        assert (found == curve).all()
+
+
+def test_a_moving_average_keeps_its_digits_over_hours():
+    curve = np.full(60_000, 1e3, dtype=np.float32)
+    curve[-3:] += 0.25
+    assert moving_average(curve, 3, np.zeros(60_000, dtype=int))[-2] == pytest.approx(1000.25, abs=1e-6)
+
+
+def test_what_nobody_holds_is_nobodys():
+    owner = owners(np.zeros((2, 4)), np.ones((2, 4), dtype=bool), 1, 0.0)
+    assert owner.dtype.kind == "i"
+    assert owner.tolist() == [-1] * 4
+    assert owners(np.array([[0, 1.0, 0]]), np.array([[False, True, False]]), 1, 0.5).tolist() == [-1, 0, -1]
+
+
+def test_rounding_breaks_no_piece():
+    """Where a piece costs nothing, to end it where nothing is held and to begin it again is worth the same."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        mass = rng.random((1, 12)) * (rng.random((1, 12)) < 0.5)
+        held = np.flatnonzero(mass[0])
+        if len(held):
+            owner = owners(mass, np.ones((1, 12), dtype=bool), 1, 0.0)
+            assert (owner[held[0] : held[-1] + 1] == 0).all()

@@ -151,3 +151,8 @@ def test_chunks_at_snippet_edges_share_nothing() -> None:
 def test_the_whole_video() -> None:
     assert snippet_range(0.0, math.inf, 3.7, FeatureConfig()) == (0, math.inf)
     assert frame_range(0, math.inf, FeatureConfig()) == (0, math.inf)
+
+
+def test_an_index_is_a_whole_number() -> None:
+    for total in (32, 33):
+        assert all(type(s.index) is int for s in snippets(stream(0, math.inf, total), length=16, stride=16))

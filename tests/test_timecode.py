@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentimelineio import opentime
 
-from postprocess.exchange.timecode import can_drop, frame_of, frames_of, rate_of, start_of, timecode
+from postprocess.exchange.timecode import can_drop, frame_of, frames_of, rate_of, read_rate, start_of, timecode
 from postprocess.segment import Result, ResultError, Segment
 
 patient = settings(deadline=None)
@@ -94,3 +94,33 @@ def test_without_a_rate_it_is_one_sentence(media: dict[str, object]) -> None:
 )
 def test_the_first_time_code(own: str | None, rate: Fraction, start: tuple[int, bool]) -> None:
     assert start_of(of(start_timecode=own), rate) == start
+
+
+def test_less_than_a_frame_in_two_seconds_counts_frames_of_its_own() -> None:
+    assert rate_of(of(rate="1/4")) == Fraction(1, 4)
+    assert timecode(3, Fraction(1, 4), False) == "00:00:03:00"
+    assert frame_of("00:00:03:00", Fraction(1, 4)) == (3, False)
+
+
+def test_a_ten_thousandth_off_is_another_rate() -> None:
+    off = NTSC * Fraction(10_001, 10_000)
+    assert rate_of(of(rate=str(off))) == off
+
+
+@pytest.mark.parametrize("own", ["00:60:00:00", "00:00:60:00", "00:99:00:00", "00:00:99:00"])
+def test_sixty_is_no_minute_and_no_second(own: str) -> None:
+    with pytest.raises(ValueError, match=f"^'{own}' is not a time code at 25 frames per second$"):
+        frame_of(own, PAL)
+
+
+def test_what_is_no_time_code_is_named() -> None:
+    with pytest.raises(ValueError, match=r"^'noon' is not a time code, such as 01:00:00:00$"):
+        frame_of("noon", PAL)
+
+
+@pytest.mark.parametrize(
+    "rate", ["1e999999999", "1e5", "-25", "25/", "2" * 10, "1/" + "3" * 10, "nan", "inf", "0/1", True, [], 1e-7]
+)
+def test_a_rate_is_read_within_bounds(rate: object) -> None:
+    """Fraction would write the first one out, digit by digit."""
+    assert read_rate(rate) is None

@@ -7,11 +7,13 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors import torch as safetensors_torch
 
 import model.train
 from model.checkpoint import CheckpointError, fingerprint, save
@@ -127,9 +129,38 @@ def test_resume_is_exact(tmp_path: Path, stop: int, sampling: str) -> None:
     assert all(torch.equal(again.state[name], whole.state[name]) for name in whole.state)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t, h: t.pop("history"), "lacks history"),
+        (lambda t, h: t.update(history=torch.zeros(3)), "lacks history"),
+        (lambda t, h: t.pop(next(n for n in t if n.startswith("net."))), "lacks net"),
+        (lambda t, h: t.update({n: torch.zeros(1) for n in t if n.startswith("net.")}), "lacks net"),
+        (lambda t, h: t.update({n: torch.zeros(1) for n in t if n.endswith("exp_avg")}), "lacks adam"),
+        (lambda t, h: h.update(train="[]"), "is not a whole training state|is of another training"),
+        (lambda t, h: h.update(train="3"), "is not a whole training state"),
+        (lambda t, h: h.update(train="[" * 100_000), "is not a whole training state"),
+        (lambda t, h: h.clear(), "is not a whole training state"),
+    ],
+)
+def test_a_state_of_a_stranger_is_one_sentence(tmp_path: Path, change: Any, said: str) -> None:
+    train(start(), DATA, CONFIG, tmp_path)
+    with safe_open(tmp_path / STATE_NAME, framework="pt") as file:
+        header = dict(file.metadata())
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    (key,) = header
+    named = {"train": header[key]}
+    change(tensors, named)
+    written = {key: named["train"]} if named else None
+    (tmp_path / STATE_NAME).write_bytes(safetensors_torch.save(tensors, written))
+    with pytest.raises(TrainError, match=said):
+        train(start(), DATA, replace(CONFIG, steps=CONFIG.steps + 4), tmp_path)
+
+
 CHILD = """
 import sys
 from pathlib import Path
+from typing import Any
 sys.path.insert(0, str(Path("tests").resolve()))
 from test_train import CONFIG, DATA, replace, start, train
 print("ready", flush=True)

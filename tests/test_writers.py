@@ -330,3 +330,42 @@ def test_clock_reads_back(value):
     for part in clock(value).split(":"):
         total = total * 60 + float(part)
     assert total == pytest.approx(value, abs=0.0051)
+
+
+def test_seconds_stand_beside_clock_times_where_people_read_them():
+    out = io.StringIO()
+    write_csv([Result("v", 9, {}, (Segment(1.5, 62.25, -2.5, 0.5, "a"),), (), {})], out, clocks=True)
+    head, row = list(csv.reader(io.StringIO(out.getvalue())))
+    assert dict(zip(head, row, strict=True)) == {
+        "video": "v", "start": "1.500", "end": "62.250", "label": "a", "confidence": "0.5000", "score": "-2.5000",
+        "start_clock": "0:01.50", "end_clock": "1:02.25",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0.0, "0:00.00"), (0.5, "0:00.50"), (-5.0, "-0:05.00"), (-0.25, "-0:00.25"), (-0.001, "0:00.00")],
+)
+def test_clock_has_a_sign_before_zero_alone(value, expected):
+    assert clock(value) == expected
+
+
+def test_a_name_that_is_not_utf_8_is_ascii_and_as_wide_as_any_other():
+    text = written("json", Result("\udcff é.mp4", 1.0, {}, (), (), {}))
+    assert text.isascii()
+    assert text.startswith('{\n  "schema": 1,')
+    assert json.loads(text)["video"] == "\udcff é.mp4"
+
+
+def test_cells_get_one_apostrophe_and_quotes_only_where_they_need_them():
+    segments = tuple(Segment(i, i + 1, 0, 0.5, label) for i, label in enumerate(("=1+1", "Xavier", "OX")))
+    out = io.StringIO()
+    write_csv([Result("v", 9, {}, segments, (), {})], out)
+    assert [row["label"] for row in csv.DictReader(io.StringIO(out.getvalue()))] == ["'=1+1", "Xavier", "OX"]
+    assert '"' not in out.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["srt", "vtt"])
+def test_a_cue_without_length_lasts_a_millisecond(kind):
+    text = written(kind, Result("v", 9, {}, (Segment(1, 1, 0, 0.5, "a"),), (), {}))
+    assert "00:00:01.001" in text.replace(",", ".")

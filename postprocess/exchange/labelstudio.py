@@ -13,7 +13,7 @@ from xml.sax.saxutils import quoteattr
 
 from postprocess.exchange.annotated import Annotated, ExchangeError, Span, annotated
 from postprocess.exchange.text import encodable, xml_text
-from postprocess.exchange.timecode import frames_of, rate_of
+from postprocess.exchange.timecode import frames_of, rate_of, read_rate
 from postprocess.segment import Result
 
 # Uploads are kept under a name with eight digits in front.
@@ -86,7 +86,9 @@ def read_labelstudio(path: Path) -> list[Annotated]:
         raise ExchangeError(f"{path}: is not JSON ({error}); export as JSON from Label Studio.") from error
     try:
         found = [_task(task, path) for task in tasks]
-    except (TypeError, KeyError, AttributeError, IndexError) as error:
+    except ExchangeError:
+        raise
+    except (TypeError, KeyError, AttributeError, IndexError, ValueError, OverflowError) as error:
         raise ExchangeError(
             f"{path}: is not Label Studio's JSON ({type(error).__name__}: {error}); export as JSON, not JSON-MIN."
         ) from error
@@ -119,11 +121,8 @@ def _task(task: dict[str, Any], path: Path) -> Annotated | None:
 
 
 def _rate(data: dict[str, Any], where: str) -> Fraction:
-    try:
-        rate = Fraction(str(data.get("rate") or data.get("fps") or 0))
-    except (ValueError, ZeroDivisionError):
-        rate = Fraction(0)
-    if rate <= 0:
+    rate = read_rate(data.get("rate") or data.get("fps"))
+    if rate is None:
         raise ExchangeError(f"{where}: counts frames but says no rate; give the task `fps`, as in the file we write.")
     return rate
 

@@ -42,7 +42,7 @@ def read_sportscode(path: Path) -> list[Annotated]:
         root = ET.parse(path).getroot()
     except OSError as error:
         raise ExchangeError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
-    except ET.ParseError as error:
+    except (ET.ParseError, LookupError, ValueError) as error:  # the latter for encodings that expat does not have
         raise ExchangeError(f"{path}: is not XML ({error}); export the timeline as XML again.") from error
     instances = root.find("ALL_INSTANCES")
     if instances is None:

@@ -7,6 +7,8 @@ from postprocess.segment import Result, ResultError, Segment
 
 # Headers that say 2997/100 mean 30000/1001; 24 and 23.976 differ by ten times this.
 NEAR = Fraction(1, 10_000)
+# Fraction itself takes 1e999999999, and an hour to write it out.
+_RATE = re.compile(r"\d{1,9}(\.\d{1,20})?|\d{1,9}/\d{1,9}")
 _TIMECODE = re.compile(r"(\d+):(\d\d):(\d\d)([:;.,])(\d{2,3})")
 
 
@@ -16,17 +18,23 @@ def rate_of(result: Result) -> Fraction:
     Raises:
         ResultError: the result does not say.
     """
-    try:
-        rate = Fraction(str(result.media.get("rate", "")))
-    except (ValueError, ZeroDivisionError):
-        rate = Fraction(0)
-    if rate <= 0:
+    rate = read_rate(result.media.get("rate"))
+    if rate is None:
         raise ResultError(
             f"{result.video}: its result knows no frame rate, which formats that count frames need; run it again, "
             "or use json, csv, srt or vtt."
         )
     exact = round(rate) * Fraction(1000, 1001)
     return exact if exact and abs(rate / exact - 1) < NEAR else rate
+
+
+def read_rate(value: object) -> Fraction | None:
+    """A number of frames per second, or the text of one ("25", "29.97", "30000/1001"); None where it is none."""
+    try:
+        rate = Fraction(text) if _RATE.fullmatch(text := str(value)) else Fraction(0)
+    except ZeroDivisionError:
+        return None
+    return rate or None
 
 
 def frames_of(segment: Segment, rate: Fraction) -> tuple[int, int]:

@@ -1,0 +1,52 @@
+"""docs/licences.md names what is installed, and flags what it must."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def licences() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("licences", ROOT / "tools" / "licences.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def listed(heading: str) -> dict[str, str]:
+    """Package → flag, of one of the tables."""
+    text = (ROOT / "docs" / "licences.md").read_text()
+    table = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    return {row[0]: row[3] for row in re.findall(r"^\| (\S+) \| ([^|]*) \| ([^|]*) \|\s*([^|]*?)\s*\|$", table, re.M)}
+
+
+def test_all_that_is_installed_is_listed(licences: ModuleType) -> None:
+    run = set(licences.closure(licences.named("requirements.txt")))
+    assert {"torch", "numpy", "av", "rich"} <= run, "what is named, and what that needs"
+    assert not run - listed("To run").keys(), "run python tools/licences.py > docs/licences.md"
+    develop = set(licences.closure(licences.named("requirements-dev.txt"))) - run
+    assert not develop - listed("To develop").keys(), "run python tools/licences.py > docs/licences.md"
+
+
+def test_copyleft_is_flagged(licences: ModuleType) -> None:
+    flags = listed("To run")
+    assert flags["av"] == "carries GPL libraries"
+    assert flags["tqdm"] == "copyleft"
+    assert flags["numpy"] == "carries copyleft libraries"
+    assert flags["typer"] == ""
+    said = [f"| {name} | {licences.licence(name)}" for name in licences.closure(licences.named("requirements.txt"))]
+    for row in (row for row in said if re.search(r"\bA?L?GPL|MPL", row)):
+        assert flags[row.split(" ")[1]], row
+
+
+def test_the_licence_of_a_package_is_told_in_a_few_words(licences: ModuleType) -> None:
+    assert licences.licence("numpy").startswith("BSD-3-Clause")
+    assert licences.licence("pympi-ling") == "MIT, by its licence file"
+    assert "libx264" in dict(licences.carried("av"))
+    assert "libx264" in licences.ffmpeg()
