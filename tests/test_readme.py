@@ -101,9 +101,9 @@ def _training_data(folder: Path, video: Path) -> None:
 def _published(folder: Path, model: Path) -> None:
     """Published features, and the model that training on them would have given."""
     wtalc(folder, [published(i, "validation" if i < 6 else "test", rows=rows(20, i)) for i in range(9)])
-    settings = dict.fromkeys(("rgb", "flow"), {"layout": "W-TALC", "fps": 25.0, "length": 16, "stride": 16})
+    grid = {"layout": "W-TALC", "fps": 25.0, "length": 16, "stride": 16}
     config = ModelConfig(classes=len(CLASSES), in_dim=2048, dim=16)
-    checkpoint.save(initialise(config, CLASSES, ("rgb", "flow"), settings, seed=0), model)
+    checkpoint.save(initialise(config, CLASSES, ("rgb", "flow"), {"rgb": grid, "flow": grid}, seed=0), model)
 
 
 @pytest.fixture(scope="module")
