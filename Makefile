@@ -9,7 +9,7 @@ ARGS ?=
 SAMPLE := samples/dancer.avi
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: run setup test lint coverage format clean
+.PHONY: run setup test lint coverage docs format clean
 
 ifdef VIDEO
 run: $(READY)
@@ -61,6 +61,9 @@ coverage: $(READY)
 	$(BIN)/python -m coverage run -m pytest
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report --skip-covered --fail-under=90
+
+docs: $(READY)
+	$(BIN)/python -m pdoc --docformat google -o build/api extractors model postprocess pipeline
 
 format: $(READY)
 	$(BIN)/ruff format .

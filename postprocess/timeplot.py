@@ -64,6 +64,9 @@ def timeline(
             axes[name].xaxis.set_major_formatter(FuncFormatter(lambda t, _: clock(t)[:-3]))
             axes[name].tick_params(axis="x", labelsize=8, labelbottom=name == ("scores" if curves else "found"))
     handles = [axes["found"].barh([0], [0], color=colour[label], label=_plain(label)) for label in sorted(labels)]
+    spans = {s.label for s in result.segments} | {label for _, _, label in truth or ()}
+    if others := len(spans - set(labels)):
+        handles.append(axes["found"].barh([0], [0], color=FAINT, label=f"{others} more"))
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return drawn(figure, form)
@@ -91,8 +94,8 @@ def _frames(axis: Axes, frames: Sequence[np.ndarray], duration: float) -> None:
 
 def _bars(axis: Axes, spans: Sequence[tuple[float, float, str, float]], colour: dict[str, str], name: str) -> None:
     for start, end, label, confidence in spans:
-        if label in colour:
-            axis.barh(0, end - start, left=start, height=0.8, color=colour[label], alpha=0.25 + 0.75 * confidence)
+        code = colour.get(label, FAINT)
+        axis.barh(0, end - start, left=start, height=0.8, color=code, alpha=0.25 + 0.75 * confidence)
     axis.set_yticks([0], [name], fontsize=9)
     axis.set_ylim(-0.5, 0.5)
     axis.tick_params(length=0)

@@ -70,5 +70,12 @@ def test_the_longest_classes_are_shown_in_order_of_appearance() -> None:
     assert len(shown) == MOST and shown[0] == "true" and shown[1:] == sorted(shown[1:])
 
 
+def test_what_has_no_colour_of_its_own_is_drawn_all_the_same() -> None:
+    spans = [(2.0 * i, 2.0 * i + (1.0 if i else 0.5), f"class {i}") for i in range(MOST + 2)]
+    found = Result("v", 20.0, {}, tuple(Segment(s, e, 0, 1, n) for s, e, n in spans), (), {})
+    drawing = timeline(found, None, form="svg").decode()
+    assert drawing.count("#bbbbbb") >= 3 and "2 more" in drawing  # two bars, and their patch in the legend
+
+
 def test_a_video_without_a_snippet() -> None:
     assert size(timeline(Result("v", 0.0, {}, (), (), {}), curves(steps=0)))
