@@ -9,7 +9,7 @@ ARGS ?=
 SAMPLE := samples/dancer.avi
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: run setup test lint coverage docs format clean
+.PHONY: run setup test lint coverage docs format dist clean
 
 ifdef VIDEO
 run: $(READY)
@@ -69,5 +69,11 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# By what is installed; build/ would carry over modules that are gone.
+dist: $(READY)
+	@rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+	@$(BIN)/python -c "from setuptools.build_meta import build_sdist; build_sdist('dist')" >/dev/null
+
 clean:
-	rm -rf $(VENV) samples build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) samples build dist jcdnet.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -178,9 +178,8 @@ def dask(installed: Path, elsewhere: Path) -> Iterator[str]:
         subprocess.Popen([installed / "python", "-P", "-c", code("worker"), address, "--nthreads", "1"], **quiet),
     ]
     yield address
-    for process in started:
+    for process in reversed(started):  # a worker says goodbye to its scheduler, for as long as that answers
         process.terminate()
-    for process in started:
         process.wait()
 
 
