@@ -6,14 +6,17 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import coded, encode
 
 from extractors import weights
+from pipeline import backends
 from pipeline.config import load_config
-from pipeline.errors import DiskFull, UsageError
+from pipeline.engine import Engine
+from pipeline.errors import DiskFull, EnvironmentMissing, UsageError
 
 pytestmark = pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
 
@@ -174,6 +177,17 @@ def test_a_cluster_that_is_not_there_is_one_sentence(jcdnet, night: Path, monkey
     monkeypatch.setattr("pipeline.backends.ANSWER", 1)
     code, _, said = jcdnet(*RUN, "--engine", "dask", "--address", "tcp://127.0.0.1:1")
     assert code == 4 and said.count("error: ") == 1 and "no Dask scheduler answers at tcp://127.0.0.1:1" in said
+
+
+def test_a_cluster_without_jcdnet_is_one_sentence() -> None:
+    pytest.importorskip("distributed")
+
+    class Client:
+        def run_on_scheduler(self, function: Callable[[str], object], name: str) -> object:
+            return function(f"{name}_that_is_not_there")
+
+    with pytest.raises(EnvironmentMissing, match="the scheduler at tcp://x:1 or one of its workers has no jcdnet"):
+        backends._carry(Client(), Engine("dask", -1, "tcp://x:1"))
 
 
 def test_a_package_that_is_not_there_is_one_sentence(jcdnet, night: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -341,14 +341,14 @@ def test_models_and_doctor(jcdnet) -> None:
 
 def test_version_and_help_in_a_terminal() -> None:
     def terminal(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "cli.py", *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        return subprocess.run([sys.executable, "cli.py", *arguments], cwd=ROOT, capture_output=True, text=True)
 
     assert terminal("--version").stdout == "0.1.0\n"
     helped = terminal("run", "--help")
     assert helped.returncode == 0
     assert "--min-confidence" in helped.stdout
     assert terminal("run").returncode == 2
+    assert terminal("--show-completion", "bash").returncode == 2  # it would complete the word python
 
 
 # --- train ---
