@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from conftest import coded, encode
@@ -116,17 +117,17 @@ class Killer(threading.Thread):
     def run(self) -> None:
         until = time.monotonic() + 120
         while time.monotonic() < until:
-            if list(self.folder.rglob("part-*")) and (found := self.workers()):
-                self.killed = random.choice(found)
-                os.kill(self.killed, signal.SIGKILL)
-                return
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError, psutil.Error):  # gone while we look
+                if list(self.folder.rglob("part-*")) and (found := self.workers()):
+                    worker = random.choice(found)
+                    os.kill(worker, signal.SIGKILL)
+                    self.killed = worker
+                    return
             time.sleep(0.02)
 
 
 def children(word: str) -> list[int]:
     """Processes below this one, at any depth, whose command line has the word."""
-    import psutil
-
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
@@ -140,7 +141,6 @@ def children(word: str) -> list[int]:
 def test_a_worker_that_is_killed_costs_nothing(
     extractor: Extractor, videos: list[Path], expected: dict[str, Any], tmp_path: Path
 ) -> None:
-    pytest.importorskip("psutil")
     cache = FeatureCache(tmp_path / "cache", 2)
     killer = Killer(cache.folder, lambda: children("loky"))
     check(run(Engine(jobs=2, small=0), extractor, videos, cache), expected, cache)
