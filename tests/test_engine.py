@@ -1,5 +1,6 @@
 """Workers: the same bytes as this process alone, for every engine and cut; a worker that dies costs nothing."""
 
+import contextlib
 import dataclasses
 import json
 import os
