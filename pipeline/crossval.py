@@ -26,6 +26,7 @@ from postprocess.metrics import classification_ap
 
 FILE_NAME = "quality.json"
 ENOUGH = 10  # videos of a class, below which its numbers say little
+KNOWN = 0.9  # average precision from which on the scores of whole videos tell a class apart
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,10 @@ class Quality:
                 instead, times = c.mistaken_for or ("", 0)
                 often = "once" if times == 1 else f"{times} times"
                 mistaken = f", {often} drawn as {instead}" if instead else ""
-                said.append(f"{c.label}: missed in {missed} of {c.videos} videos{mistaken}; add videos that show it.")
+                known = c.ap > KNOWN and not instead  # what a sure score does not draw is too short, or just below θ
+                then = "its scores are right, so draw more with a lower --threshold, or train on longer videos"
+                then = then if known else "add videos that show it"
+                said.append(f"{c.label}: missed in {missed} of {c.videos} videos{mistaken}; {then}.")
             if c.wrongly > max(1, c.videos / 4):
                 said.append(
                     f"{c.label}: drawn in {c.wrongly} videos not labelled with it; check their labels, "

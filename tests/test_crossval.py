@@ -246,6 +246,10 @@ def quality(*classes: ClassQuality, empty: int = 8, empty_right: int = 8) -> Qua
             ["golf: missed in 6 of 20 videos; add videos that show it."],
         ),
         (
+            quality(ClassQuality("golf", 20, 0, 0, 1.0, None)),
+            ["golf: missed in 20 of 20 videos; its scores are right, so draw more with a lower --threshold, or train"],
+        ),
+        (
             quality(ClassQuality("golf", 20, 20, 6, 0.9, None)),
             ["golf: drawn in 6 videos not labelled with it; check their labels, or add videos of what it is"],
         ),
