@@ -67,8 +67,12 @@ def prune(
         if larger_than is None
         else _amount(larger_than, {"GB": 10**9, "MB": 10**6, "KB": 10**3, "TB": 10**12}, "--larger-than")
     )
-    gone = cachecare.prune(age, most)
+    gone, stuck = cachecare.prune(age, most)
     print(f"{len(gone)} taken out\t{_bytes(gone)}")
+    for entry in stuck:
+        complain(ValueError(f"{entry.path}: may not be taken out; it is somebody else's."))
+    if stuck:
+        raise typer.Exit(INPUT_FAILED)
 
 
 @cache_app.command()

@@ -222,7 +222,7 @@ def extract(
     if settings.streams == "auto" and "flow" not in declared:
         note(
             f"RGB alone: no published flow weights are here (`{program()} models fetch i3d-flow`). Without them flow "
-            "takes four times as long and adds nothing (benchmarks/README.md); --streams both computes it all the same."
+            "takes four times as long and adds nothing that was measured; --streams both computes it all the same."
         )
     extractor = make_extractor(settings, declared, choose_device(settings.device))
     say_flow(extractor)

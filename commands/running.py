@@ -12,7 +12,7 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from commands.stopping import stopping
-from commands.terminal import STAGES, complain, err, escape, out, progress
+from commands.terminal import STAGES, complain, err, escape, note, out, progress
 from commands.terminal import table as draw
 from pipeline.errors import INPUT_FAILED, INTERRUPTED, EnvironmentMissing, Stopped, UsageError
 from postprocess.writers import clock
@@ -55,6 +55,8 @@ class Running:
             if out is None:
                 raise UsageError("--retry-failed reads the report of the last run; name its folder with -o.")
             self.jobs, earlier = runreport.failed_before(out, videos)
+            if not self.jobs:
+                note("nothing had failed in the last run into this folder.")
         self.engine = Engine(kind, address=address, gpus_per_worker=gpus_per_worker)
         check_engine(self.engine)
         self.report = runreport.RunReport(command, self.jobs, out, earlier)

@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-SMALL = 64 << 20  # bytes that any file may unfold to
+SMALL = 64 << 20  # bytes that any file may unfold to, as numbers of 8 bytes or more: what is read may be widened
 RATIO = 20  # how many times its own size a larger one may; features and curves compress to half at best
 
 
@@ -26,24 +26,34 @@ def read_npz(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
         with zipfile.ZipFile(path) as archive:
             there = {info.filename: info for info in archive.infolist()}
             wanted = {name: there[f"{name}.npy"] for name in names if f"{name}.npy" in there}
-            whole = sum(info.file_size for info in wanted.values())
-            if whole > max(SMALL, RATIO * path.stat().st_size):
+            room = max(SMALL, RATIO * path.stat().st_size)
+            if (whole := sum(info.file_size for info in wanted.values())) > room:
                 raise ValueError(f"it would unfold to {whole / 2**30:.1f} GiB")
-            return {name: _read(archive, info) for name, info in wanted.items()}
+            found = {}
+            for name, info in wanted.items():
+                found[name] = _read(archive, info, room)
+                room -= _widened(found[name].shape, found[name].dtype)
+            return found
     except (OSError, ValueError):
         raise
     except Exception as error:  # a damaged ZIP raises many kinds
         raise ValueError(str(error) or type(error).__name__) from error
 
 
-def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
+def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, room: int) -> NDArray[Any]:
     with archive.open(info) as member:
         shape, dtype = _header(member)
         # Before NumPy makes room for it.
         if math.prod(shape) * dtype.itemsize > info.file_size:
             raise ValueError(f"{info.filename} claims {shape} in {info.file_size} bytes")
+        if (needs := _widened(shape, dtype)) > room:
+            raise ValueError(f"{info.filename} would unfold to {needs / 2**30:.1f} GiB")
     with archive.open(info) as member:
         return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
+
+
+def _widened(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    return math.prod(shape) * max(dtype.itemsize, 8)
 
 
 def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:

@@ -194,8 +194,7 @@ def load_torch(path: Path) -> dict[str, Tensor]:
         WeightsError: it is not a PyTorch file of tensors.
     """
     try:
-        _check_unfolded(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = torch.load(_plain_zip(path) or path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise WeightsError(f"{path}: not a PyTorch file of plain tensors ({reason}); nothing was run.") from error
@@ -209,12 +208,27 @@ def load_torch(path: Path) -> dict[str, Tensor]:
     return loaded
 
 
-def _check_unfolded(path: Path) -> None:
-    """Raise a ValueError for a ZIP that unfolds: PyTorch stores numbers as they are, and never compresses them."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if sum(info.file_size for info in archive.infolist()) > path.stat().st_size:
-                raise ValueError("it is compressed, which PyTorch's own are not")
+def _plain_zip(path: Path) -> io.BytesIO | None:
+    """What PyTorch takes for a ZIP, by its first bytes, written anew; None for another file.
+
+    PyTorch stores numbers as they are, so a ZIP that unfolds is none of its own. And a forged one may show Python
+    other members than PyTorch's reader: that one gets those that were looked at.
+
+    Raises:
+        ValueError, zipfile.BadZipFile: it unfolds, or is damaged.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\3\4":
+            return None
+    plain = io.BytesIO()
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(plain, "w") as copy:
+        members = archive.infolist()
+        if sum(info.file_size for info in members) > path.stat().st_size:
+            raise ValueError("it is compressed, which PyTorch's own are not")
+        for info in members:
+            copy.writestr(zipfile.ZipInfo(info.filename), archive.read(info))
+    plain.seek(0)
+    return plain
 
 
 def _is_whole(tensor: Tensor) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,23 @@ def _carry(client: Any, engine: Engine) -> None:
         ) from error
 
 
+def _answers(engine: Engine) -> None:
+    """Ray itself would try for ten minutes and more.
+
+    Raises:
+        EnvironmentMissing: nobody listens at HOST:PORT.
+    """
+    host, colon, port = (engine.address or "").rpartition(":")
+    if "/" in host or not colon or not port.isdigit():  # ray://…, or auto: its own to look up
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise EnvironmentMissing(
+            f"no Ray answers at {engine.address} ({error}); start it with `ray start --head`."
+        ) from error
+
+
 @contextlib.contextmanager
 def _ray(engine: Engine) -> Iterator[None]:
     import ray
@@ -104,6 +122,7 @@ def _ray(engine: Engine) -> Iterator[None]:
 
     root = str(Path(__file__).resolve().parents[1])
     paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    _answers(engine)
     try:
         ray.init(
             address=engine.address,

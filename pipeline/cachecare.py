@@ -49,24 +49,33 @@ def scan(cache: FeatureCache | None = None) -> list[Entry]:
     return found
 
 
-def prune(age: float | None, most: float | None, cache: FeatureCache | None = None) -> list[Entry]:
+def prune(age: float | None, most: float | None, cache: FeatureCache | None = None) -> tuple[list[Entry], list[Entry]]:
     """Take out entries not used for `age` seconds, then those used longest ago until `most` bytes are left.
 
     What another process is at work on stays.
+
+    Returns:
+        Those that are gone, and those that may not be taken out: somebody else's.
     """
-    cache, gone = cache or FeatureCache(), []
+    cache = cache or FeatureCache()
+    gone: list[Entry] = []
+    stuck: list[Entry] = []
     entries = sorted(scan(cache), key=lambda entry: -entry.age)
     left = sum(entry.size for entry in entries)
     for entry in entries:
         if (age is not None and entry.age > age) or (most is not None and left > most):
             lock = cache.lock(entry.content)
-            if not lock.take():
+            try:
+                if not lock.take():
+                    continue
+                with lock.held():
+                    remove(entry.path)
+            except OSError:
+                stuck.append(entry)
                 continue
-            with lock.held(), contextlib.suppress(OSError):
-                remove(entry.path)
             left -= entry.size
             gone.append(entry)
-    return gone
+    return gone, stuck
 
 
 def verify(entries: Sequence[Entry]) -> Iterator[tuple[Path, str]]:

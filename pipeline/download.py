@@ -36,6 +36,10 @@ class _Wrong(Exception):
     """The server's answer does not continue what is there."""
 
 
+class _Elsewhere(Exception):
+    """A redirect to what is no address."""
+
+
 class _SameHost(urllib.request.HTTPRedirectHandler):
     """Follows redirects within the host that was asked, and never from https to http: urllib knows no such limits."""
 
@@ -72,6 +76,8 @@ def download(url: str, partial: Path, right: Callable[[Path], bool], on_progress
             cause = "what came is not the published file: its hash differs" if whole else "the connection was cut"
         except _Wrong as error:
             whole, cause = True, str(error)
+        except _Elsewhere as error:
+            raise DownloadError(_status(302)) from error
         except urllib.error.HTTPError as error:
             whole = error.code == 416  # what is there is as long as the file, or longer
             cause = _status(error.code)
@@ -94,7 +100,13 @@ def _go_on(opener: urllib.request.OpenerDirector, url: str, partial: Path, on_pr
     """Append what one connection gives; whether that is, as the server says, the end."""
     had = _size(partial)
     headers = {"User-Agent": "jcdnet", "Accept-Encoding": "identity"} | ({"Range": f"bytes={had}-"} if had else {})
-    with opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as answer:
+    try:
+        opened = opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+    except http.client.HTTPException:
+        raise
+    except ValueError as error:  # urllib's, of an address in a redirect
+        raise _Elsewhere from error
+    with opened as answer:
         if answer.status == 206:
             if not answer.headers.get("Content-Range", "").startswith(f"bytes {had}-"):
                 raise _Wrong("the server sent another part than was asked for")
@@ -106,7 +118,7 @@ def _go_on(opener: urllib.request.OpenerDirector, url: str, partial: Path, on_pr
         with _open(partial, append=had > 0) as file:
             done = mark = had
             since = time.monotonic()
-            while block := answer.read1(BLOCK):
+            while block := _block(answer):
                 file.write(block)
                 done += len(block)
                 if done > LARGEST:
@@ -119,6 +131,15 @@ def _go_on(opener: urllib.request.OpenerDirector, url: str, partial: Path, on_pr
             file.flush()
             os.fsync(file.fileno())  # the name that it gets must not reach the disk before the content
     return expected is None or done >= expected
+
+
+def _block(answer: http.client.HTTPResponse) -> bytes:
+    try:
+        return answer.read1(BLOCK)
+    except (ConnectionError, TimeoutError, ssl.SSLError):
+        raise
+    except OSError as error:  # no route to the host any more: not the folder's fault
+        raise ConnectionError(error.errno, error.strerror) from error
 
 
 def _open(path: Path, append: bool) -> IO[bytes]:

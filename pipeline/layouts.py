@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -262,8 +261,10 @@ def _array(path: Path) -> NDArray[np.floating]:
     """
     try:
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise DatasetError(f"{path}: not a whole array of numbers ({error}); get the file again.") from error
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
+    except Exception as error:  # a header can be wrong in many ways; NumPy's own words advise to trust the file
+        raise DatasetError(f"{path}: not a whole array of numbers; get the file again.") from error
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.kind != "f":
         about = f"{rows.dtype} {rows.shape}" if isinstance(rows, np.ndarray) else "an archive"
         raise DatasetError(f"{path}: holds {about}, not floating-point (T, D); {_UNDERSTOOD}.")

@@ -99,6 +99,8 @@ def test_only_what_failed_is_tried_again_and_the_report_stays_whole(jcdnet, nigh
     assert "broken.mp4" in shown and "a.mp4" not in shown
     assert sorted(statuses().values()) == ["done", "done", "done", "done", "duplicate"]
     assert len({row.split(",")[0] for row in Path("out/segments.csv").read_text().splitlines()[1:]}) == 4
+    code, _, said = jcdnet(*RUN, "--classes", "all", "--threshold", "0", "--retry-failed")
+    assert code == 0 and "nothing had failed in the last run into this folder." in said
     Path("out/_run.json").write_text("[]")
     code, _, said = jcdnet(*RUN, "--retry-failed")
     assert code == 2 and "not a report of a run" in said
@@ -177,6 +179,14 @@ def test_a_cluster_that_is_not_there_is_one_sentence(jcdnet, night: Path, monkey
     monkeypatch.setattr("pipeline.backends.ANSWER", 1)
     code, _, said = jcdnet(*RUN, "--engine", "dask", "--address", "tcp://127.0.0.1:1")
     assert code == 4 and said.count("error: ") == 1 and "no Dask scheduler answers at tcp://127.0.0.1:1" in said
+
+
+def test_no_ray_is_said_at_once() -> None:
+    """Ray itself tries for many minutes."""
+    with pytest.raises(EnvironmentMissing, match="no Ray answers at localhost:1 "):
+        backends._answers(Engine("ray", -1, "localhost:1"))
+    for address in (None, "auto", "ray://localhost:1"):
+        backends._answers(Engine("ray", -1, address))
 
 
 def test_a_cluster_without_jcdnet_is_one_sentence() -> None:

@@ -535,6 +535,24 @@ def test_plain_errors(tmp_path: Path, array: np.ndarray, said: str) -> None:
         read_feature_set(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (-4, 1024)}",
+        f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({10**30}, 1024)}}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (True, 1024)}",
+        "{'descr'",
+        "{{}: 1}",
+    ],
+)
+def test_plain_headers_of_a_stranger(tmp_path: Path, header: str) -> None:
+    text = header.encode().ljust(117) + b"\n"
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text + bytes(4096))
+    with pytest.raises(DatasetError, match=r"a\.npy: (not a whole array of numbers; get|holds)") as caught:
+        read_feature_set(tmp_path, streams=["rgb"])
+    assert "pickle" not in str(caught.value)
+
+
 def test_plain_damage_and_mixture(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", rows(3))
     whole = (tmp_path / "a.npy").read_bytes()

@@ -297,7 +297,15 @@ def test_redirects_within_the_server_are_followed(server: Server, folder: Path) 
 
 
 @pytest.mark.parametrize(
-    "location", ["/weights.pt", "file:///etc/passwd", "ftp://127.0.0.1/x", "http://localhost:{port}/x", "//localhost/x"]
+    "location",
+    [
+        "/weights.pt",
+        "file:///etc/passwd",
+        "ftp://127.0.0.1/x",
+        "http://localhost:{port}/x",
+        "//localhost/x",
+        "http://[x/",
+    ],
 )
 def test_redirects_in_a_circle_or_elsewhere_are_refused(server: Server, folder: Path, location: str) -> None:
     server.answers = [status(302, location.format(port=server.http.server_port))]

@@ -95,6 +95,8 @@ def test_relaxation_ends_where_single_steps_end(monkeypatch: pytest.MonkeyPatch)
         fields.append(b"".join(singly.image(plane).tobytes() for plane in kernels.PLANES))
     passes: list[int] = []
     iterate = kernels.iterate
+    warm = State(3)  # compiled before `iterate` is another one
+    kernels.relax(warm.rows, warm.fields, *warm.size, np.float32(0), warm.saved, warm.line)
 
     def counting(rows: Any, height: Any, width: Any, count: Any, line: Any, found: Any) -> None:
         passes.append(int(count))
@@ -228,17 +230,36 @@ def test_machine_code_is_kept_where_nobody_else_can_put_it(tmp_path: Path) -> No
     assert run(code, **places).split() == ["True", str(own)]
 
 
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can give a folder away")
+def test_a_folder_that_another_user_made_first_is_not_run_from(tmp_path: Path) -> None:
+    """A container whose /cache is HOME too, and may be written by any user: the first one's folders are his."""
+    code = "from extractors.flow import numba_kernels as k; print(k.CACHED, k.config.CACHE_DIR)"
+    cache, temporary = tmp_path / "cache", tmp_path / "tmp"
+    for folder in (cache, temporary):
+        folder.mkdir()
+        folder.chmod(0o1777)
+    places = {"JCDNET_CACHE": str(cache), "XDG_CACHE_HOME": str(cache / ".cache"), "TMPDIR": str(temporary)}
+    assert run(code, **places).split() == ["True", str(cache / "numba")]  # the sticky bit keeps it ours
+    for folder in (cache / "numba", cache / ".cache"):
+        folder.mkdir(exist_ok=True)
+        os.chown(folder, 2002, 2002)
+    assert run(code, **places).split() == ["True", str(temporary / "jcdnet-numba-0")]
+    os.chown(temporary / "jcdnet-numba-0", 2002, 2002)
+    folder = Path(run(code, **places).split()[1])
+    assert folder.parent == temporary and folder.stat().st_uid == 0 and folder.stat().st_mode & 0o777 == 0o700
+
+
 def test_an_unwritable_cache_is_said_and_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "numba"))
-    with pytest.warns(RuntimeWarning, match="JCDNET_CACHE"):
+    with pytest.warns(RuntimeWarning, match="set NUMBA_CACHE_DIR to a folder that can be written"):
         assert not numba_cache.prepare()
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "new" / "numba"))
     with warnings.catch_warnings(action="error"):
         assert numba_cache.prepare()
     # The kernels load without a cache as well (compiling them here would take too long).
     code = "from extractors.flow import numba_kernels as k; print(k.CACHED)"
-    said = run(code, JCDNET_CACHE=str(tmp_path / "file"))
+    said = run(code, NUMBA_CACHE_DIR=str(tmp_path / "file"))
     assert said.startswith("False")
     assert "every run compiles them again" in said
 
@@ -250,4 +271,4 @@ def test_flow_without_a_cache(tmp_path: Path) -> None:
         "import numpy as np; from extractors.flow import FLOWS, numba_tvl1 as n;"
         "print(n.is_compiled(20), FLOWS['numba'](np.zeros((2, 20, 20), np.uint8)).sum())"
     )
-    assert run(code, JCDNET_CACHE=str(tmp_path / "file")).startswith("False 0.0")
+    assert run(code, NUMBA_CACHE_DIR=str(tmp_path / "file")).startswith("False 0.0")

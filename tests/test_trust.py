@@ -25,6 +25,7 @@ from safetensors.torch import save as save_tensors
 
 from extractors import weights
 from extractors.features import Features, FeaturesError, load, save
+from extractors.npz import SMALL
 from extractors.numpy_pickle import text, unpickle_arrays
 from extractors.weights import WeightsError
 from model.checkpoint import Checkpoint
@@ -156,6 +157,9 @@ FEATURES: dict[str, Callable[[Path], None]] = {
     "a pickle instead": lambda p: p.write_bytes(pickle.dumps(Evil())),
     "an array of objects": lambda p: np.savez(p, **ARRAYS | {"rgb": np.array([Evil()], dtype=object)}),
     "a bomb": lambda p: zeros(p, HUGE),
+    "rows of one byte each": lambda p: np.savez_compressed(
+        p, **ARRAYS | {"times": np.zeros((SMALL // 4, 2), bool), "rgb": np.zeros((SMALL // 4, 1), bool)}
+    ),
     "a claim of terabytes": lambda p: write_npz(p, {"rgb.npy": npy(np.zeros((1, 4), np.float32), shape=(10**12, 4))}),
     "a claim beyond counting": lambda p: write_npz(p, {"rgb.npy": npy(np.zeros(1, np.float32), shape=(2**62, 2**62))}),
     "a negative shape": lambda p: write_npz(p, {"rgb.npy": npy(np.zeros((2, 4), np.float32), shape=(-1, 4))}),
@@ -280,10 +284,34 @@ def torch_bomb(path: Path) -> None:
                     member.write(bytes(1 << 24))
 
 
+def unseen_bomb(path: Path) -> None:
+    """One whose last bytes have Python's zipfile say that it is no ZIP; PyTorch looks at the first ones."""
+    torch_bomb(path)
+    path.write_bytes(path.read_bytes() + b"PK\5\6")
+
+
+def two_faced_bomb(path: Path) -> None:
+    """One with two directories: Python reads the one before the end, in which all sizes are 1, PyTorch the other."""
+    torch_bomb(path)
+    data = path.read_bytes()
+    end = data.rfind(b"PK\5\6")
+    size, start = struct.unpack("<II", data[end + 12 : end + 20])
+    told, at = bytearray(data[start : start + size]), 0
+    while told[at : at + 4] == b"PK\1\2":
+        lengths = struct.unpack("<HHH", told[at + 28 : at + 34])
+        told[at + 20 : at + 28] = struct.pack("<II", 1, 1)
+        (where,) = struct.unpack("<I", told[at + 42 : at + 46])
+        told[at + 42 : at + 46] = struct.pack("<I", (where - size) % 2**32)
+        at += 46 + sum(lengths)
+    path.write_bytes(data[:end] + bytes(told) + data[end:])
+
+
 TORCH: dict[str, Callable[[Path], Any]] = {
     "code": lambda p: torch.save({"w": Evil()}, p),
     "code, in the old format": lambda p: torch.save({"w": Evil()}, p, _use_new_zipfile_serialization=False),
     "a bomb": torch_bomb,
+    "a bomb that is no ZIP to Python": unseen_bomb,
+    "a bomb with two directories": two_faced_bomb,
     "one number shown as terabytes": lambda p: torch.save({"w": torch.zeros(1).expand(10**6, 10**6)}, p),
     "a tensor of no memory": lambda p: torch.save({"w": torch.zeros(10**12, device="meta")}, p),
     "a sparse tensor": lambda p: torch.save({"w": torch.sparse_coo_tensor([[0]], [1.0], (10**12,))}, p),
@@ -576,6 +604,23 @@ def test_links_in_the_cache_lead_nowhere(tmp_path: Path, monkeypatch: pytest.Mon
     assert (mine / "precious.npz").read_text() == "precious"
     assert damaged == []
     assert {path.name for path in place.iterdir()} == {f"{content}-{i}" for i in ("1.npz", "2.parts", "3.npz")}
+
+
+def test_what_may_not_be_taken_out_is_said(jcdnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else's entries in a shared cache: neither counted as gone nor a bug."""
+    monkeypatch.setenv("JCDNET_CACHE", str(tmp_path))
+    entry = tmp_path / "features" / "ab" / f"ab{'0' * 62}-1.npz"
+    entry.parent.mkdir(parents=True)
+    write_npz(entry)
+
+    def denied(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pipeline.cachecare.remove", denied)
+    code, out, said = jcdnet("cache", "prune", "--larger-than", "0KB")
+    assert code == 3 and out.startswith("0 taken out")
+    assert f"{entry.name}: may not be taken out; it is somebody else's." in said.replace("\n", "")
+    assert entry.exists()
 
 
 def test_links_in_the_output_folder_are_replaced(tmp_path: Path) -> None:

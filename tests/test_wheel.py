@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -170,10 +171,13 @@ def dask(installed: Path, elsewhere: Path) -> Iterator[str]:
     pytest.importorskip("distributed")
     code = "from distributed.cli.dask_{0} import main; main()".format
     quiet = {"cwd": elsewhere, "stderr": subprocess.DEVNULL}
-    address = "tcp://127.0.0.1:18786"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    address = f"tcp://127.0.0.1:{port}"
     started = [
         subprocess.Popen(
-            [installed / "python", "-P", "-c", code("scheduler"), "--port", "18786", "--no-dashboard"], **quiet
+            [installed / "python", "-P", "-c", code("scheduler"), "--port", port, "--no-dashboard"], **quiet
         ),
         subprocess.Popen([installed / "python", "-P", "-c", code("worker"), address, "--nthreads", "1"], **quiet),
     ]

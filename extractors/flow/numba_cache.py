@@ -5,6 +5,7 @@ stands where nobody else can write, also when the features' cache is shared by a
 """
 
 import os
+import stat
 import tempfile
 import warnings
 from pathlib import Path
@@ -13,20 +14,19 @@ from extractors.config import cache_dir, user_cache_dir
 
 
 def prepare() -> bool:
-    """Point NUMBA_CACHE_DIR, unless it is set, at `numba` in the product's cache, or in the user's own where others
-    can write into that; say whether it can be written.
+    """Point NUMBA_CACHE_DIR, unless it is set, at `numba` in the product's cache, or, where somebody else could write
+    there, in the user's own, or in the folder for temporary files; say whether it can be written.
 
     An unwritable folder is a warning, not an error: the kernels are then compiled in every process.
     """
-    folder = Path(os.environ.setdefault("NUMBA_CACHE_DIR", str(_private())))
+    folder = Path(os.environ.get("NUMBA_CACHE_DIR") or _private())
+    os.environ["NUMBA_CACHE_DIR"] = str(folder)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        _make(folder)
     except OSError as error:
         warnings.warn(
             f"compiled flow kernels cannot be kept in {folder} ({error.strerror}): every run compiles them again; "
-            "set JCDNET_CACHE to a folder that can be written",
+            "set NUMBA_CACHE_DIR to a folder that can be written, or leave it out",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -34,15 +34,36 @@ def prepare() -> bool:
     return True
 
 
+def _make(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
 def _private() -> Path:
-    folder, own = cache_dir() / "numba", user_cache_dir() / "numba"
-    return own if any(map(_open_to_others, (folder.parent, folder))) else folder
+    """The first folder that is ours alone; where none is, a new one for this process."""
+    first = cache_dir() / "numba"
+    if not hasattr(os, "getuid"):
+        return first
+    temporary = Path(tempfile.gettempdir()) / f"jcdnet-numba-{os.getuid()}"
+    for folder in (first, user_cache_dir() / "numba", temporary):
+        # Looked at when it is there, not before: between a look and the making somebody else could make it.
+        if all(map(_is_safe, folder.absolute().parents)):
+            try:
+                _make(folder)
+            except OSError:
+                continue
+            about = folder.lstat()
+            if stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and not about.st_mode & 0o022:
+                return folder
+    return Path(tempfile.mkdtemp(prefix="jcdnet-numba-"))
 
 
-def _open_to_others(folder: Path) -> bool:
-    """Whether somebody else can put files into a folder that is there."""
+def _is_safe(parent: Path) -> bool:
+    """Whether nobody else can put another folder in the place of one below it; one that is not there yet is ours."""
     try:
-        about = folder.stat()
+        about = parent.stat()
     except OSError:
-        return False
-    return hasattr(os, "getuid") and (about.st_uid not in (0, os.getuid()) or bool(about.st_mode & 0o022))
+        return True
+    mine = about.st_uid in (0, os.getuid())
+    return mine and (not about.st_mode & 0o022 or bool(about.st_mode & stat.S_ISVTX))
