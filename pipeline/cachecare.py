@@ -70,6 +70,9 @@ def prune(age: float | None, most: float | None, cache: FeatureCache | None = No
                     continue
                 with lock.held():
                     remove(entry.path)
+            except FileNotFoundError:  # another process has just taken it out
+                left -= entry.size
+                continue
             except OSError:
                 stuck.append(entry)
                 continue
