@@ -2,7 +2,8 @@
 
     python cli.py extract CORPUS/Street CORPUS/TennisRally ... -o CLIPS --streams rgb
     python benchmarks/named_sports.py DIR
-    python benchmarks/fit_kinetics400.py CLIPS --clips DIR/clips.json [--out model/kinetics400.safetensors]
+    python cli.py extract DIR/fit -o VIDEOS --streams rgb
+    python benchmarks/fit_kinetics400.py CLIPS --videos VIDEOS --truth DIR [--out model/kinetics400.safetensors]
 
 The fit half of named_sports' clips, each with the name of its sport or "street", no times. The head's own reading of a
 snippet is P(sport) = A^ness * softmax(S) summed over the sport's names, and the rest is background. To S is added, for
@@ -13,10 +14,12 @@ reading, without labels, on snippets pushed towards each of the 400 classes in t
 skateboarding (Kickflip, Ollie) and of Exercise. Without that term skateboarding was read as ice hockey and basketball.
 
 Lambda and the temperature are chosen by the same loss on clips left out (5 folds, by clip); of the lambdas within one
-standard error of the best one (of the paired differences) the largest is taken. The segments found in clips left out,
-and in those of skateboarding, exercise and cricket, then give the calibration of the confidence (Platt, with his
-smoothed targets) and the least confidence that is shown (of the highest F1; the largest of equals). All of it is
-deterministic. Nothing of the scored half is read.
+standard error of the best one (of the paired differences) the largest is taken. The rule's threshold and gap are the
+best on the half's untrimmed videos, every snippet read by what was fitted without its clip (named_rule.py); the times
+of its actions serve for these two numbers alone. The segments found in clips left out, and in those of skateboarding,
+exercise and cricket, then give the calibration of the confidence (Platt, with his smoothed targets) and the least
+confidence that is shown (of the highest F1; the largest of equals). All of it is deterministic. Nothing of the scored
+half is read.
 """
 
 import argparse
@@ -32,6 +35,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import named_rule
 from benchmarks.named_sports import HALVES
 from extractors import backbones, weights
 from extractors.features import load
@@ -47,12 +51,6 @@ TEMPERATURES = (1.0, 1.5, 2.0)
 PROTECTION = 10.0
 PUSHED = 4  # snippets towards each class
 PUSHED_LOGITS = (8.0, 25.0)  # where its logit comes to lie: from BACKGROUND to what sure snippets have
-# Above the third that smoothing over three snippets leaves of the first one beyond a sure action: at .3 every segment
-# was a snippet too long at either end, and mAP@.7 on the fit half 53 instead of 75 (untuned).
-THRESHOLD = 0.4
-# The largest that costs nothing on the fit half (1 to 3 have an mAP of 100 there, 4 joins what is apart and has 97.2):
-# a lull of two seconds inside a rally or a lift stays inside.
-MERGE_GAP = 3
 # Folder -> sport, of clips that the calibration sees beside the fit half's.
 OTHERS = {"Kickflip": "skateboarding", "Ollie": "skateboarding", "Exercise": "fitness", "CricketBowling": "cricket"}
 PROTECTED = ("Kickflip", "Ollie", "Exercise")
@@ -218,8 +216,10 @@ def assemble(head: Head, found: Tuning) -> kinetics.Checkpoint:
     return kinetics.build(head.weight.float(), head.bias.float(), NAMES, head.backbone, found)
 
 
-def segments(model: kinetics.Checkpoint, clips: Sequence[Clip]) -> list[tuple[Clip, list[Segment]]]:
-    """What rule `runs` draws in each clip, sports alone, however unsure."""
+def segments(
+    model: kinetics.Checkpoint, clips: Sequence[Clip], config: LocalizeConfig
+) -> list[tuple[Clip, list[Segment]]]:
+    """What is drawn in each clip, sports alone."""
     net, found = model.build(), []
     for clip in clips:
         scores = predict(net, clip.x)
@@ -230,7 +230,7 @@ def segments(model: kinetics.Checkpoint, clips: Sequence[Clip]) -> list[tuple[Cl
             clip.times,
             model.classes,
             duration=float(clip.times[-1, 1]),
-            config=LocalizeConfig(threshold=THRESHOLD, merge_gap=MERGE_GAP),
+            config=config,
             groups=model.groups,
             keep=frozenset(model.groups),
         )
@@ -275,13 +275,14 @@ def changed(head: Head, clips: Sequence[Clip], tilt: Tensor, temperature: float)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("features", type=Path, metavar="CLIPS")
-    parser.add_argument("--clips", type=Path, required=True)
+    parser.add_argument("--videos", type=Path, required=True)
+    parser.add_argument("--truth", type=Path, required=True, help="what named_sports.py wrote")
     parser.add_argument("--half", choices=HALVES, default="fit", help="score: the other way round, for named_quality")
     parser.add_argument("--out", type=Path, default=kinetics.TUNING)
     given = parser.parse_args()
     torch.set_num_threads(1)
     head = Head.published()
-    clips = read(given.features, json.loads(given.clips.read_text())[given.half])
+    clips = read(given.features, json.loads((given.truth / "clips.json").read_text())[given.half])
     others = read_others(given.features)
     kept = [clip for clip in others if clip.name.startswith(PROTECTED)]
     protected = torch.cat([pushed(head, clips), *(torch.from_numpy(clip.x).double() for clip in kept[::2] * 4)])
@@ -292,9 +293,15 @@ def main() -> None:
         f"readings changed of skateboarding and exercise not seen: {changed(head, kept[1::2], tilt, temperature):.3f}"
     )
     tilts = left_out(head, clips, protected, weight_decay, temperature)
-    seen = [(others, tilt), *(([c for c in clips if c.fold == f], tilts[f]) for f in range(FOLDS))]
-    found_in = [pair for some, w in seen for pair in segments(assemble(head, tuning(head, w, temperature)), some)]
-    localisation = {"threshold": THRESHOLD, "merge_gap": MERGE_GAP} | calibrate(found_in)
+    models = [assemble(head, tuning(head, w, temperature)) for w in tilts]
+    videos = named_rule.read(given.videos, given.truth, given.half)
+    threshold, gap = named_rule.choose(videos, models, {clip.name: clip.fold for clip in clips})
+    print(f"chosen: threshold {threshold:g}, gaps of up to {gap}")
+    drawn = LocalizeConfig(threshold=threshold, merge_gap=gap)
+    found_in = segments(assemble(head, tuning(head, tilt, temperature)), others, drawn)
+    for fold, unseen in enumerate(models):
+        found_in += segments(unseen, [clip for clip in clips if clip.fold == fold], drawn)
+    localisation = {"threshold": threshold, "merge_gap": gap} | calibrate(found_in)
     found = replace(tuning(head, tilt, temperature), localize=localisation)
     found = replace(found, assembled=kinetics.fingerprint(assemble(head, found)))
     found.save(given.out)

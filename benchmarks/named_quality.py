@@ -4,7 +4,7 @@
     python cli.py extract DIR/score -o VIDEOS --streams rgb
     python cli.py extract CORPUS/Street CORPUS/TennisRally ... -o CLIPS --streams rgb
     python benchmarks/named_quality.py VIDEOS CLIPS --truth DIR [--half score] [--tuning FILE] [--plot reliability.png]
-    python benchmarks/fit_kinetics400.py CLIPS --clips DIR/clips.json --half score --out OTHER
+    python benchmarks/fit_kinetics400.py CLIPS --videos VIDEOS --truth DIR --half score --out OTHER
     python benchmarks/named_quality.py VIDEOS CLIPS --truth DIR --other OTHER
 
 Arms: `plain head` is softmax over the 400 names without any background, the names of a sport summed, under the same

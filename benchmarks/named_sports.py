@@ -10,8 +10,9 @@ their own. At most 12 instances a sport and half, so that the sports with many c
 
 An instance is labelled by its sport, as model/kinetics_sports.toml calls it; that table says which names count.
 
-Writes DIR/fit/*.mp4, DIR/score/*.mp4, DIR/ground_truth.json (what `evaluate` takes) and DIR/clips.json: the clips of
-each half, by sport. The same corpus gives the same frames. Nothing here was tuned on a result.
+Writes DIR/fit/*.mp4, DIR/score/*.mp4, DIR/ground_truth.json (what `evaluate` takes), DIR/clips.json (the clips of each
+half, by sport) and DIR/pieces.json (which clip is shown when: of each video [start, end, clip] in seconds). The same
+corpus gives the same frames. Nothing here was tuned on a result.
 """
 
 import argparse
@@ -26,7 +27,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.sportsmini import FPS, Piece, clip_lengths, encode, instances
+from benchmarks.sportsmini import FPS, Piece, clip_lengths, encode, instances, spans
 from model.checkpoint import write_atomically
 
 # Folder of the corpus -> sport. Volleyball is not among them: its two clips show people who walk in a park.
@@ -126,15 +127,17 @@ def main() -> None:
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     videos, halves = plan(clip_lengths(arguments.corpus, (*SPORTS, BACKGROUND)))
-    database = {}
+    database, shown = {}, {}
     for half, items in videos.items():
         (arguments.folder / half).mkdir(parents=True, exist_ok=True)
         for name, pieces in items.items():
             encode(pieces, arguments.corpus, arguments.folder / half / f"{name}.mp4")
             length = sum(p.frames for p in pieces) / FPS
             database[name] = {"subset": half, "duration": length, "annotations": instances(pieces)}
+            shown[name] = [[start, end, piece.clip] for start, end, piece in spans(pieces)]
             print(f"{half}/{name}.mp4", flush=True)
     write_atomically(arguments.folder / "ground_truth.json", json.dumps({"database": database}, indent=1).encode())
+    write_atomically(arguments.folder / "pieces.json", json.dumps(shown).encode())
     write_atomically(arguments.folder / "clips.json", json.dumps(halves, indent=1).encode())
 
 

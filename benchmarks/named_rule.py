@@ -1,0 +1,86 @@
+"""Threshold and gap of the embedded model: the best on the videos it was fitted on, read as if it had not been.
+
+A snippet of the fit half's untrimmed videos shows a clip, and the clip is in one fold: its scores are those of the
+model that was fitted without that fold. Of all pairs of a threshold and a gap the one with the highest mAP is taken,
+in the mean over tIoU .3, .5 and .7; of equals the largest gap, so that a lull inside a rally or a lift stays inside,
+then the lowest threshold, so that a weak beginning does.
+
+What it decides: smoothing over three snippets leaves a third of a sure snippet on the one beside it. Thresholds below
+that third draw every segment a snippet too long at either end; high ones cut off what the model is less sure of.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.named_quality import Arm, judge
+from extractors.features import Features, load
+from model import kinetics
+from model.predict import Scores, predict
+from pipeline.annotations import Action, read_ground_truth
+from postprocess.config import LocalizeConfig
+
+THRESHOLDS = tuple(round(0.3 + 0.02 * n, 2) for n in range(11))
+GAPS = (1, 2, 3, 4)
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """An untrimmed video: features, actions, and of each of its T snippets the clip that is shown at its middle."""
+
+    features: Features
+    actions: Sequence[Action]
+    clips: Sequence[str]
+
+
+def read(videos: Path, named: Path, half: str) -> dict[str, Video]:
+    """Those of a half. videos: their features; named: what named_sports.py wrote."""
+    pieces = json.loads((named / "pieces.json").read_text())
+    found = {}
+    for name, listed in read_ground_truth(named / "ground_truth.json").items():
+        if listed.subset == half:
+            features = load(videos / f"{name}.npz")
+            ends = np.array([end for _, end, _ in pieces[name]])
+            shown = np.searchsorted(ends, features.times.mean(axis=1), side="right").clip(max=len(ends) - 1)
+            found[name] = Video(features, listed.actions, [pieces[name][i][2] for i in shown])
+    return found
+
+
+def unseen(video: Video, models: Sequence[kinetics.Checkpoint], fold: Mapping[str, int]) -> Scores:
+    """Scores whose every snippet is read by the model of its clip's fold: the one fitted without it."""
+    assert video.features.rgb is not None
+    read = [predict(model.build(), video.features.rgb) for model in models]
+    by = [fold[clip] for clip in video.clips]
+    cas = np.stack([read[f].cas[t] for t, f in enumerate(by)])
+    actionness = np.array([read[f].actionness[t] for t, f in enumerate(by)])
+    return replace(read[0], cas=cas, actionness=actionness)
+
+
+def grid(
+    videos: Mapping[str, Video], scores: Mapping[str, Scores], model: kinetics.Checkpoint
+) -> Iterator[tuple[float, int, float]]:
+    """(threshold, gap, mAP in percent) of every pair. model: its classes and groups are read."""
+    features = {name: video.features for name, video in videos.items()}
+    truth = {name: video.actions for name, video in videos.items()}
+    for threshold in THRESHOLDS:
+        for gap in GAPS:
+            config = LocalizeConfig(threshold=threshold, merge_gap=gap)
+            arms = {name: Arm(lambda _, name=name: scores[name], model, config) for name in videos}
+            yield threshold, gap, float(judge(arms, features, truth).mean_ap.mean())
+
+
+def choose(
+    videos: Mapping[str, Video], models: Sequence[kinetics.Checkpoint], fold: Mapping[str, int]
+) -> tuple[float, int]:
+    """(threshold, gap). models: of each fold the one fitted without it; fold: of each clip."""
+    scores = {name: unseen(video, models, fold) for name, video in videos.items()}
+    return best(list(grid(videos, scores, models[0])))
+
+
+def best(rows: Sequence[tuple[float, int, float]]) -> tuple[float, int]:
+    """(threshold, gap) of the highest mAP; of equals the largest gap, then the lowest threshold."""
+    threshold, gap, _ = max(rows, key=lambda row: (round(row[2], 9), row[1], -row[0]))
+    return threshold, gap
