@@ -5,7 +5,7 @@ common, whatever their authors did, so that a difference is the idea's: JCDNet's
 initial weights; `model.datasets.draw`, Adam and the dropout's seeds of `model.train`; cross-entropy over the columns
 (`model.losses.mil`), where BaS-Net and UM take a binary one averaged over them; r of `LossConfig`; `model.predict` and
 `postprocess.localize` at inference, which threshold the actionness and score A * S, where each author has a recipe of
-their own. The weights of the last step are judged.
+their own. The weights of the last step are judged, or their average where the settings take it for JCDNet.
 
 The other terms' weights of BaS-Net and UM cannot be carried over from one kind of cross-entropy to the other. The best
 of two and of three was taken, in the peer's favour, by world 1000 of ConjointSynth B, rule `paper`: mAP 0.3:0.9 of
@@ -43,6 +43,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from model import losses
+from model.averaging import Average
 from model.config import ModelConfig, TrainConfig, experiment
 from model.datasets import Batch, VideoSet, draw
 from model.jcdnet import JCDNet, Output
@@ -310,7 +311,7 @@ def train_peer(
         settings: others of ModelConfig.
 
     Returns:
-        The network after the last step, in evaluation mode.
+        The network after the last step, or the average that `config` asks for, in evaluation mode.
 
     Raises:
         TrainError: the loss is not finite.
@@ -325,6 +326,7 @@ def train_peer(
     # As one more channel the classes go through the sampling together with their snippets.
     seen = data if targets is None else _widened(data, targets)
     optimiser = _adam(net, config)  # type: ignore[arg-type]
+    average = Average(net, config.averaging) if config.averaging else None
     with torch.random.fork_rng(devices=[]):
         for step in range(config.steps):
             batch = draw(seen, config, step)
@@ -338,6 +340,10 @@ def train_peer(
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
+            if average is not None:
+                average.update(net, step + 1)
+    if average is not None:
+        average.apply(net)
     return net.eval()
 
 

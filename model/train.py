@@ -1,10 +1,11 @@
 """One training of JCDNet, section 4.1: a checkpoint, videos and settings in, a trained checkpoint out.
 
 A training that was killed goes on from its last state on disk and ends in the same numbers: whatever is random at a
-step comes from the seed and the step's number, so the state is the weights, Adam's moments and the log. On a CPU
-that is to the last digit, for one number of threads; GPU kernels sum in an order of their own.
+step comes from the seed and the step's number, so the state is the weights, their average, Adam's moments and the log.
+On a CPU that is to the last digit, for one number of threads; GPU kernels sum in an order of their own.
 
-The last weights are the result. Nothing is selected, so nothing can be selected on what a test will ask.
+The last weights, or the average of all steps', are the result. Nothing is selected, so nothing can be selected on what
+a test will ask.
 """
 
 import csv
@@ -22,6 +23,7 @@ from safetensors import torch as safetensors_torch
 from torch import Tensor
 
 from model import losses
+from model.averaging import Average
 from model.checkpoint import Checkpoint, fingerprint, write_atomically
 from model.config import TERMS, ModelConfig, TrainConfig
 from model.datasets import VideoSet, draw
@@ -78,7 +80,7 @@ def train(
         on_progress: called after each step with ("train", steps done, steps in all).
 
     Returns:
-        `start` with the last step's weights, and the training in its provenance.
+        `start` with the last step's weights or their average, and the training in its provenance.
 
     Raises:
         TrainError: `start` and `data` do not fit, the state in `folder` is damaged or is of another training, or
@@ -91,12 +93,13 @@ def train(
     state_file = None if folder is None else Path(folder) / STATE_NAME
     net = start.build().to(device).train()
     optimiser = _adam(net, config)
+    average = Average(net, config.averaging) if config.averaging else None
     columns = ["loss", *(name for name in TERMS if getattr(config.loss, name)), "gradient", *_gates(net)]
     history: list[list[float]] = []
     if state_file is not None:
         _sweep(state_file.parent)
     if state_file is not None and resume and state_file.exists():
-        history = _restore(state_file, net, optimiser, identity)
+        history = _restore(state_file, net, optimiser, average, identity)
         if history:  # again, where it was lost: it is part of the state
             _write_log(state_file.with_name(LOG_NAME), columns, history)
     if len(history) > config.steps:
@@ -121,10 +124,14 @@ def train(
             optimiser.step()
             history.append(row)
             done = step + 1
+            if average is not None:
+                average.update(net, done)
             if state_file is not None and (done % config.save_every == 0 or done == config.steps):
-                _save(state_file, net, optimiser, identity, columns, history)
+                _save(state_file, _tensors(net, optimiser, average), identity, columns, history)
             on_progress("train", done, config.steps)
 
+    if average is not None:
+        average.apply(net)
     about = {
         "settings": config.to_dict(),
         "videos": len(data.names),
@@ -194,15 +201,14 @@ def _sweep(folder: Path) -> None:
 
 def _save(
     path: Path,
-    net: JCDNet,
-    optimiser: torch.optim.Adam,
+    state: Iterator[tuple[str, Tensor]],
     identity: dict[str, Any],
     columns: list[str],
     history: list[list[float]],
 ) -> None:
     # The log first: killed between the two, a finished training would otherwise keep a log that lacks its end.
     _write_log(path.with_name(LOG_NAME), columns, history)
-    tensors = {name: tensor.detach().cpu() for name, tensor in _tensors(net, optimiser)}
+    tensors = {name: tensor.detach().cpu() for name, tensor in state}
     tensors["history"] = torch.tensor(history, dtype=torch.float64)
     write_atomically(path, safetensors_torch.save(tensors, {_HEADER_KEY: json.dumps(identity, sort_keys=True)}))
 
@@ -215,8 +221,10 @@ def _write_log(path: Path, columns: list[str], history: list[list[float]]) -> No
     write_atomically(path, text.getvalue().encode())
 
 
-def _restore(path: Path, net: JCDNet, optimiser: torch.optim.Adam, identity: dict[str, Any]) -> list[list[float]]:
-    """Put a state on disk into `net` and `optimiser`; the history that led there."""
+def _restore(
+    path: Path, net: JCDNet, optimiser: torch.optim.Adam, average: Average | None, identity: dict[str, Any]
+) -> list[list[float]]:
+    """Put a state on disk into `net`, `optimiser` and `average`; the history that led there."""
     try:
         with safe_open(path, framework="pt") as file:
             header = dict(json.loads((file.metadata() or {})[_HEADER_KEY]))
@@ -235,7 +243,7 @@ def _restore(path: Path, net: JCDNet, optimiser: torch.optim.Adam, identity: dic
             f"{path} is of another training ({'; '.join(changed)}); give it the same settings and videos, "
             "train in another folder, or start over (--overwrite)."
         )
-    if (odd := next(_misfits(tensors, net), None)) is not None:
+    if (odd := next(_misfits(tensors, net, average), None)) is not None:
         raise TrainError(f"{path} lacks {odd}, or has another; delete it to start over, or train in another folder.")
     history: list[list[float]] = tensors.pop("history").tolist()
     with torch.no_grad():
@@ -246,24 +254,28 @@ def _restore(path: Path, net: JCDNet, optimiser: torch.optim.Adam, identity: dic
                 # Adam keeps its step counts on the CPU, whatever the device.
                 moved = {key: value.to(parameter.device) for key, value in moments.items() if key != "step"}
                 optimiser.state[parameter] = {"step": moments["step"], **moved}
+            if average is not None:
+                average.mean[name].copy_(tensors[f"mean.{name}"])
     return history
 
 
-def _misfits(tensors: dict[str, Tensor], net: JCDNet) -> Iterator[str]:
+def _misfits(tensors: dict[str, Tensor], net: JCDNet, average: Average | None) -> Iterator[str]:
     """What a state needs, and what of Adam's it has, in another shape or not at all."""
     for name, parameter in net.named_parameters():
-        shapes = {f"net.{name}": parameter.shape} | {f"adam.{name}.{key}": parameter.shape for key in _MOMENTS[1:]}
-        for key, shape in shapes.items():
-            there = tensors.get(key)
-            if (there is None and key.startswith("net.")) or (there is not None and there.shape != shape):
+        needed = [f"net.{name}"] if average is None else [f"net.{name}", f"mean.{name}"]
+        for key in (*needed, *(f"adam.{name}.{moment}" for moment in _MOMENTS[1:])):
+            there, shape = tensors.get(key), parameter.shape
+            if (there is None and key in needed) or (there is not None and there.shape != shape):
                 yield key
     if "history" not in tensors or tensors["history"].ndim != 2:
         yield "history"
 
 
-def _tensors(net: JCDNet, optimiser: torch.optim.Adam) -> Iterator[tuple[str, Tensor]]:
-    """Weights and Adam's moments by name; a parameter that no term reaches has no moments."""
+def _tensors(net: JCDNet, optimiser: torch.optim.Adam, average: Average | None) -> Iterator[tuple[str, Tensor]]:
+    """Weights, their average and Adam's moments by name; a parameter that no term reaches has no moments."""
     for name, parameter in net.named_parameters():
         yield f"net.{name}", parameter
+        if average is not None:
+            yield f"mean.{name}", average.mean[name]
         for key, tensor in optimiser.state.get(parameter, {}).items():
             yield f"adam.{name}.{key}", tensor

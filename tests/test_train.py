@@ -1,5 +1,6 @@
 """Training: it learns to localise a toy, survives a kill to the last digit, and says what is wrong."""
 
+import math
 import os
 import signal
 import subprocess
@@ -94,6 +95,38 @@ def test_gates_move_and_can_be_frozen(tmp_path: Path) -> None:
             assert least <= abs(state[gate].item()) <= most, (name, gate)
 
 
+@pytest.mark.parametrize("eta", [1, 3])
+def test_the_result_is_the_average_of_the_weights_of_all_steps(eta: int) -> None:
+    """Step i of n counts as i (i + 1) ... (i + eta - 1), divided by their sum."""
+    steps = 5
+    each = [train(start(), DATA, replace(CONFIG, steps=n)).state for n in range(1, steps + 1)]
+    weights = np.array([math.comb(i + eta - 1, eta) for i in range(1, steps + 1)], dtype=np.float64)
+    found = train(start(), DATA, replace(CONFIG, steps=steps, averaging=eta)).state
+    assert set(found) == set(each[0])
+    for name, tensor in found.items():
+        wanted = np.average([state[name].double().numpy() for state in each], axis=0, weights=weights)
+        np.testing.assert_allclose(tensor.numpy(), wanted, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def test_an_averaged_training_is_prolonged_as_if_it_had_never_ended(tmp_path: Path) -> None:
+    config = replace(CONFIG, averaging=3.0)
+    train(start(), DATA, config, tmp_path)
+    longer = replace(config, steps=15)
+    assert fingerprint(train(start(), DATA, longer, tmp_path)) == fingerprint(train(start(), DATA, longer))
+
+
+def test_a_state_without_its_average_is_named(tmp_path: Path) -> None:
+    config = replace(CONFIG, averaging=3.0)
+    train(start(), DATA, config, tmp_path)
+    path = tmp_path / STATE_NAME
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys() if name != "mean.alpha"}  # noqa: SIM118
+    safetensors_torch.save_file(tensors, path, metadata)
+    with pytest.raises(TrainError, match=r"lacks mean\.alpha.*delete it"):
+        train(start(), DATA, config, tmp_path)
+
+
 def test_decay_is_not_for_gates() -> None:
     net = start().build()
     others, gates = model.train._adam(net, CONFIG).param_groups
@@ -104,10 +137,10 @@ def test_decay_is_not_for_gates() -> None:
     assert len(model.train._adam(bare, CONFIG).param_groups) == 1
 
 
-@pytest.mark.parametrize("sampling", ["perturb", "pad"])
+@pytest.mark.parametrize(("sampling", "averaging"), [("perturb", 0.0), ("pad", 3.0)])
 @pytest.mark.parametrize("stop", [1, 4, 7, 12])
-def test_resume_is_exact(tmp_path: Path, stop: int, sampling: str) -> None:
-    config = replace(CONFIG, sampling=sampling)
+def test_resume_is_exact(tmp_path: Path, stop: int, sampling: str, averaging: float) -> None:
+    config = replace(CONFIG, sampling=sampling, averaging=averaging)
     whole = train(start(), DATA, config, tmp_path / "whole")
 
     class Stop(Exception):
@@ -349,9 +382,10 @@ def test_presets() -> None:
     assert (wide.snippets, wide.loss.topk_divisor) == (60, 5)
     assert ModelConfig(100, **model_settings("activitynet")).smooth == 13 and model_settings("paper") == {}
     own = preset("own", [62, 40] * 30)
-    assert (own.steps, own.batch, own.snippets, own.lr, own.sampling) == (240, 20, 62, 1e-3, "pad")
+    assert (own.steps, own.batch, own.snippets, own.lr, own.sampling) == (480, 20, 62, 2e-3, "pad")
+    assert own.averaging == 3 and paper.averaging == long.averaging == 0
     assert preset("own", [3]).batch == 1 and model_settings("own") == {"dim": 128, "qk_scale": True, "smooth": 3}
-    assert preset("own", [9000] * 700).snippets == 500 and preset("own", [90] * 600).steps == 2400
+    assert preset("own", [9000] * 700).snippets == 500 and preset("own", [90] * 600).steps == 4800
     for name, lengths, words in (("owm", [3], "no training preset 'owm'"), ("own", [], "no videos")):
         with pytest.raises(ValueError, match=words):
             preset(name, lengths)  # type: ignore[arg-type]
@@ -370,6 +404,7 @@ def test_settings_round_trip_and_name_mistakes() -> None:
         ({"seed": -1}, "seed must be a whole"),
         ({"lr": 0}, "lr must be above 0"),
         ({"gate_lr": -1}, "gate_lr must be a number of at least 0"),
+        ({"averaging": -1}, "averaging must be a number of at least 0"),
         ({"sampling": "crop"}, "sampling must be perturb or pad"),
     ):
         with pytest.raises(ValueError, match=words):
