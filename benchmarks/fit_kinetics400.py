@@ -1,8 +1,8 @@
-"""Tune the embedded model `kinetics400` on one label per clip, and write model/kinetics400.safetensors.
+"""Tune the embedded model `kinetics400`, its directions on one label per clip, and write model/kinetics400.safetensors.
 
     python cli.py extract CORPUS/Street CORPUS/TennisRally ... -o CLIPS --streams rgb
     python benchmarks/named_sports.py DIR
-    python cli.py extract DIR/fit -o VIDEOS --streams rgb
+    python cli.py extract DIR/fit DIR/score -o VIDEOS --streams rgb
     python benchmarks/fit_kinetics400.py CLIPS --videos VIDEOS --truth DIR [--out model/kinetics400.safetensors]
 
 The fit half of named_sports' clips, each with the name of its sport or "street", no times. The head's own reading of a
@@ -15,7 +15,7 @@ skateboarding (Kickflip, Ollie) and of Exercise. Without that term skateboarding
 
 Lambda and the temperature are chosen by the same loss on clips left out (5 folds, by clip); of the lambdas within one
 standard error of the best one (of the paired differences) the largest is taken. The rule's threshold and gap are the
-best on the half's untrimmed videos, every snippet read by what was fitted without its clip (named_rule.py); the times
+best on the half's untrimmed videos, every snippet read by what was fitted without its label (named_rule.py); the times
 of its actions serve for these two numbers alone. The segments found in clips left out, and in those of skateboarding,
 exercise and cricket, then give the calibration of the confidence (Platt, with his smoothed targets) and the least
 confidence that is shown (of the highest F1; the largest of equals). All of it is deterministic. Nothing of the scored
@@ -283,6 +283,8 @@ def main() -> None:
     torch.set_num_threads(1)
     head = Head.published()
     clips = read(given.features, json.loads((given.truth / "clips.json").read_text())[given.half])
+    fold = {clip.name: clip.fold for clip in clips}
+    videos = named_rule.read(given.videos, given.truth, given.half, fold)
     others = read_others(given.features)
     kept = [clip for clip in others if clip.name.startswith(PROTECTED)]
     protected = torch.cat([pushed(head, clips), *(torch.from_numpy(clip.x).double() for clip in kept[::2] * 4)])
@@ -294,13 +296,12 @@ def main() -> None:
     )
     tilts = left_out(head, clips, protected, weight_decay, temperature)
     models = [assemble(head, tuning(head, w, temperature)) for w in tilts]
-    videos = named_rule.read(given.videos, given.truth, given.half)
-    threshold, gap = named_rule.choose(videos, models, {clip.name: clip.fold for clip in clips})
+    threshold, gap = named_rule.choose(videos, models, fold)
     print(f"chosen: threshold {threshold:g}, gaps of up to {gap}")
     drawn = LocalizeConfig(threshold=threshold, merge_gap=gap)
     found_in = segments(assemble(head, tuning(head, tilt, temperature)), others, drawn)
-    for fold, unseen in enumerate(models):
-        found_in += segments(unseen, [clip for clip in clips if clip.fold == fold], drawn)
+    for n, unseen in enumerate(models):
+        found_in += segments(unseen, [clip for clip in clips if clip.fold == n], drawn)
     localisation = {"threshold": threshold, "merge_gap": gap} | calibrate(found_in)
     found = replace(tuning(head, tilt, temperature), localize=localisation)
     found = replace(found, assembled=kinetics.fingerprint(assemble(head, found)))

@@ -1,9 +1,13 @@
-"""Threshold and gap of the embedded model: the best on the videos it was fitted on, read as if it had not been.
+"""Threshold and gap of the embedded model, chosen on the fit half's untrimmed videos, each snippet read out of fold.
 
-A snippet of the fit half's untrimmed videos shows a clip, and the clip is in one fold: its scores are those of the
-model that was fitted without that fold. Of all pairs of a threshold and a gap the one with the highest mAP is taken,
-in the mean over tIoU .3, .5 and .7; of equals the largest gap, so that a lull inside a rally or a lift stays inside,
-then the lowest threshold, so that a weak beginning does.
+A snippet shows a clip, and the clip is in one fold: its scores are those of the model that was fitted without the
+labels of that fold. Without its footage it was not: dimmed snippets of all clips are among those that the fit
+protects, and clips of one match may lie in several folds. Of all pairs of a threshold and a gap the one with the
+highest mAP is taken, in the mean over tIoU .3, .5 and .7; of equals the largest gap, so that a lull inside a rally or
+a lift stays inside, then the lowest threshold, so that a weak beginning does.
+
+The grid ends at gaps of 4 snippets, 2.6 s, since the videos show a street of 3 s and more between any two actions, and
+at .5, where a snippet is likelier to show the sport than not.
 
 What it decides: smoothing over three snippets leaves a third of a sure snippet on the one beside it. Thresholds below
 that third draw every segment a snippet too long at either end; high ones cut off what the model is less sure of.
@@ -36,8 +40,13 @@ class Video:
     clips: Sequence[str]
 
 
-def read(videos: Path, named: Path, half: str) -> dict[str, Video]:
-    """Those of a half. videos: their features; named: what named_sports.py wrote."""
+def read(videos: Path, named: Path, half: str, fold: Mapping[str, int]) -> dict[str, Video]:
+    """Those of a half. videos: their features; named: what named_sports.py wrote; fold: of each clip.
+
+    Raises:
+        FeaturesError, EvaluateError, OSError: a file is missing or damaged.
+        ValueError: a video shows a clip that is in no fold.
+    """
     pieces = json.loads((named / "pieces.json").read_text())
     found = {}
     for name, listed in read_ground_truth(named / "ground_truth.json").items():
@@ -45,18 +54,24 @@ def read(videos: Path, named: Path, half: str) -> dict[str, Video]:
             features = load(videos / f"{name}.npz")
             ends = np.array([end for _, end, _ in pieces[name]])
             shown = np.searchsorted(ends, features.times.mean(axis=1), side="right").clip(max=len(ends) - 1)
+            if unknown := {clip for _, _, clip in pieces[name]} - set(fold):
+                raise ValueError(f"{named}: {name} shows {min(unknown)}, which clips.json does not list.")
             found[name] = Video(features, listed.actions, [pieces[name][i][2] for i in shown])
     return found
 
 
 def unseen(video: Video, models: Sequence[kinetics.Checkpoint], fold: Mapping[str, int]) -> Scores:
-    """Scores whose every snippet is read by the model of its clip's fold: the one fitted without it."""
+    """Scores whose every snippet is read by the model of its clip's fold: the one fitted without its label.
+
+    `video` is of the first model: the rule `runs` ranks by confidence and does not look at it.
+    """
     assert video.features.rgb is not None
     read = [predict(model.build(), video.features.rgb) for model in models]
     by = [fold[clip] for clip in video.clips]
     cas = np.stack([read[f].cas[t] for t, f in enumerate(by)])
+    coarse = np.stack([read[f].coarse_cas[t] for t, f in enumerate(by)])
     actionness = np.array([read[f].actionness[t] for t, f in enumerate(by)])
-    return replace(read[0], cas=cas, actionness=actionness)
+    return replace(read[0], cas=cas, coarse_cas=coarse, actionness=actionness)
 
 
 def grid(

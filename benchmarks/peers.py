@@ -5,7 +5,8 @@ common, whatever their authors did, so that a difference is the idea's: JCDNet's
 initial weights; `model.datasets.draw`, Adam and the dropout's seeds of `model.train`; cross-entropy over the columns
 (`model.losses.mil`), where BaS-Net and UM take a binary one averaged over them; r of `LossConfig`; `model.predict` and
 `postprocess.localize` at inference, which threshold the actionness and score A * S, where each author has a recipe of
-their own. The weights of the last step are judged, or their average where the settings take it for JCDNet.
+their own. Judged are the last step's weights or, with `averaging`, the average over the steps, as for
+JCDNet.
 
 The other terms' weights of BaS-Net and UM cannot be carried over from one kind of cross-entropy to the other. The best
 of two and of three was taken, in the peer's favour, by world 1000 of ConjointSynth B, rule `paper`: mAP 0.3:0.9 of
@@ -299,7 +300,7 @@ def train_peer(
     targets: Sequence[NDArray[np.int64]] | None = None,
     settings: Mapping[str, Any] = NO_SETTINGS,
 ) -> nn.Module:
-    """Train a peer as `model.train.train` trains JCDNet: the same batches, dropout seeds and Adam.
+    """Train a peer as `model.train.train` trains JCDNet: the same batches, dropout seeds, Adam and average.
 
     Args:
         name: of PEERS.

@@ -1,4 +1,4 @@
-"""The weights of all steps, averaged, late ones for more: the last weights alone are one draw of many."""
+"""An average of the weights of all steps in which later ones count more: the last alone are one draw of many."""
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ class Average:
     is a fifth of the training.
 
     Attributes:
-        eta: of the decay; 0 is the plain mean of all steps.
+        eta: of the decay, above 0.
         mean: parameter's name → the average so far, on the parameter's device.
     """
 

@@ -226,17 +226,21 @@ class TrainConfig:
         return cls(**{**settings, "loss": LossConfig.from_dict(settings.get("loss", {}))})
 
 
+LITTLE = 600
+"""Snippets of all training videos together, below which `own` trains less; six minutes at stride 16."""
+
+
 def preset(name: Preset, lengths: Sequence[int]) -> TrainConfig:
     """A starting point to `replace` settings of.
 
     `paper` is section 4.1 for THUMOS14, `activitynet` the same for ActivityNet1.2, `long` the 5,000 steps that the
-    networks JCDNet descends from take. `own` is for a folder of one's own videos and sizes itself by them: 480 steps,
-    8 a video, at twenty times the paper's lr, which is undertrained on 60 videos, and the average of the weights. Both
-    were chosen on four worlds cut together from the clips of SportsMini's training videos, disjoint halves of them to
-    learn from and to look at: 240 steps at 1e-3 and their last weights have an mAP@0.5 of 87.6 there, 480 averaged
-    88.1, at 2e-3 90.8 (rule `runs`: 78.9, 83.9, 85.6). The paper's lambda_3 of .8 leaves A^ness on the surest snippets
-    alone: mAP@0.5 31 against 76 at .1; .05 was a little better still in three seeds of three (240 steps at 1e-3, D 128;
-    20 of the training videos held out).
+    networks JCDNet descends from take. `own` is for a folder of one's own videos and sizes itself by them: 8 steps a
+    video, at least 480 and at most 5,000, at lr 2e-3, of little footage at least 240 at 1e-3 (at the paper's 1e-4 60
+    videos are undertrained), the steps' weights averaged. All of that was chosen by benchmarks/sportsmini_worlds.py,
+    whose figures are in benchmarks/README.md: 24 videos of 12 snippets are overfitted by what is best for 16 of 65. The
+    paper's lambda_3 of .8 leaves A^ness on the surest snippets alone: mAP@0.5 31 against 76 at .1; .05 was a little
+    better still in three seeds of three (240 steps at 1e-3, last weights, D 128; 20 of SportsMini's training videos
+    held out).
 
     Args:
         name: of the preset.
@@ -255,12 +259,13 @@ def preset(name: Preset, lengths: Sequence[int]) -> TrainConfig:
         return TrainConfig(steps=5000)
     if name == "activitynet":
         return TrainConfig(steps=20 * math.ceil(len(lengths) / 20), snippets=60, loss=LossConfig(topk_divisor=5))
+    little = sum(lengths) < LITTLE
     return TrainConfig(
-        steps=min(max(480, 8 * len(lengths)), 5000),
+        steps=min(max(240 if little else 480, 8 * len(lengths)), 5000),
         batch=min(20, len(lengths)),
         snippets=min(500, max(lengths)),
         sampling="pad",
-        lr=2e-3,
+        lr=1e-3 if little else 2e-3,
         averaging=3.0,
         loss=LossConfig(norm=0.05),
     )
@@ -272,7 +277,7 @@ def model_settings(name: Preset) -> dict[str, Any]:
     ActivityNet's few long actions want smoothing and less dropout. One's own few videos want a small D, attention
     logits scaled by it (seeds then differ less), and a little smoothing, over 1.9 s. At lambda_3 .1, two seeds,
     mAP@0.5 is 83 and 80 with all three, 72 and 75 without the smoothing, 76 and 58 without the scaling too
-    (SportsMini, 20 of the training videos held out).
+    (240 steps at 1e-3, last weights; 20 of SportsMini's training videos held out).
     """
     if name == "activitynet":
         return {"dropout": 0.5, "smooth": 13}

@@ -49,7 +49,7 @@ OFFSET = 2.0
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """What benchmarks/fit_kinetics400.py fits on labels per clip.
+    """What benchmarks/fit_kinetics400.py fits on labels per clip, and of its localisation on a few timed videos.
 
     Attributes:
         tilt: sport -> (1024,) float32, added to the head's row of every name of that sport.

@@ -74,7 +74,8 @@ def train(
         data: the videos; nothing else is looked at.
         config: the settings, ablations included.
         folder: gets `training.safetensors`, the state to go on from, and `log.csv`: a row a step, with the loss,
-            every term before its weight, the gradient's norm and the gates. None keeps nothing.
+            every term before its weight, the gradient's norm and the gates, all of that step's weights and not of
+            their average. None keeps nothing.
         device: where to compute.
         resume: go on from the state in `folder` if there is one; otherwise it is replaced.
         on_progress: called after each step with ("train", steps done, steps in all).
@@ -193,7 +194,7 @@ def _identity(start: Checkpoint, data: VideoSet, config: TrainConfig) -> dict[st
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what a kill in the middle of a write leaves: a state is three times the size of its network."""
+    """Remove what a kill in the middle of a write leaves: a state is four times the size of its network."""
     for name in (STATE_NAME, LOG_NAME):
         for orphan in folder.glob(f".{name}.*.tmp"):
             orphan.unlink(missing_ok=True)
@@ -229,6 +230,7 @@ def _restore(
         with safe_open(path, framework="pt") as file:
             header = dict(json.loads((file.metadata() or {})[_HEADER_KEY]))
             tensors = {name: file.get_tensor(name).clone() for name in list(file.keys())}
+        header.setdefault("averaging", 0.0)  # states from before there was such a setting
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise TrainError(
             f"{path} is not a whole training state ({error}); delete it to start over, or train in another folder."

@@ -159,12 +159,13 @@ def test_peers_learn_with_all_their_weights(name: str, streams: int) -> None:
     assert all(totals.values()), [n for n, total in totals.items() if not total]
 
 
-def test_mil_is_the_baseline_to_the_last_digit() -> None:
+@pytest.mark.parametrize("averaging", [0.0, 3.0])
+def test_mil_is_the_baseline_to_the_last_digit(averaging: float) -> None:
     data, _ = videos()
-    config = replace(CONFIG, seed=5)
+    config = replace(CONFIG, seed=5, averaging=averaging)
     model, alone = experiment(1, ModelConfig(2, data.width, 6), config)
     ours = train(initialise(model, CLASSES, ("rgb",), {}, 5), data, alone).state
-    theirs = peers.train_peer("mil", data, CONFIG, 6, seed=5).state_dict()
+    theirs = peers.train_peer("mil", data, replace(CONFIG, averaging=averaging), 6, seed=5).state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 

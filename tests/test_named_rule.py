@@ -15,7 +15,7 @@ from extractors.features import Features
 from model.predict import predict
 from pipeline.annotations import Action
 
-pytestmark = pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
+needs_weights = pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
 
 SNIPPET = 0.64
 
@@ -46,12 +46,23 @@ def test_a_snippet_is_of_the_clip_at_its_middle_and_only_the_half_is_read(tmp_pa
     }
     (tmp_path / "ground_truth.json").write_text(json.dumps({"database": videos}))
     save(features(4), tmp_path / "fit_00.npz")
-    found = named_rule.read(tmp_path, tmp_path, "fit")
+    found = named_rule.read(tmp_path, tmp_path, "fit", {"a": 0, "b": 1})
     assert list(found) == ["fit_00"]
     assert found["fit_00"].clips == ["a", "a", "b", "b"]
     assert [(a.label, a.start, a.end) for a in found["fit_00"].actions] == [("tennis", 1.0, 2.5)]
+    with pytest.raises(ValueError, match=r"fit_00 shows b, which clips\.json does not list"):
+        named_rule.read(tmp_path, tmp_path, "fit", {"a": 0})
 
 
+def test_the_model_of_a_fold_has_not_seen_its_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = np.zeros((1, 1024), dtype=np.float32), np.zeros((1, 2))
+    clips = [fit_kinetics400.Clip(str(n), 0, *nothing, n % fit_kinetics400.FOLDS) for n in range(12)]
+    monkeypatch.setattr(fit_kinetics400, "fit", lambda head, given, *settings: [clip.fold for clip in given])
+    for fold, seen in enumerate(fit_kinetics400.left_out(None, clips, None, 1e-3, 1.0)):
+        assert set(seen) == set(range(fit_kinetics400.FOLDS)) - {fold}
+
+
+@needs_weights
 def test_each_snippet_is_read_by_the_model_of_its_fold(models):
     of = features(5)
     fold = {"a": 0, "b": 1}
@@ -62,6 +73,7 @@ def test_each_snippet_is_read_by_the_model_of_its_fold(models):
     assert not np.allclose(both[0].cas, both[1].cas)
 
 
+@needs_weights
 def test_the_lowest_threshold_that_keeps_the_spill_of_smoothing_out_is_chosen(models):
     """Three sure snippets: at .3 the third that smoothing leaves beside them is drawn, too."""
     count, tennis = 20, models[0].classes.index("playing tennis")

@@ -1,5 +1,6 @@
 """named_sports and what is fitted and scored on it: halves that share no clip, known answers, what is counted."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,25 @@ def test_instances_last_three_seconds_or_are_all_there_is_and_a_clip_is_shown_on
                 start, end = instance["segment"]
                 assert end - start >= 3 - 1e-9 or instance["label"] in ("golf", "badminton")
         assert all(n <= frames[clip] for clip, n in seen.items())
+
+
+def test_the_files_agree_on_what_is_shown_when(planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    lengths, videos, _ = planned
+    monkeypatch.setattr(named_sports, "clip_lengths", lambda corpus, labels: lengths)
+    monkeypatch.setattr(named_sports, "encode", lambda pieces, corpus, path: None)
+    monkeypatch.setattr("sys.argv", ["named_sports.py", str(tmp_path)])
+    named_sports.main()
+    pieces, clips = (json.loads((tmp_path / name).read_text()) for name in ("pieces.json", "clips.json"))
+    truth = json.loads((tmp_path / "ground_truth.json").read_text())["database"]
+    assert set(pieces) == set(truth) == {name for items in videos.values() for name in items}
+    for name, shown in pieces.items():
+        assert [start for start, _, _ in shown] == [0.0, *(end for _, end, _ in shown[:-1])]
+        assert shown[-1][1] == pytest.approx(truth[name]["duration"])
+        here = clips[truth[name]["subset"]]
+        assert {clip for _, _, clip in shown} <= {clip for names in here.values() for clip in names}
+        for action in truth[name]["annotations"]:
+            start, end = action["segment"]
+            assert {clip for a, b, clip in shown if start <= (a + b) / 2 < end} <= set(here[action["label"]])
 
 
 def test_platt_finds_the_map_that_made_the_answers():

@@ -1,5 +1,6 @@
 """Training: it learns to localise a toy, survives a kill to the last digit, and says what is wrong."""
 
+import json
 import math
 import os
 import signal
@@ -115,16 +116,17 @@ def test_an_averaged_training_is_prolonged_as_if_it_had_never_ended(tmp_path: Pa
     assert fingerprint(train(start(), DATA, longer, tmp_path)) == fingerprint(train(start(), DATA, longer))
 
 
-def test_a_state_without_its_average_is_named(tmp_path: Path) -> None:
-    config = replace(CONFIG, averaging=3.0)
-    train(start(), DATA, config, tmp_path)
+def test_a_state_from_before_there_was_an_average_goes_on(tmp_path: Path) -> None:
+    train(start(), DATA, CONFIG, tmp_path)
     path = tmp_path / STATE_NAME
     with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys() if name != "mean.alpha"}  # noqa: SIM118
-    safetensors_torch.save_file(tensors, path, metadata)
-    with pytest.raises(TrainError, match=r"lacks mean\.alpha.*delete it"):
-        train(start(), DATA, config, tmp_path)
+        ((key, text),) = file.metadata().items()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    header = json.loads(text)
+    del header["averaging"]
+    path.write_bytes(safetensors_torch.save(tensors, {key: json.dumps(header)}))
+    longer = replace(CONFIG, steps=15)
+    assert fingerprint(train(start(), DATA, longer, tmp_path)) == fingerprint(train(start(), DATA, longer))
 
 
 def test_decay_is_not_for_gates() -> None:
@@ -170,6 +172,8 @@ def test_resume_is_exact(tmp_path: Path, stop: int, sampling: str, averaging: fl
         (lambda t, h: t.pop(next(n for n in t if n.startswith("net."))), "lacks net"),
         (lambda t, h: t.update({n: torch.zeros(1) for n in t if n.startswith("net.")}), "lacks net"),
         (lambda t, h: t.update({n: torch.zeros(1) for n in t if n.endswith("exp_avg")}), "lacks adam"),
+        (lambda t, h: t.pop("mean.alpha"), r"lacks mean\.alpha"),
+        (lambda t, h: t.update({n: torch.zeros(1) for n in t if n.startswith("mean.")}), "lacks mean"),
         (lambda t, h: h.update(train="[]"), "is not a whole training state|is of another training"),
         (lambda t, h: h.update(train="3"), "is not a whole training state"),
         (lambda t, h: h.update(train="[" * 100_000), "is not a whole training state"),
@@ -177,7 +181,8 @@ def test_resume_is_exact(tmp_path: Path, stop: int, sampling: str, averaging: fl
     ],
 )
 def test_a_state_of_a_stranger_is_one_sentence(tmp_path: Path, change: Any, said: str) -> None:
-    train(start(), DATA, CONFIG, tmp_path)
+    averaged = replace(CONFIG, averaging=3.0)
+    train(start(), DATA, averaged, tmp_path)
     with safe_open(tmp_path / STATE_NAME, framework="pt") as file:
         header = dict(file.metadata())
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
@@ -187,7 +192,7 @@ def test_a_state_of_a_stranger_is_one_sentence(tmp_path: Path, change: Any, said
     written = {key: named["train"]} if named else None
     (tmp_path / STATE_NAME).write_bytes(safetensors_torch.save(tensors, written))
     with pytest.raises(TrainError, match=said):
-        train(start(), DATA, replace(CONFIG, steps=CONFIG.steps + 4), tmp_path)
+        train(start(), DATA, replace(averaged, steps=CONFIG.steps + 4), tmp_path)
 
 
 CHILD = """
@@ -197,7 +202,7 @@ from typing import Any
 sys.path.insert(0, str(Path("tests").resolve()))
 from test_train import CONFIG, DATA, replace, start, train
 print("ready", flush=True)
-train(start(), DATA, replace(CONFIG, steps=100_000, save_every=2), Path(sys.argv[1]))
+train(start(), DATA, replace(CONFIG, averaging=3.0, steps=100_000, save_every=2), Path(sys.argv[1]))
 """
 
 
@@ -217,7 +222,7 @@ def test_kill_minus_nine(tmp_path: Path) -> None:
     with safe_open(tmp_path / "cut" / STATE_NAME, framework="pt") as file:
         behind = len(file.get_tensor("history"))
     assert behind >= 2 and behind % 2 == 0
-    config = replace(CONFIG, steps=behind + 5, save_every=2)
+    config = replace(CONFIG, averaging=3.0, steps=behind + 5, save_every=2)
     cut = train(start(), DATA, config, tmp_path / "cut")
     whole = train(start(), DATA, config, tmp_path / "whole")
     assert (tmp_path / "cut" / LOG_NAME).read_bytes() == (tmp_path / "whole" / LOG_NAME).read_bytes()
@@ -258,6 +263,7 @@ def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
     for data, config, begin, words in (
         (DATA, replace(short, lr=2e-3), start(), "lr 0.001, now 0.002"),
         (DATA, replace(short, loss=LossConfig(norm=0.1)), start(), "loss norm 0.8, now 0.1"),
+        (DATA, replace(short, averaging=3), start(), r"averaging 0\.0, now 3\.0"),
         (other, short, start(), "data "),
         (DATA, short, start(seed=1), "initial weights "),
         (DATA, short, start(replace(MODEL, dropout=0.5)), r"dropout 0\.7, now 0\.5"),
@@ -384,6 +390,8 @@ def test_presets() -> None:
     own = preset("own", [62, 40] * 30)
     assert (own.steps, own.batch, own.snippets, own.lr, own.sampling) == (480, 20, 62, 2e-3, "pad")
     assert own.averaging == 3 and paper.averaging == long.averaging == 0
+    little = preset("own", [12] * 24)
+    assert (little.steps, little.lr, little.averaging) == (240, 1e-3, 3)
     assert preset("own", [3]).batch == 1 and model_settings("own") == {"dim": 128, "qk_scale": True, "smooth": 3}
     assert preset("own", [9000] * 700).snippets == 500 and preset("own", [90] * 600).steps == 4800
     for name, lengths, words in (("owm", [3], "no training preset 'owm'"), ("own", [], "no videos")):
