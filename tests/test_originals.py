@@ -66,7 +66,7 @@ def test_an_original_means_what_its_upright_25_fps_transcode_means(corpus: Path,
     source = corpus / "originals" / name
     info = probe(source)
     assert (info.width, info.height) == UPRIGHT[name]
-    # Not the model's own threshold: of Ollie76's two snippets one, in the transcode alone, is basketball at .38.
+    # Not the model's own threshold, which is tuned: of Ollie76 the transcode alone reads as basketball, at .38.
     pipeline = Pipeline.load(config=Config(classes="all", device="cpu", localize=LocalizeConfig(threshold=0.4)))
     pipeline.cache = FeatureCache(tmp_path)
     camera = pipeline(source)
