@@ -23,6 +23,7 @@ import numpy as np
 from benchmarks.named_quality import Arm, judge
 from extractors.features import Features, load
 from model import kinetics
+from model.jcdnet import JCDNet
 from model.predict import Scores, predict
 from pipeline.annotations import Action, read_ground_truth
 from postprocess.config import LocalizeConfig
@@ -60,18 +61,18 @@ def read(videos: Path, named: Path, half: str, fold: Mapping[str, int]) -> dict[
     return found
 
 
-def unseen(video: Video, models: Sequence[kinetics.Checkpoint], fold: Mapping[str, int]) -> Scores:
-    """Scores whose every snippet is read by the model of its clip's fold: the one fitted without its label.
+def unseen(video: Video, nets: Sequence[JCDNet], fold: Mapping[str, int]) -> Scores:
+    """Scores whose every snippet is read by the network of its clip's fold: the one fitted without its label.
 
-    `video` is of the first model: the rule `runs` ranks by confidence and does not look at it.
+    `video` is of the first network: the rule `runs` ranks by confidence and does not look at it.
     """
     assert video.features.rgb is not None
-    read = [predict(model.build(), video.features.rgb) for model in models]
+    each = [predict(net, video.features.rgb) for net in nets]
     by = [fold[clip] for clip in video.clips]
-    cas = np.stack([read[f].cas[t] for t, f in enumerate(by)])
-    coarse = np.stack([read[f].coarse_cas[t] for t, f in enumerate(by)])
-    actionness = np.array([read[f].actionness[t] for t, f in enumerate(by)])
-    return replace(read[0], cas=cas, coarse_cas=coarse, actionness=actionness)
+    cas = np.stack([each[f].cas[t] for t, f in enumerate(by)])
+    coarse = np.stack([each[f].coarse_cas[t] for t, f in enumerate(by)])
+    actionness = np.array([each[f].actionness[t] for t, f in enumerate(by)])
+    return replace(each[0], cas=cas, coarse_cas=coarse, actionness=actionness)
 
 
 def grid(
@@ -91,7 +92,8 @@ def choose(
     videos: Mapping[str, Video], models: Sequence[kinetics.Checkpoint], fold: Mapping[str, int]
 ) -> tuple[float, int]:
     """(threshold, gap). models: of each fold the one fitted without it; fold: of each clip."""
-    scores = {name: unseen(video, models, fold) for name, video in videos.items()}
+    nets = [model.build() for model in models]
+    scores = {name: unseen(video, nets, fold) for name, video in videos.items()}
     return best(list(grid(videos, scores, models[0])))
 
 

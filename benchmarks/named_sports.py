@@ -27,7 +27,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.sportsmini import FPS, Piece, clip_lengths, encode, instances, spans
+from benchmarks.sportsmini import FPS, Piece, clip_lengths, clip_spans, encode, instances
 from model.checkpoint import write_atomically
 
 # Folder of the corpus -> sport. Volleyball is not among them: its two clips show people who walk in a park.
@@ -134,7 +134,7 @@ def main() -> None:
             encode(pieces, arguments.corpus, arguments.folder / half / f"{name}.mp4")
             length = sum(p.frames for p in pieces) / FPS
             database[name] = {"subset": half, "duration": length, "annotations": instances(pieces)}
-            shown[name] = [[start, end, piece.clip] for start, end, piece in spans(pieces)]
+            shown[name] = clip_spans(pieces)
             print(f"{half}/{name}.mp4", flush=True)
     write_atomically(arguments.folder / "ground_truth.json", json.dumps({"database": database}, indent=1).encode())
     write_atomically(arguments.folder / "pieces.json", json.dumps(shown).encode())

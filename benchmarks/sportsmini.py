@@ -118,11 +118,16 @@ def plan(
         source = Half(halves[half], rng, short)
         videos[half] = {}
         for n in range(count):
-            actions = [ACTIONS[n % len(ACTIONS)]]
-            if n % 4 == n // 4 % 4:  # one in each four, of each action in turn
-                actions.append(str(rng.choice([a for a in ACTIONS if a not in actions])))
-            videos[half][f"{half}_{n:03}"] = source.video(actions)
+            videos[half][f"{half}_{n:03}"] = source.video(actions_of(n, rng))
     return videos
+
+
+def actions_of(n: int, rng: np.random.Generator) -> list[str]:
+    """What the n-th video of a half shows: the actions in turn, and in one of each four videos a second one."""
+    actions = [ACTIONS[n % len(ACTIONS)]]
+    if n % 4 == n // 4 % 4:  # of each action in turn
+        actions.append(str(rng.choice([a for a in ACTIONS if a not in actions])))
+    return actions
 
 
 def pictures(clip: Path) -> list[np.ndarray]:
@@ -164,6 +169,11 @@ def spans(pieces: list[Piece]) -> list[tuple[float, float, Piece]]:
     return [((e - p.frames) / FPS, e / FPS, p) for e, p in zip(ends.tolist(), pieces, strict=True)]
 
 
+def clip_spans(pieces: list[Piece]) -> list[tuple[float, float, str]]:
+    """Which clip is shown when, in seconds."""
+    return [(start, end, piece.clip) for start, end, piece in spans(pieces)]
+
+
 def instances(pieces: list[Piece]) -> list[dict[str, object]]:
     """Neighbouring pieces of one action are one instance."""
     found: list[dict[str, object]] = []
@@ -189,7 +199,7 @@ def describe(videos: dict[str, dict[str, list[Piece]]], folder: Path) -> None:
             writer.writerow([f"{half}/{name}.mp4", "|".join(sorted({str(a["label"]) for a in found})), half])
             length = sum(p.frames for p in pieces) / FPS
             database[name] = {"subset": half, "duration": length, "annotations": found}
-            shown[name] = [[start, end, piece.clip] for start, end, piece in spans(pieces)]
+            shown[name] = clip_spans(pieces)
     write_atomically(folder / "labels.csv", text.getvalue().encode())
     write_atomically(folder / "ground_truth.json", json.dumps({"database": database}, indent=1).encode())
     write_atomically(folder / "clips.json", json.dumps(shown).encode())

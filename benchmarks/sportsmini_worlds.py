@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import arms
-from benchmarks.sportsmini import ACTIONS, BACKGROUND, FPS, Half
+from benchmarks.sportsmini import ACTIONS, BACKGROUND, FPS, Half, actions_of
 from extractors.features import load
 from model.config import TrainConfig, model_settings, preset
 from model.datasets import VideoSet
@@ -79,11 +79,8 @@ def videos(
     source = Half(lengths, rng, short=False)
     features, targets = [], []
     for n in range(COUNTS[half]):
-        actions = [ACTIONS[n % len(ACTIONS)]]
-        if n % 4 == n // 4 % 4:
-            actions.append(str(rng.choice([a for a in ACTIONS if a not in actions])))
         rows, classes = [], []
-        for piece in source.video(actions):
+        for piece in source.video(actions_of(n, rng)):
             showings = bank[piece.clip]
             one = max(showings, key=len) if piece.first else showings[rng.integers(len(showings))]
             first = piece.first // FRAMES

@@ -66,8 +66,9 @@ def test_the_model_of_a_fold_has_not_seen_its_labels(monkeypatch: pytest.MonkeyP
 def test_each_snippet_is_read_by_the_model_of_its_fold(models):
     of = features(5)
     fold = {"a": 0, "b": 1}
-    scores = named_rule.unseen(named_rule.Video(of, [], ["a", "b", "b", "a", "b"]), models, fold)
-    both = [predict(model.build(), of.rgb) for model in models]
+    nets = [model.build() for model in models]
+    scores = named_rule.unseen(named_rule.Video(of, [], ["a", "b", "b", "a", "b"]), nets, fold)
+    both = [predict(net, of.rgb) for net in nets]
     for t, f in enumerate((0, 1, 1, 0, 1)):
         np.testing.assert_array_equal(scores.cas[t], both[f].cas[t])
     assert not np.allclose(both[0].cas, both[1].cas)
