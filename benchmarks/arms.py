@@ -24,7 +24,6 @@ An (arm, seed) that the results file holds with the same data and settings is no
 """
 
 import argparse
-import csv
 import hashlib
 import json
 import math
@@ -32,50 +31,30 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import joblib
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import conjointsynth, peers
-from benchmarks.conjointsynth import Half, Interval, Regime, t_interval
-from extractors.config import STREAMS
+from benchmarks.bootstrap import DRAWS
+from benchmarks.conjointsynth import Interval, Regime
+from benchmarks.judge import difference, judge
+from benchmarks.tasks import Files, Source, Task, load
 from extractors.features import FeaturesError
-from extractors.features import load as load_features
 from model.checkpoint import write_atomically
 from model.config import ModelConfig, TrainConfig, experiment, model_settings, preset
-from model.datasets import DatasetError, VideoSet
-from model.predict import Scores
+from model.datasets import DatasetError
 from model.train import TrainError, initialise, train
-from pipeline.annotations import read_ground_truth
 from postprocess.config import RULES, LocalizeConfig
-from postprocess.localize import localize
-from postprocess.metrics import (
-    Detection,
-    Instances,
-    Predictions,
-    classification_ap,
-    detect,
-    ranking,
-    video_scores,
-)
-from postprocess.protocols import EvaluateError, match_names, tiou_name
-from postprocess.segment import Segment
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from postprocess.protocols import EvaluateError
 
 FORMAT = 1  # of an entry of the results file; raise it when the same settings would give other numbers
-TIOUS = np.round(np.arange(0.3, 0.95, 0.1), 9)
-DRAWS = 1000
-RANKED_BY = {"paper": {"paper": "score"}, "runs": {"runs": "confidence", "runs by score": "score"}}
 REFERENCE = "full"
 
 
@@ -122,166 +101,6 @@ ON_FEATURES = (
 ON_WORLDS = ("baseline", "cad", "tea", "exp7", "exp7-frozen", "full", "full-norm0.1")
 
 
-# --- what is learned from, and what is judged on ---
-
-
-@dataclass(frozen=True, eq=False)
-class Clips:
-    """Which clip is shown when: of each video (N,) starts in seconds, ascending, and (N,) clips by number."""
-
-    starts: list[Floats]
-    numbers: list[Ints]
-    count: int
-
-    def at(self, videos: Ints, seconds: Floats) -> Ints:
-        """(N,) the clip shown in each video at that time; before the first and after the last, that one."""
-        found = np.zeros(len(videos), dtype=np.int64)
-        for v in np.unique(videos):
-            rows = videos == v
-            piece = np.searchsorted(self.starts[v], seconds[rows], side="right") - 1
-            found[rows] = self.numbers[v][np.maximum(piece, 0)]
-        return found
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """Videos to learn from and videos to be judged on.
-
-    Attributes:
-        train: features and labels per video.
-        targets: of each training video (T,) the class of every snippet, C for background, for supervised arms alone.
-        test: the others.
-        times: of each test video (T, 2) seconds.
-        durations: of each test video, seconds.
-        truth: the actions in the test videos, seconds.
-        clips: what the bootstrap draws; None: no bootstrap.
-        half: of a synthetic world, the phases of the test videos; phi: its median share of definite phases.
-    """
-
-    train: VideoSet
-    targets: list[Ints]
-    test: VideoSet
-    times: list[Floats]
-    durations: list[float]
-    truth: Instances
-    clips: Clips | None
-    half: Half | None = None
-    phi: float | None = None
-
-    def fingerprint(self) -> str:
-        """SHA-256 in hex over all that decides a result."""
-        digest = hashlib.sha256(f"{self.train.fingerprint()} {self.test.fingerprint()} {self.durations}".encode())
-        clips = [] if self.clips is None else [*self.clips.starts, *self.clips.numbers]
-        for array in (*self.targets, *self.times, self.truth.video, self.truth.label, self.truth.span, *clips):
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class Files:
-    """Where a task is read from; clips: None: whole videos are drawn."""
-
-    features: Path
-    ground_truth: Path
-    labels: Path
-    clips: Path | None
-
-
-Source = Files | Regime
-
-
-@lru_cache(maxsize=1)
-def load(source: Source, seed: int) -> Task:
-    """The videos; those of files are the same whatever the seed."""
-    if isinstance(source, Regime):
-        return _world_task(conjointsynth.world(source, seed))
-    return _files_task(source)
-
-
-def _world_task(world: conjointsynth.World) -> Task:
-    test = world.test
-    grid = [np.arange(n, dtype=np.float64) for n in test.data.lengths]
-    return Task(
-        train=world.train.data,
-        targets=world.train.targets,
-        test=test.data,
-        times=[np.stack((t, t + 1), axis=1) for t in grid],
-        durations=[float(len(t)) for t in grid],
-        truth=test.truth,
-        clips=None,
-        half=test,
-        phi=world.phi,
-    )
-
-
-def _files_task(files: Files) -> Task:
-    """Read and join.
-
-    Raises:
-        FeaturesError, EvaluateError, DatasetError: a file is missing, damaged, or does not fit the others.
-    """
-    with files.labels.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
-    if missing := {"video", "labels", "split"} - set(rows[0] if rows else ()):
-        raise DatasetError(f"{files.labels}: lacks the column {sorted(missing)[0]!r}; it needs video,labels,split.")
-    labelled = {row["video"]: tuple(filter(None, row["labels"].split("|"))) for row in rows}
-    classes = tuple(sorted({label for labels in labelled.values() for label in labels}))
-    database = read_ground_truth(files.ground_truth)
-    names = match_names(labelled, database)
-    halves = {}
-    for split in ("train", "test"):
-        videos = [row["video"] for row in rows if row["split"] == split]
-        if not videos:
-            raise DatasetError(f"{files.labels}: no video has the split {split!r}; name one at least.")
-        read = [load_features(files.features / PurePosixPath(v).with_suffix(".npz")) for v in videos]
-        streams = tuple(name for name in STREAMS if getattr(read[0], name) is not None)
-        marked = np.array([[c in labelled[v] for c in classes] for v in videos], dtype=bool).reshape(len(videos), -1)
-        halves[split] = videos, read, VideoSet([f.stacked(streams) for f in read], marked, tuple(videos), classes)
-    number = {label: c for c, label in enumerate(classes)}
-
-    def actions(video: str) -> list[tuple[int, float, float]]:
-        found = [(number.get(a.label, -1), a.start, a.end) for a in database[names[video]].actions]
-        if any(c < 0 for c, _, _ in found):
-            raise DatasetError(f"{files.ground_truth}: {video} has an action that {files.labels} does not name.")
-        return found
-
-    videos, read, learned = halves["train"]
-    targets = [_classes_of_snippets(f.times, actions(v), len(classes)) for v, f in zip(videos, read, strict=True)]
-    videos, read, judged = halves["test"]
-    truth = [(v, *action) for v, name in enumerate(videos) for action in actions(name)]
-    columns = np.array(truth, dtype=np.float64).reshape(-1, 4)
-    return Task(
-        train=learned,
-        targets=targets,
-        test=judged,
-        times=[f.times for f in read],
-        durations=[f.duration for f in read],
-        truth=Instances(columns[:, 0].astype(np.int64), columns[:, 1].astype(np.int64), columns[:, 2:]),
-        clips=_clips(files.clips, [names[v] for v in videos]),
-    )
-
-
-def _classes_of_snippets(times: Floats, actions: Sequence[tuple[int, float, float]], background: int) -> Ints:
-    """(T,) the class of the action at each snippet's middle, of several the last annotated."""
-    middle = times.mean(axis=1)
-    found = np.full(len(times), background, dtype=np.int64)
-    for c, start, end in actions:
-        found[(start <= middle) & (middle < end)] = c
-    return found
-
-
-def _clips(path: Path | None, videos: Sequence[str]) -> Clips:
-    """Those of the given videos alone: what is not shown in them cannot be drawn."""
-    if path is None:
-        return Clips([np.zeros(1)] * len(videos), [np.array([v]) for v in range(len(videos))], len(videos))
-    shown = json.loads(path.read_text())
-    if unknown := next((v for v in videos if not shown.get(v)), None):
-        raise DatasetError(f"{path}: says nothing of {unknown}; leave --clips out, or give the file of these videos.")
-    known = {name: n for n, name in enumerate(sorted({clip for v in videos for _, _, clip in shown[v]}))}
-    starts = [np.array([start for start, _, _ in shown[v]], dtype=np.float64) for v in videos]
-    return Clips(starts, [np.array([known[clip] for _, _, clip in shown[v]]) for v in videos], len(known))
-
-
 # --- one training ---
 
 
@@ -318,136 +137,6 @@ def run(job: Job) -> dict[str, Any]:
     seconds = time.perf_counter() - begin
     about = {"arm": job.arm, "seed": job.config.seed, "training_seconds": round(seconds, 1)}
     return {**about, "settings": {**job.config.to_dict(), **dict(job.settings)}, **judge(task, net)}
-
-
-def judge(task: Task, net: nn.Module) -> dict[str, Any]:
-    """Every number of one trained network, as JSON."""
-    scores = [peers.scores(net, rows) for rows in task.test.features]
-    present = np.zeros(task.test.labels.shape, dtype=bool)
-    present[task.truth.video, task.truth.label] = True
-    ap = classification_ap(np.stack([video_scores(s.cas) for s in scores]), present)
-    found: dict[str, Any] = {"classification_mAP": round(float(100 * np.nanmean(ap)), 4), "rules": {}}
-    if task.half is not None:
-        means = conjointsynth.actionness_by_phase(task.half, [s.actionness for s in scores])
-        found["actionness"] = {name: round(value, 4) for name, value in means.items()}
-        oracle = conjointsynth.definite_oracle(task.half)
-        found["definite_oracle"] = _of_classes(detect(task.truth, oracle, TIOUS), conjointsynth.CONJOINT)
-        found["phi"] = round(task.phi or 0.0, 4)
-    for rule in RULES:
-        segments = _segments(task, scores, rule)
-        for name, by in RANKED_BY[rule].items():
-            found["rules"][name] = _quality(task, _predictions(segments, task.test.classes, by), draw=name == rule)
-    return found
-
-
-def _segments(task: Task, scores: Sequence[Scores], rule: str) -> list[list[Segment]]:
-    config = LocalizeConfig(rule=rule)
-    return [
-        localize(s.cas, s.actionness, s.video, times, task.test.classes, duration=duration, config=config)
-        for s, times, duration in zip(scores, task.times, task.durations, strict=True)
-    ]
-
-
-def _predictions(segments: Sequence[Sequence[Segment]], classes: Sequence[str], by: str) -> Predictions:
-    number = {label: c for c, label in enumerate(classes)}
-    rows = [(v, number[s.label], s.start, s.end, getattr(s, by)) for v, found in enumerate(segments) for s in found]
-    columns = np.array(rows, dtype=np.float64).reshape(-1, 5)
-    video, label = columns[:, 0].astype(np.int64), columns[:, 1].astype(np.int64)
-    return Predictions(video, label, columns[:, 2:4], columns[:, 4])
-
-
-def _quality(task: Task, predictions: Predictions, draw: bool) -> dict[str, Any]:
-    detection = detect(task.truth, predictions, TIOUS)
-    mean_ap = 100 * detection.mean_ap
-    quality: dict[str, Any] = {
-        "predictions": len(predictions),
-        "mAP": {tiou_name(t): round(value, 4) for t, value in zip(TIOUS, mean_ap.tolist(), strict=True)},
-        "average": round(float(mean_ap.mean()), 4),
-    }
-    if task.clips is not None and draw:
-        drawn = 100 * resample(task.truth, predictions, detection, task.clips)
-        quality["draws"] = np.round(drawn.mean(axis=0), 3).tolist()
-    if task.half is not None:
-        quality["conjoint"] = _of_classes(detection, conjointsynth.CONJOINT)
-        quality["control"] = _of_classes(detection, conjointsynth.CONTROL)
-        coverage = conjointsynth.completeness(task.half, predictions)
-        quality["coverage"] = {n: None if math.isnan(x) else round(x, 4) for n, x in coverage.items()}
-    return quality
-
-
-def _of_classes(detection: Detection, classes: Sequence[int]) -> float:
-    """mAP 0.3:0.9 in percent over some of the classes."""
-    return round(float(100 * detection.ap[:, np.isin(detection.classes, classes)].mean()), 4)
-
-
-# --- the bootstrap ---
-
-
-def multiplicities(count: int, draws: int = DRAWS, seed: int = 0) -> Ints:
-    """(draws, count): how often each of `count` clips comes up when as many are drawn with replacement."""
-    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
-
-
-def weighted_ap(hits: NDArray[np.bool_], units: Ints, positives: Ints, weights: NDArray[Any]) -> Floats:
-    """AP of one class, all-point interpolated, for many weightings at once.
-
-    With whole numbers as weights it is the AP of a list in which everything stands as often as it weighs.
-
-    Args:
-        hits: (N,) whether each prediction is right, best first.
-        units: (N,) the unit whose weight each prediction has: of a hit that of its instance.
-        positives: (G,) the unit of each instance.
-        weights: (B, U) 0 or more, by draw and unit.
-
-    Returns:
-        (B,) in [0, 1]; nan where no instance has any weight.
-    """
-    at = np.flatnonzero(hits)
-    wrong = np.flatnonzero(~hits)
-    # False positives between one hit and the next, by unit: what follows the last hit changes nothing.
-    between = np.zeros((len(at) + 1, weights.shape[1]))
-    np.add.at(between, (np.searchsorted(at, wrong), units[wrong]), 1)
-    false = weights @ np.cumsum(between[:-1], axis=0).T
-    here = weights[:, units[at]].astype(np.float64)
-    true = np.cumsum(here, axis=1)
-    precision = np.divide(true, true + false, out=np.zeros(true.shape), where=true > 0)
-    best_from_here = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    total = weights[:, positives].sum(axis=1)
-    return np.divide((best_from_here * here).sum(axis=1), total, out=np.full(len(weights), np.nan), where=total > 0)
-
-
-def resample(
-    truth: Instances, predictions: Predictions, detection: Detection, clips: Clips, draws: int = DRAWS
-) -> Floats:
-    """(K, draws) mAP in [0, 1] over the classes that a draw has instances of; nan where it has none at all.
-
-    Who finds what is settled once, on the videos as they are.
-    """
-    weights = multiplicities(clips.count, draws)
-    of_truth = clips.at(truth.video, truth.span.mean(axis=1))
-    of_found = clips.at(predictions.video, predictions.span.mean(axis=1))
-    order = ranking(predictions)
-    ap = np.empty((len(detection.tious), len(detection.classes), draws))
-    for c, label in enumerate(detection.classes):
-        ranked = order[predictions.label[order] == label]
-        positives = of_truth[truth.label == label]
-        for k, match in enumerate(detection.match[:, ranked]):
-            units = np.where(match >= 0, of_truth[match], of_found[ranked])
-            ap[k, c] = weighted_ap(match >= 0, units, positives, weights)
-    some = ~np.isnan(ap)
-    count = some.sum(axis=1)
-    return np.divide(np.where(some, ap, 0.0).sum(axis=1), count, out=np.full(count.shape, np.nan), where=count > 0)
-
-
-def difference(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> Interval:
-    """mAP 0.3:0.9 of some runs minus that of others, one by one; what `judge` gave for a rule."""
-    pairs = list(zip(ours, theirs, strict=True))
-    values = [a["average"] - b["average"] for a, b in pairs]
-    if not all("draws" in run for pair in pairs for run in pair):
-        return t_interval(values)
-    drawn = np.mean([np.subtract(a["draws"], b["draws"]) for a, b in pairs], axis=0)
-    low, high = np.nanpercentile(drawn, [2.5, 97.5]).tolist()
-    return Interval(float(np.mean(values)), low, high)
 
 
 # --- all of them ---

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import arms
+from benchmarks import arms, judge, tasks
 from benchmarks.sportsmini import ACTIONS, BACKGROUND, FPS, Half, actions_of
 from extractors.features import load
 from model.config import TrainConfig, model_settings, preset
@@ -94,7 +94,7 @@ def videos(
     return VideoSet(features, labels, names, CLASSES), targets
 
 
-def world(bank: Bank, number: int) -> arms.Task:
+def world(bank: Bank, number: int) -> tasks.Task:
     """A world; the same number gives the same one."""
     rng = np.random.default_rng(1000 + number)
     halves = split(bank, rng)
@@ -104,7 +104,7 @@ def world(bank: Bank, number: int) -> arms.Task:
     spans = [(v, c, seconds * a, seconds * b) for v, t in enumerate(truth) for c, a, b in stretches(t)]
     columns = np.array(spans, dtype=np.float64)
     starts = [seconds * np.arange(len(t)) for t in truth]
-    return arms.Task(
+    return tasks.Task(
         train=train,
         targets=classes,
         test=test,
@@ -115,7 +115,7 @@ def world(bank: Bank, number: int) -> arms.Task:
     )
 
 
-def fewer(task: arms.Task, number: int, count: int, snippets: int | None) -> arms.Task:
+def fewer(task: tasks.Task, number: int, count: int, snippets: int | None) -> tasks.Task:
     """Only `count` videos to learn from, and of each only a stretch; of the last sixth what comes before the action."""
     rng = np.random.default_rng(number)
     features, targets = task.train.features[:count], task.targets[:count]
@@ -145,9 +145,9 @@ def run(bank: Bank, number: int, arm: str, changes: dict[str, Any], count: int, 
     torch.set_num_threads(1)
     task = fewer(world(bank, number), number, count, snippets)
     config: TrainConfig = replace(preset("own", task.train.lengths), **changes)
-    source = arms.Files(Path(), Path(), Path(), None)  # the task is at hand, so nothing is read
+    source = tasks.Files(Path(), Path(), Path(), None)  # the task is at hand, so nothing is read
     job = arms.Job(arm, source, config, tuple(model_settings("own").items()))
-    return arms.judge(task, arms.learn(job, task))
+    return judge.judge(task, arms.learn(job, task))
 
 
 def main() -> None:

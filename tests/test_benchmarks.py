@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import arms, conjointsynth, peers
+from benchmarks import arms, bootstrap, conjointsynth, judge, peers, tasks
 from benchmarks.conjointsynth import BACKGROUND, COMMON, CONJOINT, CONTROL, DECOY, DEFINITE, REGIMES, Regime, world
 from extractors.features import Features, save
 from model.config import ModelConfig, TrainConfig, experiment
@@ -58,7 +58,7 @@ def test_weights_are_copies(ranked: list[tuple[bool, int]], missed: list[int], w
     hits = np.array([hit for hit, _ in ranked], dtype=bool)
     units = np.array([unit for _, unit in ranked], dtype=np.int64)
     positives = np.array([*units[hits], *missed], dtype=np.int64)
-    found = arms.weighted_ap(hits, units, positives, np.array(weights))
+    found = bootstrap.weighted_ap(hits, units, positives, np.array(weights))
     for weight, ap in zip(np.array(weights), found, strict=True):
         total = int(weight[positives].sum())
         if total == 0:
@@ -80,10 +80,10 @@ def test_drawing_videos_is_copying_them() -> None:
     jitter = rng.integers(-2, 3, (60, 2)) * 0.64
     label = np.where(rng.random(60) < 0.8, truth.label[near], rng.integers(0, 3, 60))
     found = Predictions(truth.video[near], label, np.sort(truth.span[near] + jitter, axis=1), rng.permutation(60) / 60)
-    detection = detect(truth, found, arms.TIOUS)
-    clips = arms.Clips([np.zeros(1)] * 5, [np.array([v]) for v in range(5)], 5)
-    drawn = arms.resample(truth, found, detection, clips, draws=40)
-    for weight, values in zip(arms.multiplicities(5, 40), drawn.T, strict=True):
+    detection = detect(truth, found, judge.TIOUS)
+    clips = bootstrap.Clips([np.zeros(1)] * 5, [np.array([v]) for v in range(5)], 5)
+    drawn = bootstrap.resample(truth, found, detection, clips, draws=40)
+    for weight, values in zip(bootstrap.multiplicities(5, 40), drawn.T, strict=True):
         copies = [(video, copy) for video in range(5) for copy in range(weight[video])]
         rows = [np.flatnonzero(truth.video == video) for video, _ in copies]
         of_truth = truth.take(np.concatenate(rows))
@@ -91,19 +91,19 @@ def test_drawing_videos_is_copying_them() -> None:
         rows = [np.flatnonzero(found.video == video) for video, _ in copies]
         of_found = found.take(np.concatenate(rows))
         of_found = replace(of_found, video=np.repeat(np.arange(len(copies)), [len(r) for r in rows]))
-        assert values == pytest.approx(detect(of_truth, of_found, arms.TIOUS).mean_ap)
+        assert values == pytest.approx(detect(of_truth, of_found, judge.TIOUS).mean_ap)
 
 
 def test_the_weight_is_that_of_the_clip_at_the_middle() -> None:
-    clips = arms.Clips([np.array([0.0, 4.0, 9.0]), np.array([1.0])], [np.array([2, 0, 2]), np.array([1])], 3)
+    clips = bootstrap.Clips([np.array([0.0, 4.0, 9.0]), np.array([1.0])], [np.array([2, 0, 2]), np.array([1])], 3)
     at = clips.at(np.array([0, 0, 0, 0, 1, 1]), np.array([0.0, 3.9, 4.0, 50.0, 0.5, 7.0]))
     assert at.tolist() == [2, 2, 0, 2, 1, 1]
     # Found at tIoU .3 alone: there it weighs as its instance (clip 0), at .5 as its own middle (clip 2).
     truth = Instances(np.array([0, 1]), np.array([0, 0]), np.array([[4.0, 8.0], [1.0, 3.0]]))
     found = Predictions(np.array([0, 1]), np.array([0, 0]), np.array([[6.0, 13.0], [1.0, 3.0]]), np.array([0.9, 0.8]))
     detection = detect(truth, found, np.array([0.2, 0.5]))
-    weights = arms.multiplicities(3, 200)
-    drawn = arms.resample(truth, found, detection, clips, draws=200)
+    weights = bootstrap.multiplicities(3, 200)
+    drawn = bootstrap.resample(truth, found, detection, clips, draws=200)
     for (w0, w1, w2), (loose, strict) in zip(weights, drawn.T, strict=True):
         if w0 + w1 == 0:
             assert np.isnan(loose) and np.isnan(strict)
@@ -113,13 +113,13 @@ def test_the_weight_is_that_of_the_clip_at_the_middle() -> None:
 
 
 def test_every_arm_gets_the_same_draws() -> None:
-    assert (arms.multiplicities(7) == arms.multiplicities(7)).all()
-    assert (arms.multiplicities(7).sum(axis=1) == 7).all()
+    assert (bootstrap.multiplicities(7) == bootstrap.multiplicities(7)).all()
+    assert (bootstrap.multiplicities(7).sum(axis=1) == 7).all()
     same = {"average": 30.0, "draws": [30.0, float("nan"), 28.0]}
     more = {"average": 32.0, "draws": [33.0, float("nan"), 30.0]}
-    interval = arms.difference([more, same], [same, same])
+    interval = judge.difference([more, same], [same, same])
     assert interval.mean == 1 and 1 <= interval.low <= interval.high <= 1.5
-    assert arms.difference([{"average": 3.0}, {"average": 5.0}], [{"average": 1.0}, {"average": 1.0}]).mean == 3
+    assert judge.difference([{"average": 3.0}, {"average": 5.0}], [{"average": 1.0}, {"average": 1.0}]).mean == 3
 
 
 # --- the peers ---
@@ -324,8 +324,8 @@ def arguments(bench: Path, *more: object) -> list[str]:
 
 
 def test_files_are_joined(bench: Path) -> None:
-    files = arms.Files(bench / "features", bench / "truth.json", bench / "labels.csv", bench / "clips.json")
-    task = arms.load(files, 0)
+    files = tasks.Files(bench / "features", bench / "truth.json", bench / "labels.csv", bench / "clips.json")
+    task = tasks.load(files, 0)
     _, targets = videos()
     assert all((ours == y).all() for ours, y in zip(task.targets, targets[:4], strict=True))
     assert task.truth.video.tolist() == [0, 1, 2, 3] and task.truth.label.tolist() == [0, 1, 0, 1]
@@ -337,13 +337,13 @@ def test_files_are_joined(bench: Path) -> None:
 
 def test_numbers_are_those_of_evaluate(bench: Path) -> None:
     """The table's mAP is the product's own, by either ranking."""
-    files = arms.Files(bench / "features", bench / "truth.json", bench / "labels.csv", bench / "clips.json")
-    task = arms.load(files, 0)
+    files = tasks.Files(bench / "features", bench / "truth.json", bench / "labels.csv", bench / "clips.json")
+    task = tasks.load(files, 0)
     net = arms.learn(arms.Job("full", files, replace(CONFIG, steps=30, lr=1e-2), (("dim", 8),)), task)
-    judged = arms.judge(task, net)
+    judged = judge.judge(task, net)
     scores = [peers.scores(net, rows) for rows in task.test.features]
-    for rule, rankings in arms.RANKED_BY.items():
-        segments = arms._segments(task, scores, rule)
+    for rule, rankings in judge.RANKED_BY.items():
+        segments = judge._segments(task, scores, rule)
         for name, by in rankings.items():
             found = {
                 v: [Action(s.start, s.end, s.label, getattr(s, by)) for s in each]
