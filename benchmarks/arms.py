@@ -48,8 +48,9 @@ from benchmarks.judge import difference, judge
 from benchmarks.tasks import Files, Source, Task, load
 from extractors.features import FeaturesError
 from model.checkpoint import write_atomically
-from model.config import ModelConfig, TrainConfig, experiment, model_settings, preset
+from model.config import ModelConfig, TrainConfig
 from model.datasets import DatasetError
+from model.presets import experiment, model_settings, preset
 from model.train import TrainError, initialise, train
 from postprocess.config import RULES, LocalizeConfig
 from postprocess.protocols import EvaluateError

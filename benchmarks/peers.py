@@ -45,10 +45,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from model import losses
 from model.averaging import Average
-from model.config import ModelConfig, TrainConfig, experiment
+from model.config import ModelConfig, TrainConfig
 from model.datasets import Batch, VideoSet, draw
 from model.jcdnet import JCDNet, Output
 from model.predict import Scores, predict
+from model.presets import experiment
 from model.train import TrainError, _adam, _dropout_seed
 
 NO_SETTINGS: Mapping[str, Any] = {}

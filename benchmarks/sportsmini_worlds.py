@@ -32,8 +32,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import arms, judge, tasks
 from benchmarks.sportsmini import ACTIONS, BACKGROUND, FPS, Half, actions_of
 from extractors.features import load
-from model.config import TrainConfig, model_settings, preset
+from model.config import TrainConfig
 from model.datasets import VideoSet
+from model.presets import model_settings, preset
 from postprocess.metrics import Instances
 
 COUNTS = {"train": 45, "test": 40}

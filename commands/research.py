@@ -9,7 +9,7 @@ import typer
 from commands.options import C, Classes, DecoderName, Device, Flow, Precision, Stride
 from commands.terminal import complain, err, escape, finish, note, out, progress, say_flow, table
 from extractors.config import program
-from model.config import PRESETS
+from model.presets import PRESETS
 from pipeline.config import load_config
 from pipeline.errors import OutputError, UsageError
 from postprocess.config import RULES

@@ -8,7 +8,8 @@ from typing import Any
 
 from model import kinetics
 from model.checkpoint import Checkpoint
-from model.config import ModelConfig, Preset, TrainConfig, model_settings, preset
+from model.config import ModelConfig, TrainConfig
+from model.presets import Preset, model_settings, preset
 from pipeline.api import load_model
 from pipeline.config import read_toml
 from pipeline.errors import UsageError

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from benchmarks import arms, bootstrap, conjointsynth, judge, peers, tasks
 from benchmarks.conjointsynth import BACKGROUND, COMMON, CONJOINT, CONTROL, DECOY, DEFINITE, REGIMES, Regime, world
 from extractors.features import Features, save
-from model.config import ModelConfig, TrainConfig, experiment
+from model.config import ModelConfig, TrainConfig
 from model.datasets import VideoSet, draw
+from model.presets import experiment
 from model.train import initialise, train
 from pipeline.annotations import Action, Predicted, read_ground_truth
 from pipeline.evaluate import evaluate

@@ -42,7 +42,7 @@ def test_the_library_neither_prints_nor_exits(path: Path) -> None:
 
 def test_help_and_the_torch_free_configs_import_no_torch() -> None:
     code = (
-        "import sys, cli, extractors.config, model.config, postprocess.config, pipeline.config;"
+        "import sys, cli, extractors.config, model.presets, postprocess.config, pipeline.config;"
         "heavy = {'torch', 'cv2', 'av', 'numba', 'pytorchvideo'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )

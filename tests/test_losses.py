@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import losses
-from model.config import TERMS, LossConfig, ModelConfig, TrainConfig, experiment
+from model.config import TERMS, LossConfig, ModelConfig, TrainConfig
 from model.jcdnet import JCDNet, Output
+from model.presets import experiment
 
 torch.set_num_threads(1)
 

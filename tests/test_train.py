@@ -19,9 +19,10 @@ from safetensors import torch as safetensors_torch
 
 import model.train
 from model.checkpoint import CheckpointError, fingerprint, save
-from model.config import LossConfig, ModelConfig, TrainConfig, experiment, model_settings, preset
+from model.config import LossConfig, ModelConfig, TrainConfig
 from model.datasets import VideoSet
 from model.predict import predict
+from model.presets import experiment, model_settings, preset
 from model.train import LOG_NAME, STATE_NAME, TrainError, initialise, train
 
 torch.set_num_threads(1)

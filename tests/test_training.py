@@ -10,8 +10,9 @@ import torch
 from extractors.features import Features, save
 from extractors.video import VideoError
 from model import checkpoint, kinetics
-from model.config import TrainConfig, model_settings, preset
+from model.config import TrainConfig
 from model.datasets import DatasetError, VideoSet
+from model.presets import model_settings, preset
 from model.train import LOG_NAME, STATE_NAME, TrainError
 from pipeline import trainsettings
 from pipeline.crossval import FILE_NAME as QUALITY_NAME
