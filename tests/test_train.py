@@ -389,12 +389,13 @@ def test_presets() -> None:
     assert (wide.snippets, wide.loss.topk_divisor) == (60, 5)
     assert ModelConfig(100, **model_settings("activitynet")).smooth == 13 and model_settings("paper") == {}
     own = preset("own", [62, 40] * 30)
-    assert (own.steps, own.batch, own.snippets, own.lr, own.sampling) == (480, 20, 62, 2e-3, "pad")
+    assert (own.steps, own.batch, own.snippets, own.lr, own.sampling) == (1440, 20, 62, 2e-3, "pad")
     assert own.averaging == 3 and paper.averaging == long.averaging == 0
     little = preset("own", [12] * 24)
     assert (little.steps, little.lr, little.averaging) == (240, 1e-3, 3)
     assert preset("own", [3]).batch == 1 and model_settings("own") == {"dim": 128, "qk_scale": True, "smooth": 3}
-    assert preset("own", [9000] * 700).snippets == 500 and preset("own", [90] * 600).steps == 4800
+    assert preset("own", [9000] * 700).snippets == 500
+    assert [preset("own", [90] * n).steps for n in (16, 100, 600)] == [480, 2400, 5000]
     for name, lengths, words in (("owm", [3], "no training preset 'owm'"), ("own", [], "no videos")):
         with pytest.raises(ValueError, match=words):
             preset(name, lengths)  # type: ignore[arg-type]
