@@ -1,6 +1,7 @@
 """The command line: joins the commands, and turns every user error into one sentence and an exit code."""
 
 import io
+import signal
 import sys
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 from commands import cachecare, footage, machine, research, view
 from commands.terminal import complain, err
 from extractors.config import program
-from pipeline.errors import BUG, exit_code
+from pipeline.errors import BUG, FULL, DiskFull, exit_code
 
 INSTALLED = program() == "jcdnet"  # shells complete the word jcdnet; in a checkout that word would be python
 app = typer.Typer(
@@ -61,9 +62,15 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name=program())
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # `| head`: what shells say of such a writer
+            raise SystemExit(128 + signal.SIGPIPE) from None
+        raise
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno in FULL and error.filename is None:
+            error = DiskFull("standard output: the disk is full; make room and run again, what is complete is kept.")
         code = exit_code(error)
         if code == BUG:
             complain(

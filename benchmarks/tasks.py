@@ -18,7 +18,7 @@ from extractors.features import load as load_features
 from model.datasets import DatasetError, VideoSet
 from pipeline.annotations import read_ground_truth
 from postprocess.metrics import Instances
-from postprocess.protocols import match_names
+from postprocess.names import match_names
 
 
 @dataclass(frozen=True, eq=False)

@@ -58,7 +58,7 @@ def train(
     precision: Precision = None,
     decoder: DecoderName = None,
     device: Device = None,
-    config: Annotated[Path | None, typer.Option(help="TOML with [model], [training] and [training.loss].")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML with the tables model, training and training.loss.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over, whatever stands in --out.")] = False,
 ) -> None:
     """Learn your own actions from labels per video, without timestamps."""
@@ -114,7 +114,7 @@ def train(
     extractor = None if features else make_extractor(settings, ("rgb",), where)
     if extractor is not None:
         say_flow(extractor)
-    with progress() as bars:
+    with training.alone(output), progress() as bars:
         data = training.gather(wanted, extractor, on_video=bars.video)
         bars.clear()
         for warning in data.warnings:
@@ -172,8 +172,13 @@ def labels_propose(
     from extractors.features import write_atomically
     from pipeline.api import Pipeline
     from pipeline.propose import propose, write
+    from pipeline.storing import prepare_output
     from pipeline.videos import find_videos
 
+    if output is not None:
+        if output.is_dir():
+            raise UsageError(f"{output}: is a folder; name a CSV file.")
+        prepare_output(output.parent)
     jobs = find_videos([str(folder)])
     found = []
     with progress() as bars:
@@ -301,7 +306,14 @@ def evaluate(
         raise UsageError("give the ground truth with --ground-truth.")
     else:
         result = evaluate_files(predictions or [], ground_truth, **asked)
-    if plot is not None and result.diagnosis is not None:
+    for remark in result.notes:
+        note(remark)
+    if as_json:
+        print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+    for data in () if as_json else tables(result):
+        table(data.columns, data.rows, data.title)
+        out.print()
+    if plot is not None and result.diagnosis is not None:  # last: the numbers are worth more than their picture
         from extractors.features import write_atomically
         from postprocess import plots
 
@@ -309,11 +321,3 @@ def evaluate(
             write_atomically(plot, plots.diagnosis(result.diagnosis))
         except OSError as error:
             raise OutputError(f"{plot}: cannot be written ({error.strerror}); choose another file.") from error
-    for remark in result.notes:
-        note(remark)
-    if as_json:
-        print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
-        return
-    for data in tables(result):
-        table(data.columns, data.rows, data.title)
-        out.print()

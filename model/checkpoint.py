@@ -4,6 +4,7 @@ Settings travel as one JSON string in the file's own header, so weights and sett
 one rename makes the write atomic.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -175,8 +176,9 @@ def write_atomically(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        cause = error.strerror or error
-        raise CheckpointError(f"{path} cannot be written ({cause}); choose another folder.") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        then = "make room and run again, what is complete is kept" if full else "choose another folder"
+        raise CheckpointError(f"{path} cannot be written ({error.strerror or error}); {then}.") from error
 
 
 def _existing(path: Path) -> Path:

@@ -1,7 +1,6 @@
 """The settings of JCDNet and of its training. Free of torch, so that command-line help can read the defaults."""
 
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
@@ -12,6 +11,7 @@ Sampling = Literal["perturb", "pad"]
 
 # No network of this kind comes near it; it keeps a damaged file from asking for terabytes.
 _LARGEST = 1 << 16
+_LARGEST_NUMBER = 1e18  # times itself (lr and gate_lr) within float32
 
 
 @dataclass(frozen=True)
@@ -240,13 +240,14 @@ def _check_whole(config: Any, kind: str, **least: int) -> None:
     for name, bound in least.items():
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, int) or not bound <= value < 1 << 31:
-            raise ValueError(f"{kind} setting {name} must be a whole number of at least {bound}, not {value!r}.")
+            most = (1 << 31) - 1
+            raise ValueError(f"{kind} setting {name} must be a whole number from {bound} to {most}, not {value!r}.")
 
 
 def _check_numbers(config: Any, kind: str, *names: str) -> None:
-    """Finite and not negative; stored as floats, because JSON and TOML write 0.0 as 0 at times."""
+    """From 0 to what float32 can still work with; stored as floats, because JSON and TOML write 0.0 as 0 at times."""
     for name in names:
         value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
-            raise ValueError(f"{kind} setting {name} must be a number of at least 0, not {value!r}.")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LARGEST_NUMBER:
+            raise ValueError(f"{kind} setting {name} must be a number from 0 to {_LARGEST_NUMBER:g}, not {value!r}.")
         object.__setattr__(config, name, float(value))

@@ -18,13 +18,13 @@ def preset(name: Preset, lengths: Sequence[int]) -> TrainConfig:
     """A starting point to `replace` settings of.
 
     `paper` is section 4.1 for THUMOS14, `activitynet` the same for ActivityNet1.2, `long` the 5,000 steps that the
-    networks JCDNet descends from take. `own` is for a folder of one's own videos and sizes itself by them: 24 steps a
-    video, at least 480 and at most 5,000, at lr 2e-3 (at the paper's 1e-4 60 videos are undertrained), of little
-    footage 8 steps a video, at least 240, at 1e-3, the steps' weights averaged. All of that was chosen by
-    benchmarks/sportsmini_worlds.py, whose figures are in benchmarks/README.md: 24 videos of 12 snippets are overfitted
-    by what is best for 16 of 65. The paper's lambda_3 of .8 leaves A^ness on the surest snippets alone: mAP@0.5 31
-    against 76 at .1; .05 was a little better still in three seeds of three (240 steps at 1e-3, last weights, D 128; 20
-    of SportsMini's training videos held out).
+    networks JCDNet descends from take. `own` is for a folder of one's own videos and sizes itself by them: 8 steps a
+    video, at least 480 and at most 5,000, at lr 2e-3, of little footage at least 240 at 1e-3 (at the paper's 1e-4 60
+    videos are undertrained), the steps' weights averaged. All of that was chosen by benchmarks/sportsmini_worlds.py,
+    whose figures are in benchmarks/README.md: 24 videos of 12 snippets are overfitted by what is best for 16 of 65, and
+    three times the steps let seeds differ by 18 points. The paper's lambda_3 of .8 leaves A^ness on the surest snippets
+    alone: mAP@0.5 31 against 76 at .1; .05 was a little better still in three seeds of three (240 steps at 1e-3, last
+    weights, D 128; 20 of SportsMini's training videos held out).
 
     Args:
         name: of the preset.
@@ -44,9 +44,8 @@ def preset(name: Preset, lengths: Sequence[int]) -> TrainConfig:
     if name == "activitynet":
         return TrainConfig(steps=20 * math.ceil(len(lengths) / 20), snippets=60, loss=LossConfig(topk_divisor=5))
     little = sum(lengths) < LITTLE
-    least, each = (240, 8) if little else (480, 24)
     return TrainConfig(
-        steps=min(max(least, each * len(lengths)), 5000),
+        steps=min(max(240 if little else 480, 8 * len(lengths)), 5000),
         batch=min(20, len(lengths)),
         snippets=min(500, max(lengths)),
         sampling="pad",

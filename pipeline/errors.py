@@ -81,4 +81,6 @@ def exit_code(error: Exception) -> int:
     """Exit code of a user's mistake, 1 for anything else."""
     if isinstance(error, ImportError):  # a package is missing or broken
         return ENVIRONMENT
+    if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
+        return ENVIRONMENT
     return next((code for kind, code in exit_codes().items() if isinstance(error, kind)), BUG)

@@ -12,14 +12,13 @@ import numpy as np
 from pipeline.annotations import Action, AnnotatedVideo, Predicted, read_ambiguous, read_ground_truth, read_predictions
 from postprocess.diagnose import Diagnosis, diagnose
 from postprocess.metrics import Instances, Predictions, classification_ap, detect
+from postprocess.names import as_path, elsewhere, find_names, match_names
 from postprocess.protocols import (
     CONJOINT,
     EvaluateError,
-    as_path,
     averages,
     choose_subset,
     find_protocol,
-    match_names,
     parse_tious,
     tiou_name,
     to_snippets,
@@ -223,6 +222,11 @@ def _join(
     ]
     videos = {name: index for index, name in enumerate(counted)}
     notes = []
+    if moved := elsewhere(names):
+        notes.append(
+            f"{len(moved)} videos were taken for those of the same name in another folder, "
+            f"{moved[0]!r} for {names[moved[0]]!r}."
+        )
     if rules.videos not in (None, len(videos)):
         notes.append(f"{protocol} is published on {rules.videos} videos; this ground truth has {len(videos)} of them.")
     if silent := len(videos.keys() - set(names.values())):
@@ -246,10 +250,13 @@ def _join(
     if empty := int((truth.span[:, 0] == truth.span[:, 1]).sum()):
         notes.append(f"{empty} instances have no length in {rules.unit} and cannot be found.")
     if ambiguous is not None:
-        listed = [(videos[name], span) for name, spans in ambiguous.items() if name in videos for span in spans]
+        of, unknown = find_names(ambiguous, ground_truth)
+        listed = [(videos[of[n]], s) for n, spans in ambiguous.items() if of.get(n) in videos for s in spans]
         spans = to_unit(np.array([span for _, span in listed], dtype=np.float64).reshape(-1, 2))
         drop = touches(found, [video for video, _ in listed], spans)
         notes.append(f"{int(drop.sum())} predictions that touch one of {len(listed)} ambiguous segments were dropped.")
+        if unknown:
+            notes.append(f"{len(unknown)} of {len(ambiguous)} videos of --ambiguous are not in the ground truth.")
         found = found.take(~drop)
     elif rules.snippets:
         notes.append("without --ambiguous nothing is dropped; CO2-Net and DELU drop what touches ambiguous segments.")

@@ -11,7 +11,8 @@ from extractors.config import STREAMS
 from model.datasets import DatasetError
 from pipeline.annotations import AnnotatedVideo
 from pipeline.published import labels_from_ground_truth
-from postprocess.protocols import CONJOINT, match_names
+from postprocess.names import match_names
+from postprocess.protocols import CONJOINT
 
 Rows = NDArray[np.float32]
 

@@ -29,6 +29,8 @@ class LabelledVideo:
     labels: tuple[str, ...]
     split: str
     line: int
+    at: str = "line"
+    """what `line` counts: lines of a CSV, videos of a JSON"""
 
 
 def read_labels(path: Path) -> tuple[LabelledVideo, ...]:
@@ -40,7 +42,7 @@ def read_labels(path: Path) -> tuple[LabelledVideo, ...]:
     """
     if path.suffix.lower() == ".json":
         found = labels_from_ground_truth(read_ground_truth(path)).items()
-        return tuple(LabelledVideo(n, about.labels, about.subset.lower(), i) for i, (n, about) in enumerate(found, 1))
+        return tuple(LabelledVideo(n, v.labels, v.subset.lower(), i, "video") for i, (n, v) in enumerate(found, 1))
     try:
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark
     except OSError as error:
@@ -94,11 +96,20 @@ def in_split(rows: Sequence[LabelledVideo], split: str | None, path: Path) -> tu
     wanted = split or (TRAIN if TRAIN in known else None)
     if wanted is None:
         if known != [""]:
-            raise DatasetError(f"{path}: its splits are {', '.join(filter(None, known))}; choose one with --split.")
+            without = sum(not row.split for row in rows)
+            rest = f", and {have(without)} none: write {TRAIN} there to train on them, or" if without else ";"
+            raise DatasetError(
+                f"{path}: its splits are {', '.join(filter(None, known))}{rest} choose one with --split."
+            )
         return tuple(rows)
     if wanted.lower() not in known:
         raise DatasetError(f"{path}: has no split {wanted!r}; it has {', '.join(filter(None, known)) or 'none'}.")
     return tuple(row for row in rows if row.split == wanted.lower())
+
+
+def have(rows: int) -> str:
+    """1 row has, 2 rows have."""
+    return "1 row has" if rows == 1 else f"{rows} rows have"
 
 
 def find_videos(
@@ -133,19 +144,19 @@ def find_videos(
             found[row.video] = available[next(iter(matches))]
             said[found[row.video]][row.video] = row.line
         elif not row.video:
-            problems.append(f"line {row.line}: names no video")
+            problems.append(f"{row.at} {row.line}: names no video")
         elif matches:
-            problems.append(f"line {row.line}: {row.video} may be {' or '.join(sorted(matches))}; give the path")
+            problems.append(f"{row.at} {row.line}: {row.video} may be {' or '.join(sorted(matches))}; give the path")
         else:
             # A wrong folder misses every row: no more are compared than are shown.
             close = difflib.get_close_matches(name, by_short, n=1) if len(problems) < SHOWN else []
             problems.append(
-                f"line {row.line}: {row.video} is not there{f'; did you mean {close[0]}?' if close else ''}"
+                f"{row.at} {row.line}: {row.video} is not there{f'; did you mean {close[0]}?' if close else ''}"
             )
     for names in said.values():
         if len(names) > 1:
             lines = ", ".join(map(str, names.values()))
-            problems.append(f"lines {lines}: {' and '.join(names)} are one video; give it one line")
+            problems.append(f"{rows[0].at}s {lines}: {' and '.join(names)} are one video; give it one line")
     return found, problems
 
 

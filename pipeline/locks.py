@@ -55,6 +55,13 @@ class Lock:
             time.sleep(POLL)
         return True
 
+    def holder_lives(self) -> bool:
+        """Whether another process of this machine holds it; of one elsewhere that cannot be known at once."""
+        try:
+            return is_alive(self._read().split()[0].decode()) is True
+        except (ValueError, IndexError):
+            return False
+
     def release(self) -> None:
         """Give it back, if it is still ours."""
         self._stop.set()

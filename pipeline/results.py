@@ -14,7 +14,7 @@ from extractors.video import VideoError
 from pipeline.annotations import read_ground_truth
 from pipeline.errors import UsageError
 from postprocess.curves import Curves
-from postprocess.protocols import match_names
+from postprocess.names import match_names
 from postprocess.segment import Result, ResultError
 from postprocess.writers import is_result
 

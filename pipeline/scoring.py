@@ -22,7 +22,8 @@ from pipeline.layouts import read_feature_set
 from postprocess.config import LocalizeConfig
 from postprocess.localize import localize
 from postprocess.metrics import video_scores
-from postprocess.protocols import choose_subset, find_protocol, match_names, parse_tious
+from postprocess.names import find_names, not_there
+from postprocess.protocols import EvaluateError, choose_subset, find_protocol, parse_tious
 
 
 def predictions_of(
@@ -97,7 +98,8 @@ def evaluate_model(
 
     Args:
         model: any checkpoint.
-        features: folder of a feature set; of its videos those in the subset that is scored are run.
+        features: folder of a feature set; of its videos those in the subset that is scored are run, and those that
+            the ground truth does not have are left out, which a note says.
         ground_truth: ActivityNet's JSON; None takes what the feature set brings.
         rule: of the localisation.
         fps: frames per second that published features were made at; None: 25.
@@ -112,21 +114,28 @@ def evaluate_model(
     truth = read_ground_truth(ground_truth) if ground_truth is not None else stored.ground_truth
     if not truth:
         raise UsageError(f"{features}: brings no annotated segments; give a ground truth with --ground-truth.")
-    names = match_names(stored.videos, truth)
+    names, unknown = find_names(stored.videos, truth)
+    if not names:
+        raise EvaluateError(f"{features}: {not_there(unknown, list(truth))}")
     wanted = choose_subset({n: v.subset for n, v in truth.items()}, list(names.values()), subset or rules.subset)
-    videos = {name: video for name, video in stored.videos.items() if truth[names[name]].subset == wanted}
+    videos = {name: stored.videos[name] for name, known in names.items() if truth[known].subset == wanted}
     # Of all classes, and however unsure: what is left out has no place in a ranking.
     config = adopt(Config(localize=LocalizeConfig(rule=rule)), {}, suited(model, None)).localize
     predicted = predictions_of(model, replace(stored, videos=videos), config, device=device, on_progress=on_progress)
     known = {action.label for video in truth.values() for action in video.actions}
     if not known & set(model.classes):
-        raise UsageError(f"the model knows {', '.join(model.classes)}, and the ground truth none of these.")
+        some = ", ".join(model.classes[:5]) + (f" and {len(model.classes) - 5} more" if len(model.classes) > 5 else "")
+        raise UsageError(f"the model knows {some}, and the ground truth none of these.")
     # The user can neither rename nor leave out what a model says of a class that nobody annotated.
     kept = {name: [a for a in actions if a.label in known] for name, actions in predicted.actions.items()}
     predicted = replace(predicted, actions=kept)
     result = evaluate(
         truth, predicted, protocol=protocol, ambiguous=listed, subset=wanted or None, tious=tious, diagnosis=diagnosis
     )
+    if unknown:
+        count = f"{len(unknown)} of {len(stored.videos)} videos"
+        said = f"{count}, {unknown[0]!r} first, are not in the ground truth and were left out."
+        result = replace(result, notes=(*result.notes, said))
     if strange := sorted(set(model.classes) - known):
         said = f"the ground truth has no {', '.join(strange)}: what the model finds of it was left out."
         result = replace(result, notes=(*result.notes, said))

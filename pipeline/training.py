@@ -4,8 +4,10 @@
 features, through the cache, `fit` trains.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +26,14 @@ from pipeline.crossval import FILE_NAME as QUALITY_NAME
 from pipeline.crossval import Quality, cross_validate, sweep
 from pipeline.errors import UsageError
 from pipeline.featuresets import FeatureSet
+from pipeline.locks import BEAT, STALE, Lock
 from pipeline.trainplan import Plan, listed
 from pipeline.trainsettings import Settings, from_embedded, resolve
 from postprocess import plots
 from postprocess.config import LocalizeConfig
 
 CURVES_NAME = "curves.png"
+LOCK_NAME = ".training.lock"
 FOLDS = 4
 
 # What a model asks of the features that it is run on. The rest of their settings (versions, device, precision,
@@ -82,7 +86,7 @@ def gather(
     cache = cache or FeatureCache()
     arrays: list[np.ndarray] = []
     seen: dict[str, Path] = {}
-    said: list[str] = []
+    said = list(wanted.notes)
     broken: list[str] = []
     for row in wanted.rows:
         path = wanted.videos[row.video]
@@ -119,7 +123,7 @@ def _read(wanted: Plan, stored: FeatureSet) -> Gathered:
         streams=stored.streams,
         features=declared(stored.settings),
         provenance={"features": stored.settings},
-        warnings=stored.notes,
+        warnings=(*wanted.notes, *stored.notes),
     )
 
 
@@ -151,6 +155,8 @@ def fit(
 ) -> Trained:
     """Train, write `folder`/model.safetensors with its log and its curves, then check it on held-out videos.
 
+    The folder must be this process's alone: call it inside `alone(folder)`.
+
     Args:
         gathered: what `gather` gave.
         settings: of the training.
@@ -169,6 +175,9 @@ def fit(
     if settings.init is not None:
         start = from_embedded(start, settings.init)
     start = dataclasses.replace(start, provenance={**start.provenance, **gathered.provenance})
+    if overwrite:  # or, killed before its own check, this training would meet what another's left
+        (folder / QUALITY_NAME).unlink(missing_ok=True)
+        sweep(folder)
     finished = train(start, data, training, folder, device=device, resume=not overwrite, on_progress=on_progress)
     path = folder / checkpoint.FILE_NAME
     checkpoint.save(finished, path)
@@ -191,6 +200,23 @@ def fit(
             on_progress=on_progress,
         )
     return Trained(finished, path, training, quality)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep a model's folder to this process: two trainings there would leave the model of one with the check of other.
+
+    A killed one is no hindrance; whether one on another machine still lives is known after a minute.
+
+    Raises:
+        UsageError: another training is at work there.
+        OSError: the folder cannot be written.
+    """
+    lock, patience = Lock(folder / LOCK_NAME), time.monotonic() + STALE + 2 * BEAT
+    if not lock.wait(lambda: lock.holder_lives() or time.monotonic() > patience):
+        raise UsageError(f"{folder}: another training is at work there; wait for its end, or choose another -o.")
+    with lock.held():
+        yield
 
 
 def check_folder(folder: Path, overwrite: bool) -> None:

@@ -28,6 +28,8 @@ class Plan:
     features: FeatureSet | None = None
     found: dict[str, str] = field(default_factory=dict)
     """CSV name → name in `features`"""
+    notes: tuple[str, ...] = ()
+    """what is left out, as sentences"""
 
 
 def plan(
@@ -71,19 +73,22 @@ def plan(
             raise UsageError("--conjoint is for published features with their own labels; leave the labels out.")
         stored = stored.conjoint(conjoint)
     source = path or folder
-    rows = labels_csv.in_split(_rows(path, stored, folder), split, source)
+    listing = _rows(path, stored, folder)
+    rows = labels_csv.in_split(listing, split, source)
+    undecided = sum(not row.split for row in listing) if any(row.split for row in rows) else 0
+    notes = (f"{source}: {labels_csv.have(undecided)} no split: not trained on.",) if undecided else ()
     problems = labels_csv.label_problems(rows)
     classes = labels_csv.classes_of(rows)
     if stored is not None:
         names = {name: Path(name) for name in stored.videos}
         found, missing = labels_csv.find_videos(rows, names, suffixes=VIDEO_SUFFIXES)
-        result = Plan(rows, classes, {}, stored, {row: name.as_posix() for row, name in found.items()})
+        result = Plan(rows, classes, {}, stored, {row: name.as_posix() for row, name in found.items()}, notes)
     else:
         below = (p for p in sorted(folder.rglob("*")) if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
         available = {p.relative_to(folder).as_posix(): p for p in below if not p.name.startswith(".")}
         files, missing = labels_csv.find_videos(rows, available)
         missing += _unreadable(files)
-        result = Plan(rows, classes, files)
+        result = Plan(rows, classes, files, notes=notes)
     if problems := missing + problems:
         raise DatasetError(f"{source}: {len(problems)} to mend before training:{listed(problems)}")
     if settings is not None:
@@ -103,8 +108,8 @@ def _rows(path: Path | None, stored: FeatureSet | None, folder: Path) -> tuple[L
     if any(video.labels is None for video in videos.values()) or not videos:
         raise UsageError(f"{folder}: brings no labels; give a CSV with `video,labels`, or a ground truth in JSON.")
     return tuple(
-        LabelledVideo(name, video.labels or (), video.subset.lower(), line)
-        for line, (name, video) in enumerate(videos.items(), start=1)
+        LabelledVideo(name, video.labels or (), video.subset.lower(), n, "video")
+        for n, (name, video) in enumerate(videos.items(), start=1)
     )
 
 

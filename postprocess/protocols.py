@@ -3,12 +3,10 @@
 The same predictions score differently under each, so a figure means little without the protocol's name.
 """
 
-import difflib
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -16,6 +14,8 @@ from postprocess.metrics import Instances
 
 SAME_SPAN = 1e-3
 """Seconds: annotations of one label that differ by no more are duplicates (OpenTAD)."""
+
+MOST_TIOUS = 1000
 
 THUMOS_TIOUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 ACTIVITYNET_TIOUS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
@@ -141,60 +141,6 @@ def _listed(subsets: Mapping[str, int]) -> str:
     return ", ".join(f"{name!r} ({count} videos)" for name, count in subsets.items())
 
 
-def match_names(predicted: Iterable[str], known: Iterable[str]) -> dict[str, str]:
-    """Predicted video → video of the ground truth: the same name, or the same but for folder and suffix.
-
-    Only one side may lose its suffix: clip.v2 is not clip.v3. ActivityNet's files are called v_<id>.
-
-    Raises:
-        EvaluateError: a video that the ground truth does not have, or two that are one.
-    """
-    known = list(known)
-    exact, by_name, by_stem = set(known), _index(known, lambda p: p.name), _index(known, lambda p: p.stem)
-    matched: dict[str, str] = {}
-    lost: list[str] = []
-    for name in predicted:
-        path = as_path(name)
-        ways = (
-            [name] if name in exact else None,
-            by_name.get(path.name),
-            by_name.get(path.stem),
-            by_stem.get(path.name),
-            by_name.get(path.stem.removeprefix("v_")),
-        )
-        options = next((way for way in ways if way), [])
-        if len(options) > 1:
-            raise EvaluateError(f"video {name!r} may be {options[0]!r} or {options[1]!r} of the ground truth.")
-        if options:
-            matched[name] = options[0]
-        else:
-            lost.append(name)
-    if lost:
-        example = difflib.get_close_matches(lost[0], known, n=1) or known[:1]
-        has = f"has {example[0]!r}" if example else "is empty"
-        count = f"video {lost[0]!r} is" if len(lost) == 1 else f"{len(lost)} videos, {lost[0]!r} first, are"
-        raise EvaluateError(
-            f"{count} not in the ground truth, which {has}; names must agree but for folder and suffix."
-        )
-    twice = next((video for video, count in Counter(matched.values()).items() if count > 1), None)
-    if twice is not None:
-        both = [name for name, video in matched.items() if video == twice]
-        raise EvaluateError(f"{both[0]!r} and {both[1]!r} are both video {twice!r} of the ground truth; give one.")
-    return matched
-
-
-def _index(names: Iterable[str], key: Callable[[PurePosixPath], str]) -> dict[str, list[str]]:
-    index: dict[str, list[str]] = {}
-    for name in names:
-        index.setdefault(key(as_path(name)), []).append(name)
-    return index
-
-
-def as_path(name: str) -> PurePosixPath:
-    """A video's name as a path, whichever system wrote it."""
-    return PurePosixPath(name.replace("\\", "/"))
-
-
 def parse_tious(text: str) -> tuple[float, ...]:
     """Thresholds from `start:stop:step`, both ends included, or from numbers joined by commas.
 
@@ -210,6 +156,10 @@ def parse_tious(text: str) -> tuple[float, ...]:
         if len(numbers) != 3 or "," in text:
             raise EvaluateError(f"tIoU thresholds {text!r} are not a range; {example}.")
         start, stop, step = numbers
+        if not all(map(math.isfinite, numbers)) or stop > 1:
+            raise EvaluateError(f"tIoU thresholds {text!r} must be above 0 and at most 1; {example}.")
+        if step > 0 and (stop - start) / step > MOST_TIOUS:
+            raise EvaluateError(f"tIoU thresholds {text!r} are more than {MOST_TIOUS}; {example}.")
         # start:step:stop is common too, and 0.1:0.1:0.9 would quietly be one threshold.
         if not (0 < step <= stop - start + 1e-9):
             raise EvaluateError(f"tIoU thresholds {text!r}: the step must fit between start and stop; {example}.")

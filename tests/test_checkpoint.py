@@ -122,7 +122,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(model.checkpoint.os, "fsync", full)
-    with pytest.raises(CheckpointError, match=r"cannot be written \(No space left on device\); choose"):
+    with pytest.raises(CheckpointError, match=r"cannot be written \(No space left on device\); make room"):
         save(checkpoint(1), tmp_path)
     assert files(tmp_path) == ["model.safetensors"]
     assert (tmp_path / "model.safetensors").read_bytes() == before

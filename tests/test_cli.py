@@ -16,6 +16,7 @@ from conftest import coded, encode
 import cli
 from extractors import weights
 from extractors.features import Features, save
+from pipeline import training
 
 ROOT = Path(__file__).parent.parent
 needs_weights = pytest.mark.skipif(
@@ -451,6 +452,7 @@ TRAIN_USAGE = {
     "split": (("--split", "val"), "no split 'val'"),
     "steps": (("--steps", "0"), "steps must be"),
     "lr": (("--lr", "0"), "lr must be above 0"),
+    "an lr beyond float32": (("--lr", "1e300"), "lr must be a number from 0 to 1e+18, not 1e+300"),
     "dim": (("--dim", "0"), "dim must lie in"),
     "seed": (("--seed", "-1"), "seed must be"),
     "one fold": (("--folds", "1"), "--folds 1: give 2 to 6"),
@@ -539,9 +541,73 @@ def test_evaluate_draws_the_diagnosis(jcdnet, tmp_path: Path, monkeypatch: pytes
         ("t.json/x.png", "t.json/x.png: cannot be"),
     ):
         code, printed, said = jcdnet(*command, "--plot", name)
-        assert (code, printed) == (2, "")
+        assert code == 2 and bool(printed) == name.startswith("t.json")  # the numbers do not wait for their picture
         assert cause in one_sentence(said)
     Path("folder.png").mkdir()
     code, _, said = jcdnet(*command, "--plot", "folder.png")
     assert code == 2
     assert "folder.png: cannot be written" in one_sentence(said)
+
+
+def test_whoever_reads_the_output_may_go_and_a_full_disk_is_no_bug(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text(
+        json.dumps({"database": {"a": {"annotations": [{"label": "golf", "segment": [0, 1]}]}}})
+    )
+    (tmp_path / "p.json").write_text(json.dumps({"results": {"a": []}}))
+    words = [
+        "cli.py",
+        "evaluate",
+        "--predictions",
+        tmp_path / "p.json",
+        "--ground-truth",
+        tmp_path / "t.json",
+        "--json",
+    ]
+    command = [sys.executable, *map(str, words)]
+    if Path("/dev/full").exists():
+        with Path("/dev/full").open("w") as full:
+            ended = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert ended.returncode == 4
+        assert "standard output: the disk is full; make room" in one_sentence(ended.stderr)
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert ended.returncode == 141, ended.stderr
+
+
+def test_labels_propose_knows_before_the_work_whether_it_can_write(jcdnet, clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for output, cause in ((tmp_path / "file" / "x.csv", "cannot be written"), (tmp_path, "is a folder")):
+        code, printed, said = jcdnet("labels", "propose", clip.parent, "-o", output, "--overwrite")
+        assert (code, printed) == (2, "")
+        assert cause in one_sentence(said)
+
+
+def test_one_training_at_a_time_in_a_folder(jcdnet, feature_set: tuple[Path, Path], tmp_path: Path) -> None:
+    labels, features = feature_set
+    out = tmp_path / "x"
+    command = ("train", labels, "--features", features, "-o", out, "--steps", 2, "--dim", 4, "--folds", 0)
+    with training.alone(out):
+        code, _, said = jcdnet(*command)
+    assert code == 2
+    assert "another training is at work there" in one_sentence(said)
+    assert not (out / "model.safetensors").exists()
+    assert jcdnet(*command)[0] == 0
+    dead = subprocess.run([sys.executable, "-c", DIES, str(out)], cwd=ROOT)
+    assert dead.returncode == 9 and (out / training.LOCK_NAME).exists()
+    assert jcdnet(*command)[0] == 0
+    assert not (out / training.LOCK_NAME).exists()
+
+
+DIES = """
+import os, sys
+from pathlib import Path
+from pipeline import training
+with training.alone(Path(sys.argv[1])):
+    os._exit(9)
+"""
+
+
+def test_help_names_the_tables_of_a_settings_file(jcdnet) -> None:
+    assert "training.loss" in jcdnet("train", "--help")[1]

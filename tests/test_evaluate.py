@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from pipeline.annotations import Action, AnnotatedVideo, Predicted, from_results, read_ambiguous
 from pipeline.evaltables import tables
 from pipeline.evaluate import evaluate, evaluate_files
+from postprocess.names import elsewhere, find_names, match_names
 from postprocess.protocols import (
     CONJOINT,
     EvaluateError,
     averages,
     choose_subset,
-    match_names,
     parse_tious,
     to_snippets,
 )
@@ -428,6 +428,25 @@ def test_names_match_but_for_folder_and_suffix():
         match_names(["a.mp4"], ["s/a", "t/a"])
 
 
+def test_of_files_of_one_name_that_in_the_same_folder_is_meant():
+    days = ["day1/GX01.mp4", "day2/GX01.mp4", "GX02.mp4"]
+    given = ["day2/GX01", "/home/me/day1/GX01.mp4", "day3/GX02.mp4"]
+    matched = match_names(given, days)
+    assert list(matched.values()) == ["day2/GX01.mp4", "day1/GX01.mp4", "GX02.mp4"]
+    assert elsewhere(matched) == []
+    with pytest.raises(EvaluateError, match="may be"):
+        match_names(["day3/GX01.mp4"], days)
+    assert find_names(["GX02", "x"], days) == ({"GX02": "GX02.mp4"}, ["x"])
+
+
+def test_another_folder_is_told_of():
+    result = evaluate({"day1/a.mp4": video((0, 4, "x"))}, predicted(**{"day2/a.mp4": [(0, 4, "x", 1.0)]}))
+    assert "1 videos were taken for those of the same name in another folder, 'day2/a.mp4' for 'day1/a.mp4'." in (
+        result.notes
+    )
+    assert not any("folder" in note for note in evaluate({"a": video((0, 4, "x"))}, predicted(**{"s/a.mp4": []})).notes)
+
+
 def test_subsets_need_no_name_and_any_case():
     assert choose_subset({"a": "", "b": ""}, ["a"], None) == ""
     assert choose_subset({"a": "Test", "b": "train"}, [], "test") == "Test"
@@ -439,7 +458,21 @@ def test_thresholds_are_start_stop_step_or_a_list():
     assert parse_tious("0.1:0.9:0.1") == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     assert parse_tious("0.5:0.95:0.05")[1::4] == (0.55, 0.75, 0.95)
     assert parse_tious("0.7, 0.5,0.7") == (0.5, 0.7)
-    for text in ("", "a", "0.1:0.9", "0.1:0.1:0.9", "0.5:0.05:0.95", "0.1:0.9:0.3", "0.1:0.9:0", "0,0.5", "1.5", "nan"):
+    for text in (
+        "",
+        "a",
+        "0.1:0.9",
+        "0.1:0.1:0.9",
+        "0.5:0.05:0.95",
+        "0.1:0.9:0.3",
+        "0.1:0.9:0",
+        "0,0.5",
+        "1.5",
+        "nan",
+        "0.1:inf:0.1",
+        "0.1:0.9:1e-9",
+        "0.1:1.1:0.5",
+    ):
         with pytest.raises(EvaluateError, match="tIoU thresholds"):
             parse_tious(text)
 
@@ -457,3 +490,11 @@ def test_results_are_ranked_as_people_see_them(rule, ranked):
     """ψ under the rule `paper`; the confidence that `run` prints under its own."""
     result = Result("a", 9.0, {}, (Segment(0, 1, 7.0, 0.25, "x"),), (), {"localize": {"rule": rule}})
     assert from_results([result]).actions["a"] == [Action(0, 1, "x", ranked)]
+
+
+def test_ambiguous_segments_are_found_under_any_name_of_their_video():
+    truth, found = {"a": video((0, 4, "x"))}, predicted(a=[(0, 4, "x", 0.9), (10, 12, "x", 0.5)])
+    result = evaluate(truth, found, ambiguous={"test/a.mp4": [(11, 11.5)], "nobody": [(0, 9)]})
+    assert "1 predictions that touch one of 1 ambiguous segments were dropped." in result.notes
+    assert "1 of 2 videos of --ambiguous are not in the ground truth." in result.notes
+    assert result.predictions == 1

@@ -131,7 +131,12 @@ def test_splits(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"no split 'train'; it has none\."):
         videos("video,labels\na,x\n", "train")
     with pytest.raises(DatasetError, match=r"its splits are test, val; choose one with --split"):
-        videos("video,labels,split\na,x,val\nb,x,test\nc,x,\n")
+        videos("video,labels,split\na,x,val\nb,x,test\n")
+    kept = "video,labels,split\na,x,test\nb,x,\nc,x,\n"
+    with pytest.raises(
+        DatasetError, match=r"test, and 2 rows have none: write train there to train on them, or choose"
+    ):
+        videos(kept)
 
 
 def found(tmp_path: Path, names: str, *available: str, **rest) -> tuple[dict[str, str], list[str]]:

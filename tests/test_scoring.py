@@ -18,6 +18,7 @@ from pipeline.scoring import check_settings, evaluate_model, predictions_of
 from postprocess.config import LocalizeConfig
 from postprocess.localize import localize
 from postprocess.metrics import video_scores
+from postprocess.protocols import EvaluateError
 
 CLASSES = ("jump", "run")
 
@@ -91,3 +92,14 @@ def test_a_class_that_nobody_annotated_is_left_out_and_said(stored, tmp_path):
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     with pytest.raises(UsageError, match="knows jump, run"):
         evaluate_model(model(), tmp_path, tmp_path / "truth.json")
+
+
+def test_videos_that_are_not_annotated_are_left_out_and_told_of(stored, tmp_path):
+    truth = tmp_path / "truth.json"
+    truth.write_text(json.dumps({"database": {"b.mp4": {"annotations": [{"label": "run", "segment": [1, 4]}]}}}))
+    result = evaluate_model(model(), tmp_path, truth)
+    assert result.overall.videos == 1
+    assert "1 of 2 videos, 'a' first, are not in the ground truth and were left out." in result.notes
+    truth.write_text(json.dumps({"database": {"c.mp4": {"annotations": [{"label": "run", "segment": [1, 4]}]}}}))
+    with pytest.raises(EvaluateError, match=r"2 videos, 'a' first, .* which has 'c\.mp4'"):
+        evaluate_model(model(), tmp_path, truth)

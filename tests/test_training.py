@@ -176,11 +176,11 @@ def test_flags_over_file_over_preset(data: Gathered, tmp_path: Path) -> None:
         ("[trainig]\nsteps = 3", "trainig is not a table"),
         ("training = 3", "training is not a table"),
         ("[training]\nstep = 3", "Unknown training setting 'step'; did you mean steps?"),
-        ("[training]\nsteps = 0", "steps must be a whole number of at least 1"),
+        ("[training]\nsteps = 0", "steps must be a whole number from 1 to"),
         ("[training]\nsteps = 'a'", "steps must be a whole number"),
         ("[training]\nloss = 3", "loss must be a table"),
         ("[training.loss]\nguid = 0.1", "did you mean guide?"),
-        ("[training.loss]\nguide = -1", "guide must be a number of at least 0"),
+        ("[training.loss]\nguide = -1", "guide must be a number from 0 to 1e"),
         ("[model]\ndimm = 3", "did you mean dim?"),
         ("[model]\ndim = 'x'", "dim must be a whole number"),
         ("[model]\nclasses = 3", "classes follows from the labels and the features"),
@@ -369,3 +369,34 @@ def test_what_cannot_start_from_the_embedded_model(
     (folder / "labels.csv").write_text(text)
     with pytest.raises(UsageError, match="knows none of the classes chess, ski; train without it"):
         plan(folder / "labels.csv", features=folder / "features", settings=wanted)
+
+
+def test_overwrite_killed_before_its_check_can_be_gone_on_with(data: Gathered, tmp_path: Path) -> None:
+    """The states of another training's folds would stop the check, after all the work."""
+
+    def killed_in(stage: str):
+        def on_progress(now: str, done: int, total: int) -> None:
+            if (now, done) == (stage, 4):
+                raise Killed
+
+        return on_progress
+
+    run, other = tmp_path / "run", replace(QUICK, folds=2, seed=1)
+    file = tmp_path / "my.toml"
+    file.write_text("[training]\nsave_every = 2\n")
+    settings, other = (replace(s, config=file) for s in (replace(QUICK, folds=2), other))
+    with pytest.raises(Killed):
+        fit(data, settings, run, on_progress=killed_in("check"))
+    with pytest.raises(Killed):
+        fit(data, other, run, overwrite=True, on_progress=killed_in("train"))
+    made = fit(data, other, run)
+    assert made.quality == fit(data, other, tmp_path / "fresh").quality
+
+
+def test_rows_without_a_split_are_told_of(folder: Path) -> None:
+    text = (folder / "labels.csv").read_text().splitlines()
+    rows = [f"{line},{'' if n == len(text) - 1 else 'train'}" for n, line in enumerate(text[1:], 1)]
+    (folder / "labels.csv").write_text("\n".join([text[0] + ",split", *rows]) + "\n")
+    wanted = plan(folder / "labels.csv", features=folder / "features")
+    assert len(wanted.rows) == len(text) - 2
+    assert gather(wanted).warnings[0].endswith("labels.csv: 1 row has no split: not trained on.")
