@@ -69,8 +69,8 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        if isinstance(error, OSError) and error.errno in FULL and error.filename is None:
-            error = DiskFull("standard output: the disk is full; make room and run again, what is complete is kept.")
+        if isinstance(error, OSError) and error.errno in FULL:  # writes of files say so themselves
+            error = DiskFull("the disk that the output goes to is full; make room and run again.")
         code = exit_code(error)
         if code == BUG:
             complain(

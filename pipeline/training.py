@@ -24,7 +24,7 @@ from model.train import LOG_NAME, STATE_NAME, TrainError, initialise, train
 from pipeline.cache import FeatureCache, content_hash
 from pipeline.crossval import FILE_NAME as QUALITY_NAME
 from pipeline.crossval import Quality, cross_validate, sweep
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, cannot_write
 from pipeline.featuresets import FeatureSet
 from pipeline.locks import BEAT, STALE, Lock
 from pipeline.trainplan import Plan, listed
@@ -204,16 +204,20 @@ def fit(
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep a model's folder to this process: two trainings there would leave the model of one with the check of other.
+    """Keep a model's folder to this process: of two trainings, one would leave its model and the other its check.
 
     A killed one is no hindrance; whether one on another machine still lives is known after a minute.
 
     Raises:
         UsageError: another training is at work there.
-        OSError: the folder cannot be written.
+        OutputError, DiskFull: the folder cannot be written.
     """
     lock, patience = Lock(folder / LOCK_NAME), time.monotonic() + STALE + 2 * BEAT
-    if not lock.wait(lambda: lock.holder_lives() or time.monotonic() > patience):
+    try:
+        ours = lock.wait(lambda: lock.holder_lives() or time.monotonic() > patience)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    if not ours:
         raise UsageError(f"{folder}: another training is at work there; wait for its end, or choose another -o.")
     with lock.held():
         yield

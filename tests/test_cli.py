@@ -568,7 +568,7 @@ def test_whoever_reads_the_output_may_go_and_a_full_disk_is_no_bug(tmp_path: Pat
         with Path("/dev/full").open("w") as full:
             ended = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
         assert ended.returncode == 4
-        assert "standard output: the disk is full; make room" in one_sentence(ended.stderr)
+        assert "the disk that the output goes to is full; make room" in one_sentence(ended.stderr)
     reader, writer = os.pipe()
     os.close(reader)
     ended = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True)
