@@ -114,7 +114,8 @@ def train(
     extractor = None if features else make_extractor(settings, ("rgb",), where)
     if extractor is not None:
         say_flow(extractor)
-    with training.alone(output), progress() as bars:
+    wait = "waiting up to a minute to see whether a training elsewhere is still at work in this folder"
+    with training.alone(output, on_wait=lambda: note(wait)), progress() as bars:
         data = training.gather(wanted, extractor, on_video=bars.video)
         bars.clear()
         for warning in data.warnings:
@@ -165,6 +166,8 @@ def labels_propose(
     """Propose labels with the embedded model: a CSV to correct, then to `train` on."""
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; give the one that holds the videos.")
+    if output is not None and output.is_dir():
+        raise UsageError(f"{output}: is a folder; name a CSV file.")
     if output is not None and output.exists() and not overwrite:
         raise UsageError(f"{output}: is there already, perhaps with your corrections; use --overwrite or another -o.")
     settings = load_config(None, {"classes": classes, "device": device, "features.precision": precision})
@@ -175,11 +178,9 @@ def labels_propose(
     from pipeline.storing import prepare_output
     from pipeline.videos import find_videos
 
-    if output is not None:
-        if output.is_dir():
-            raise UsageError(f"{output}: is a folder; name a CSV file.")
-        prepare_output(output.parent)
     jobs = find_videos([str(folder)])
+    if output is not None:
+        prepare_output(output.parent)
     found = []
     with progress() as bars:
         for proposal in propose(Pipeline.load(config=settings), jobs, folder, lambda job: bars.video(job.video)):
@@ -306,6 +307,15 @@ def evaluate(
         raise UsageError("give the ground truth with --ground-truth.")
     else:
         result = evaluate_files(predictions or [], ground_truth, **asked)
+    unwritten = None
+    if plot is not None and result.diagnosis is not None:
+        from extractors.features import write_atomically
+        from postprocess import plots
+
+        try:
+            write_atomically(plot, plots.diagnosis(result.diagnosis))
+        except OSError as error:  # said below: the numbers are worth more than their picture
+            unwritten = error
     for remark in result.notes:
         note(remark)
     if as_json:
@@ -313,11 +323,5 @@ def evaluate(
     for data in () if as_json else tables(result):
         table(data.columns, data.rows, data.title)
         out.print()
-    if plot is not None and result.diagnosis is not None:  # last: the numbers are worth more than their picture
-        from extractors.features import write_atomically
-        from postprocess import plots
-
-        try:
-            write_atomically(plot, plots.diagnosis(result.diagnosis))
-        except OSError as error:
-            raise OutputError(f"{plot}: cannot be written ({error.strerror}); choose another file.") from error
+    if unwritten is not None:
+        raise OutputError(f"{plot}: cannot be written ({unwritten.strerror}); choose another file.") from unwritten

@@ -250,7 +250,9 @@ def _join(
     if empty := int((truth.span[:, 0] == truth.span[:, 1]).sum()):
         notes.append(f"{empty} instances have no length in {rules.unit} and cannot be found.")
     if ambiguous is not None:
-        of, unknown = find_names(ambiguous, ground_truth)
+        of, unknown = find_names(ambiguous, ground_truth, several=True)
+        unknown += (others := elsewhere(of))
+        of = {name: video for name, video in of.items() if name not in others}
         listed = [(videos[of[n]], s) for n, spans in ambiguous.items() if of.get(n) in videos for s in spans]
         spans = to_unit(np.array([span for _, span in listed], dtype=np.float64).reshape(-1, 2))
         drop = touches(found, [video for video, _ in listed], spans)

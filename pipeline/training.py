@@ -176,7 +176,8 @@ def fit(
         start = from_embedded(start, settings.init)
     start = dataclasses.replace(start, provenance={**start.provenance, **gathered.provenance})
     if overwrite:  # or, killed before its own check, this training would meet what another's left
-        (folder / QUALITY_NAME).unlink(missing_ok=True)
+        for name in (QUALITY_NAME, STATE_NAME, LOG_NAME):
+            (folder / name).unlink(missing_ok=True)
         sweep(folder)
     finished = train(start, data, training, folder, device=device, resume=not overwrite, on_progress=on_progress)
     path = folder / checkpoint.FILE_NAME
@@ -203,10 +204,11 @@ def fit(
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Keep a model's folder to this process: of two trainings, one would leave its model and the other its check.
 
-    A killed one is no hindrance; whether one on another machine still lives is known after a minute.
+    A killed one is no hindrance; whether one on another machine still lives is known after a minute, before which
+    `on_wait` is called.
 
     Raises:
         UsageError: another training is at work there.
@@ -214,11 +216,16 @@ def alone(folder: Path) -> Iterator[None]:
     """
     lock, patience = Lock(folder / LOCK_NAME), time.monotonic() + STALE + 2 * BEAT
     try:
-        ours = lock.wait(lambda: lock.holder_lives() or time.monotonic() > patience)
+        if not (ours := lock.take()) and not lock.holder_lives():
+            on_wait()
+            ours = lock.wait(lambda: lock.holder_lives() or time.monotonic() > patience)
     except OSError as error:
         raise cannot_write(folder, error) from error
     if not ours:
-        raise UsageError(f"{folder}: another training is at work there; wait for its end, or choose another -o.")
+        raise UsageError(
+            f"{folder}: another training is at work there; wait for its end, or choose another -o "
+            f"(if there is none, remove {lock.path})."
+        )
     with lock.held():
         yield
 

@@ -21,11 +21,14 @@ def match_names(predicted: Iterable[str], known: Iterable[str]) -> dict[str, str
     return matched
 
 
-def find_names(given: Iterable[str], known: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+def find_names(
+    given: Iterable[str], known: Iterable[str], *, several: bool = False
+) -> tuple[dict[str, str], list[str]]:
     """Given video → video of the ground truth: the same name, or the same but for folder and suffix; and those lost.
 
     Only one side may lose its suffix: clip.v2 is not clip.v3. ActivityNet's files are called v_<id>. Of several that
-    fit, the one in the same folder is meant: cameras call the first file of every day GX01.mp4.
+    fit, the one in the same folder is meant: cameras call the first file of every day GX01.mp4. several: two names
+    may mean one video.
 
     Raises:
         EvaluateError: a name that may be several videos, or two that are one.
@@ -45,17 +48,23 @@ def find_names(given: Iterable[str], known: Iterable[str]) -> tuple[dict[str, st
         )
         options = next((way for way in ways if way), [])
         if len(options) > 1:
-            options = [option for option in options if _beside(name, option)] or options
+            same = [option for option in options if _folders(name) == _folders(option)]
+            options = same or [option for option in options if _beside(name, option)] or options
         if len(options) > 1:
             raise EvaluateError(f"video {name!r} may be {options[0]!r} or {options[1]!r} of the ground truth.")
         if options:
             matched[name] = options[0]
         else:
             lost.append(name)
-    twice = next((video for video, count in Counter(matched.values()).items() if count > 1), None)
-    if twice is not None:
-        both = [name for name, video in matched.items() if video == twice]
-        raise EvaluateError(f"{both[0]!r} and {both[1]!r} are both video {twice!r} of the ground truth; give one.")
+    for video in [video for video, count in Counter(matched.values()).items() if count > 1]:
+        both = {name: video for name, of in matched.items() if of == video}
+        others = elsewhere(both)
+        if len(both) - len(others) == 1:  # the ground truth has one day's GX01.mp4 and not the other's
+            lost += others
+            matched = {name: of for name, of in matched.items() if name not in others}
+        elif not several:
+            one, two, *_ = both
+            raise EvaluateError(f"{one!r} and {two!r} are both video {video!r} of the ground truth; give one.")
     return matched, lost
 
 

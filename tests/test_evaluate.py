@@ -437,6 +437,13 @@ def test_of_files_of_one_name_that_in_the_same_folder_is_meant():
     with pytest.raises(EvaluateError, match="may be"):
         match_names(["day3/GX01.mp4"], days)
     assert find_names(["GX02", "x"], days) == ({"GX02": "GX02.mp4"}, ["x"])
+    nested = {"GX01": "GX01.mp4", "b/GX01": "b/GX01.mp4", "a/b/GX01": "a/b/GX01.mp4"}
+    assert match_names(nested, nested.values()) == nested
+    assert match_names(nested.values(), nested) == {value: key for key, value in nested.items()}
+    assert find_names(["a/GX01", "b/GX01"], ["a/GX01.mp4"]) == ({"a/GX01": "a/GX01.mp4"}, ["b/GX01"])
+    for both in (["a", "a.mp4"], ["s/a", "t/a"]):
+        with pytest.raises(EvaluateError, match="are both video"):
+            find_names(both, ["a.mp4" if both[0] == "a" else "u/a.mp4"])
 
 
 def test_another_folder_is_told_of():
@@ -497,4 +504,12 @@ def test_ambiguous_segments_are_found_under_any_name_of_their_video():
     result = evaluate(truth, found, ambiguous={"test/a.mp4": [(11, 11.5)], "nobody": [(0, 9)]})
     assert "1 predictions that touch one of 1 ambiguous segments were dropped." in result.notes
     assert "1 of 2 videos of --ambiguous are not in the ground truth." in result.notes
+    days = {"day1/a.mp4": video((0, 4, "x"))}
+    shot = predicted(**{"day1/a.mp4": [(0, 4, "x", 0.9), (10, 12, "x", 0.5)]})
+    for listed, left in (
+        ({"day2/a.mp4": [(11, 11.5)]}, 2),
+        ({"day1/a.mp4": [(20, 30)], "day2/a.mp4": [(0, 30)]}, 2),
+        ({"a": [(0, 1)], "a.mp4": [(11, 12)]}, 0),
+    ):
+        assert evaluate(days, shot, ambiguous=listed).predictions == left
     assert result.predictions == 1
