@@ -11,7 +11,7 @@ from commands.terminal import complain, err, escape, finish, note, out, progress
 from extractors.config import program
 from model.presets import PRESETS
 from pipeline.config import load_config
-from pipeline.errors import OutputError, UsageError
+from pipeline.errors import UsageError, cannot_write
 from postprocess.config import RULES
 
 labels_app = typer.Typer(help="Labels per video, for `train`.", no_args_is_help=True)
@@ -194,7 +194,7 @@ def labels_propose(
         try:
             write_atomically(output, write(found).encode(errors="surrogateescape"))
         except OSError as error:
-            raise OutputError(f"{output}: cannot be written ({error.strerror}); choose another file.") from error
+            raise cannot_write(output, error, "choose another file") from error
         err.print(f"correct {escape(str(output))}, then: {program()} train {escape(str(output))} "
                   f"--videos {escape(str(folder))} -o runs/NAME", soft_wrap=True)  # fmt: skip
     failed = sum(proposal.error is not None for proposal in found)
@@ -229,7 +229,7 @@ def labels_import(
             try:
                 write_atomically(path, text.encode(errors="surrogateescape"))
             except OSError as error:
-                raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another file.") from error
+                raise cannot_write(path, error, "choose another file") from error
     if output is None:
         print(labels_csv(found), end="")
     err.print(f"{len(found)} video{'s' if len(found) != 1 else ''}, {spans} segment{'s' if spans != 1 else ''}")
@@ -315,13 +315,14 @@ def evaluate(
         try:
             write_atomically(plot, plots.diagnosis(result.diagnosis))
         except OSError as error:  # said below: the numbers are worth more than their picture
-            unwritten = error
+            unwritten = cannot_write(plot, error, "choose another file")
     for remark in result.notes:
         note(remark)
     if as_json:
         print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
-    for data in () if as_json else tables(result):
-        table(data.columns, data.rows, data.title)
-        out.print()
+    else:
+        for data in tables(result):
+            table(data.columns, data.rows, data.title)
+            out.print()
     if unwritten is not None:
-        raise OutputError(f"{plot}: cannot be written ({unwritten.strerror}); choose another file.") from unwritten
+        raise unwritten

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from commands.terminal import complain, err, finish, note, progress
-from pipeline.errors import OutputError, UsageError
+from pipeline.errors import UsageError, cannot_write
 
 Results = Annotated[list[Path], typer.Argument(help="Results of `run -o`: .json files or their folder.")]
 Videos = Annotated[
@@ -146,5 +146,5 @@ def plot(
     try:
         write_atomically(path, picture)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another file.") from error
+        raise cannot_write(path, error, "choose another file") from error
     print(path)

@@ -57,10 +57,7 @@ class Lock:
 
     def holder_lives(self) -> bool:
         """Whether another process of this machine holds it; of one elsewhere that cannot be known at once."""
-        try:
-            return is_alive(self._read().split()[0].decode()) is True
-        except (ValueError, IndexError):
-            return False
+        return _alive(self._read()) is True
 
     def release(self) -> None:
         """Give it back, if it is still ours."""
@@ -120,11 +117,7 @@ class Lock:
         if not there:
             self._watched = self._watched or (there, time.monotonic())
             return not self.path.exists() or (self._unchanged(there) and self._remove(there))
-        try:
-            alive = is_alive(there.split()[0].decode())
-        except (ValueError, IndexError):
-            alive = None  # not whole, or not ours
-        if alive:
+        if alive := _alive(there):
             return False
         return (alive is False or self._unchanged(there)) and self._remove(there)
 
@@ -148,3 +141,11 @@ class Lock:
             return True
         finally:
             aside.unlink(missing_ok=True)
+
+
+def _alive(there: bytes) -> bool | None:
+    """Whether the process that wrote a lock file runs; None: of another machine, or not whole."""
+    try:
+        return is_alive(there.split()[0].decode())
+    except (ValueError, IndexError):
+        return None

@@ -541,7 +541,8 @@ def test_evaluate_draws_the_diagnosis(jcdnet, tmp_path: Path, monkeypatch: pytes
         ("t.json/x.png", "t.json/x.png: cannot be"),
     ):
         code, printed, said = jcdnet(*command, "--plot", name)
-        assert code == 2 and bool(printed) == name.startswith("t.json")  # the numbers do not wait for their picture
+        # The numbers do not wait for their picture.
+        assert (code, printed) == (2, "" if name == "x.pdf" else jcdnet(*command, "--diagnose")[1])
         assert cause in one_sentence(said)
     Path("folder.png").mkdir()
     code, _, said = jcdnet(*command, "--plot", "folder.png")

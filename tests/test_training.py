@@ -381,10 +381,10 @@ def test_overwrite_killed_before_its_check_can_be_gone_on_with(data: Gathered, t
 
         return on_progress
 
-    run, other = tmp_path / "run", replace(QUICK, folds=2, seed=1)
-    file = tmp_path / "my.toml"
+    run, file = tmp_path / "run", tmp_path / "my.toml"
     file.write_text("[training]\nsave_every = 2\n")
-    settings, other = (replace(s, config=file) for s in (replace(QUICK, folds=2), other))
+    settings = replace(QUICK, folds=2, config=file)
+    other = replace(settings, seed=1)
     with pytest.raises(Killed):
         fit(data, settings, run, on_progress=killed_in("check"))
     with pytest.raises(Killed):
