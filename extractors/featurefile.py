@@ -86,6 +86,8 @@ def load(path: Path) -> Features:
         settings, said = dict(meta["settings"]), list(meta["warnings"])
         if not all(isinstance(value, dict) for value in settings.values()) or not all(isinstance(s, str) for s in said):
             raise ValueError("settings must be tables by stream, and warnings text")
+        if lost := set(STREAMS) & set(settings) - set(rows):  # a damaged name in the ZIP's directory hides an array
+            raise ValueError(f"the {min(lost)} stream that its settings describe is not there")
         return Features(
             rgb=rows.get("rgb"),
             flow=rows.get("flow"),

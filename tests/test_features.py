@@ -293,6 +293,15 @@ def test_a_flipped_bit_never_gives_other_features(tmp_path_factory: pytest.TempP
     assert same(found, example())
 
 
+def test_a_damaged_name_in_the_directory_hides_no_stream(tmp_path: Path) -> None:
+    save(example(), tmp_path / "a.npz")
+    raw = bytearray((tmp_path / "a.npz").read_bytes())
+    raw[raw.rindex(b"rgb.npy")] ^= 1
+    (tmp_path / "a.npz").write_bytes(raw)
+    with pytest.raises(FeaturesError, match="rgb stream that its settings describe is not there"):
+        load(tmp_path / "a.npz")
+
+
 class Evil:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, ("jcdnet-was-here",)
