@@ -17,6 +17,7 @@ import cli
 from extractors import weights
 from extractors.features import Features, save
 from pipeline import training
+from pipeline.version import VERSION
 
 ROOT = Path(__file__).parent.parent
 needs_weights = pytest.mark.skipif(
@@ -344,7 +345,7 @@ def test_version_and_help_in_a_terminal() -> None:
     def terminal(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, "cli.py", *arguments], cwd=ROOT, capture_output=True, text=True)
 
-    assert terminal("--version").stdout == "0.1.0\n"
+    assert terminal("--version").stdout == f"{VERSION}\n"
     helped = terminal("run", "--help")
     assert helped.returncode == 0
     assert "--min-confidence" in helped.stdout

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.licenses import canonicalize_license_expression
 
 from extractors.weights import WEIGHTS
 
@@ -34,7 +35,21 @@ def test_what_is_copied_is_there_and_is_let_into_the_build() -> None:
 def test_what_the_wheel_is_built_from_is_copied() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     folders = {name.removeprefix("jcdnet._app.").split(".")[0] for name in project["tool"]["setuptools"]["packages"]}
-    assert folders | {"cli.py", "pyproject.toml", project["project"]["readme"]} <= COPIED
+    files = {"cli.py", "pyproject.toml", project["project"]["readme"], *project["project"]["license-files"]}
+    assert folders | files <= COPIED
+
+
+def test_the_image_says_what_it_is_and_under_which_licences() -> None:
+    """The label speaks of all software inside (OCI image spec, annotations.md), not of our own code alone."""
+    labels = dict(word.split("=", 1) for words in instructions("LABEL") for word in words)
+    assert {name.rsplit(".", 1)[0] for name in labels} == {"org.opencontainers.image"}
+    assert labels["org.opencontainers.image.title"] == "jcdnet"
+    licences = labels["org.opencontainers.image.licenses"]
+    assert canonicalize_license_expression(licences) == licences
+    named = set(licences.split(" AND "))
+    assert "MIT" in named, "our own code"
+    assert "GPL-2.0-or-later" in named, "x264 and x265 in PyAV's wheel"
+    assert "LicenseRef-jcdnet-docs-licences" in named, "everything else, by docs/licences.md"
 
 
 def test_the_weights_that_are_put_in_exist() -> None:

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 from conftest import coded, encode
+from packaging.metadata import Metadata
 
 from extractors import weights
+from pipeline.version import VERSION
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("commands", "extractors", "model", "pipeline", "postprocess")
@@ -38,7 +40,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = tmp_path_factory.mktemp("tree")
     for folder in (*FOLDERS, "jcdnet"):
         shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("cli.py", "pyproject.toml", "README.md", "MANIFEST.in"):
+    for file in ("cli.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
         shutil.copy(ROOT / file, tree)
     return tree
 
@@ -50,7 +52,15 @@ def sdist(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that `JCDNET_WHEEL` names, which is to be published; otherwise one that is built here."""
+    if given := os.environ.get("JCDNET_WHEEL"):
+        return Path(given).resolve(strict=True)
     return build("wheel", tree, tmp_path_factory.mktemp("dist") / "wheel")
+
+
+def about(metadata: bytes) -> Metadata:
+    """A package's metadata; packaging refuses what the specification does not allow."""
+    return Metadata.from_email(metadata, validate=True)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +115,23 @@ def test_the_wheel_owns_one_name_and_carries_every_module(wheel: Path) -> None:
     assert {n for n in names if n.startswith("jcdnet/_app/")} == wanted
 
 
+def test_wheel_and_sdist_carry_the_licence_and_say_which_it_is(wheel: Path, sdist: Path) -> None:
+    text = (ROOT / "LICENSE").read_bytes()
+    with zipfile.ZipFile(wheel) as archive:
+        inside = f"jcdnet-{VERSION}.dist-info"
+        assert archive.read(f"{inside}/licenses/LICENSE") == text
+        said = [about(archive.read(f"{inside}/METADATA"))]
+    with tarfile.open(sdist) as archive:
+        licence, info = (archive.extractfile(f"jcdnet-{VERSION}/{name}") for name in ("LICENSE", "PKG-INFO"))
+        assert licence is not None and licence.read() == text
+        assert info is not None
+        said.append(about(info.read()))
+    for metadata in said:
+        assert metadata.license_expression == "MIT" and metadata.license_files == ["LICENSE"]
+        assert str(metadata.version) == VERSION and metadata.description_content_type == "text/markdown"
+        assert not [name for name in metadata.classifiers or [] if name.startswith("License ::")]  # PEP 639: instead
+
+
 def test_the_sdist_builds_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path) -> None:
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path, filter="data")
@@ -145,7 +172,7 @@ except AttributeError as error:
     print(jcdnet.__version__, error)
 """
     said = call(installed / "python", "-c", code, cwd=elsewhere, cache=tmp_path)
-    assert said.stdout == "0.1.0 module 'jcdnet' has no attribute 'Pipelin'\n", said.stderr
+    assert said.stdout == f"{VERSION} module 'jcdnet' has no attribute 'Pipelin'\n", said.stderr
 
 
 @needs_weights
