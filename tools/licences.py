@@ -123,9 +123,9 @@ HEAD = """\
 Made by `python tools/licences.py` from the metadata of the packages that are installed; not by hand, and no legal
 advice. A test compares it with what is installed.
 
-jcdnet's own code, and the 22 kB that tune `kinetics400`, are under the MIT licence (LICENSE). jcdnet uses these packages;
-its repository, its wheel and its sdist contain none of them. Who passes them on, as a Docker image does, takes on what
-their licences ask: of copyleft ones, above all the source.
+jcdnet's own code, and the 22 kB that tune `kinetics400`, are under the MIT licence (LICENSE). jcdnet uses these
+packages; its repository, its wheel and its sdist contain none of them. Who passes them on, as a Docker image does,
+takes on what their licences ask: of copyleft ones, above all the source.
 """
 
 PASSING_ON = """\
@@ -144,8 +144,8 @@ The facts, for you to act on:
 - jcdnet's wheel and sdist contain no package of this list: pip gets the packages from where their makers put them.
 - The image's label `org.opencontainers.image.licenses` says all of this in short; its last part stands for this page:
   `MIT AND GPL-2.0-or-later AND LicenseRef-jcdnet-docs-licences`.
-- To do without x264 and x265, build PyAV from source against an FFmpeg of your own that leaves them out. Finding actions
-  works without them; `clips`, the overlay, the proxies for browsers and `bench`'s own clip do not.
+- To do without x264 and x265, build PyAV from source against an FFmpeg of your own that leaves them out. Finding
+  actions works without them; `clips`, the overlay, the proxies for browsers and `bench`'s own clip do not.
 """
 
 CODECS = """\
@@ -164,8 +164,8 @@ Not under jcdnet's licence but under their own, wherever they go; the image hold
 """
 
 SAMPLE = """\
-`dancer.avi`, inside the package musicalgestures 1.32.0, whose licence is GPL-3.0-or-later. `make run` downloads it when no
-video is given; it is not part of jcdnet, and nothing is passed on with it.
+`dancer.avi`, inside the package musicalgestures 1.32.0, whose licence is GPL-3.0-or-later. `make run` downloads it when
+no video is given; it is not part of jcdnet, and nothing is passed on with it.
 """
 
 TABLE = ["| package | version | licence | |", "|---|---|---|---|"]
@@ -178,7 +178,8 @@ def document() -> str:
     inside = {name: "; ".join(f"{library} ({terms})" for library, terms in carried(name)) for name in run}
     parts = [HEAD, "## To run\n", *TABLE, *rows(run), "", "## Copyleft libraries inside wheels\n"]
     parts += [f"- **{name}**: {libraries}." for name, libraries in inside.items() if libraries]
-    parts += ["", f"PyAV's FFmpeg {ffmpeg()}.", CODECS, PASSING_ON, "## Weights\n", WEIGHTS, "## The sample of `make run`\n", SAMPLE]
+    parts += ["", f"PyAV's FFmpeg {ffmpeg()}.", CODECS, PASSING_ON]
+    parts += ["## Weights\n", WEIGHTS, "## The sample of `make run`\n", SAMPLE]
     parts += ["## To develop\n", "Not needed to run, and not passed on with anything:\n", *TABLE, *rows(develop)]
     return "\n".join(parts) + "\n"
 
