@@ -165,7 +165,8 @@ Not under jcdnet's licence but under their own, wherever they go; the image hold
 
 SAMPLE = """\
 `dancer.avi`, inside the package musicalgestures 1.32.0, whose licence is GPL-3.0-or-later. `make run` downloads it when
-no video is given; it is not part of jcdnet, and nothing is passed on with it.
+no video is given; it is not part of jcdnet, and nothing is passed on with it. It shows a dancer because no clip of a
+sport under an open licence was found in a package.
 """
 
 TABLE = ["| package | version | licence | |", "|---|---|---|---|"]
