@@ -19,6 +19,7 @@ from postprocess.writers import WRITERS
 
 ROOT = Path(__file__).parents[1]
 FAQ, EDITORS = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("faq.md", "editors.md"))
+WORDS = " ".join(FAQ.split())  # wherever its lines are broken
 needs_weights = pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
 
 
@@ -29,21 +30,21 @@ def test_every_question_is_in_the_list_of_questions() -> None:
 
 
 def test_the_suffixes_are_those_that_a_folder_is_searched_for() -> None:
-    (sentence,) = re.findall(r"files with these suffixes\s+are taken: ([^.]+)\.", FAQ)
+    (sentence,) = re.findall(r"files with these suffixes are taken: ([^.]+)\.", WORDS)
     assert {f".{name.strip()}" for name in sentence.split(",")} == VIDEO_SUFFIXES
 
 
 def test_the_picture_is_scaled_and_cropped_as_it_says() -> None:
     settings = FeatureConfig()
-    assert f"shorter side has {settings.short_side} pixels" in FAQ
-    assert f"middle square of {settings.crop} pixels" in " ".join(FAQ.split())
+    assert f"shorter side has {settings.short_side} pixels" in WORDS
+    assert f"middle square of {settings.crop} pixels" in WORDS
     # A picture of 16:9 at this size; "about half the width".
     assert settings.crop / (settings.short_side * 16 / 9) == pytest.approx(0.5, abs=0.02)
 
 
 @needs_weights
 def test_no_stream_no_address_no_sound_alone(jcdnet, tmp_path: Path) -> None:
-    assert "a URL gives `no such file`, and a pipe is refused" in FAQ
+    assert "a URL gives `no such file`, and a pipe is refused" in WORDS
     code, _, said = jcdnet("run", "https://example.com/match.mp4")
     assert code == 3 and "no such file" in said
     os.mkfifo(tmp_path / "live.mp4")
@@ -57,7 +58,7 @@ def test_no_stream_no_address_no_sound_alone(jcdnet, tmp_path: Path) -> None:
 
 
 def test_an_hour_takes_23_mb(tmp_path: Path) -> None:
-    assert "about 23 MB" in FAQ and "5,625 snippets" in " ".join(FAQ.split())
+    assert "about 23 MB" in WORDS and "5,625 snippets" in WORDS
     rows = round(3600 / 0.64)
     assert rows == 5625
     rng = np.random.default_rng(0)
