@@ -120,13 +120,29 @@ def models_card() -> None:
 @models_app.command("classes")
 def models_classes(
     model: Annotated[str, typer.Argument(help="Model whose classes to list.")] = C.model,
+    sports: Annotated[bool, typer.Option("--sports", help="List each sport with the names that belong to it.")] = False,
 ) -> None:
     """List the classes that a model knows, with their sport where they have one."""
+    if sports:
+        for sport, names in _sports(model).items():
+            print(printable(f"{sport}\t{', '.join(names)}"))
+        return
     from pipeline.api import load_model
 
     checkpoint = load_model(model)
     for name in checkpoint.classes:
         print(printable(f"{name}\t{checkpoint.groups[name]}" if name in checkpoint.groups else name))
+
+
+def _sports(model: str) -> dict[str, list[str]]:
+    """Sport -> the names that belong to it, both sorted. The embedded model's list needs no weights."""
+    from model.kinetics import NAME, sports_groups
+    from pipeline.api import load_model
+
+    groups = sports_groups() if model == NAME else load_model(model).groups
+    if not groups:
+        raise UsageError(f"{model}: this model has no list of sports; leave --sports out to see its classes.")
+    return {sport: sorted(name for name in groups if groups[name] == sport) for sport in sorted(set(groups.values()))}
 
 
 def doctor() -> None:

@@ -340,6 +340,11 @@ def test_a_phone_sees_all_of_it(browser: Browser, opened: Result) -> None:
         until(browser, lambda: browser.execute_script("return document.getElementById('video').readyState >= 1"))
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
         assert browser.find_element(By.ID, "canvas").rect["width"] > 300
+        for head in browser.find_elements(By.CSS_SELECTOR, "#columns th:not(.wide) button"):
+            head.click()  # with the arrow of the sorted column
+            cut = browser.execute_script("return arguments[0].scrollWidth > arguments[0].clientWidth", head)
+            assert not cut, f"{head.text} does not fit its column"
+        browser.find_element(By.CSS_SELECTOR, "#columns th:not(.wide) button").click()  # by start, as before
         browser.find_elements(By.CSS_SELECTOR, "#body .seek")[1].click()
         assert at(browser) == pytest.approx(opened.segments[1].start, abs=0.05)
     finally:
