@@ -176,9 +176,11 @@ def labels_propose(
     from pipeline.api import Pipeline
     from pipeline.propose import propose, write
     from pipeline.storing import prepare_output
-    from pipeline.videos import find_videos
+    from pipeline.videos import find_videos, left_out
 
     jobs = find_videos([str(folder)])
+    for remark in left_out([str(folder)]):
+        note(remark)
     if output is not None:
         prepare_output(output.parent)
     found = []
