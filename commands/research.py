@@ -225,6 +225,9 @@ def labels_import(
     from pipeline.corrections import ground_truth_json, labels_csv, read_corrections
 
     found = read_corrections(files, source, videos)
+    for video in found:
+        for remark in video.notes:
+            note(remark)
     spans = sum(len(video.spans) for video in found)
     for path, text in ((output, labels_csv(found)), (ground_truth, ground_truth_json(found))):
         if path is not None:

@@ -518,9 +518,32 @@ def test_whatever_the_names_every_file_is_well_formed(segments: list[Segment], n
         (read_elan, "not xml", "is not an ELAN file"),
         (read_elan, "<ANNOTATION_DOCUMENT/>", "is not an ELAN file"),
         (read_labelstudio, "{", "is not JSON"),
-        (read_labelstudio, "{}", "no task has a submitted annotation"),
-        (read_labelstudio, "[1]", "is not Label Studio's JSON"),
-        (read_labelstudio, '[{"data": {"video": "v"}, "annotations": [{"result": [{}]}]}]', "KeyError: 'value'"),
+        (read_labelstudio, "[]", "no task has a submitted annotation"),
+        (read_labelstudio, "{}", "a list of tasks, and this is an object with nothing"),
+        (read_labelstudio, "[1]", "a list of tasks, and this is a list of something else"),
+        (read_labelstudio, "3", "a list of tasks, and this is a number"),
+        (read_labelstudio, "null", "a list of tasks, and this is None"),
+        (
+            read_labelstudio,
+            '{"images": [], "annotations": [], "categories": []}',  # COCO
+            "this is an object with images, annotations, categories; export as JSON from Label Studio",
+        ),
+        (read_labelstudio, '{"schema": 1, "video": "v", "segments": []}', "an object with schema, video, segments;"),
+        (read_labelstudio, '[{"image": 3}]', "whose tasks have `data`, and these have image;"),
+        (read_labelstudio, '[{"data": {"video": "v"}, "annotations": [7]}]', "its annotations are not in the file"),
+        (read_labelstudio, '[{"data": {"video": "v"}, "annotations": [{"result": [{}]}]}]', "has no text 'type'"),
+        (read_labelstudio, '[{"data": {}, "annotations": [{"result": []}]}]', "task 1: has no text 'video'"),
+        (
+            read_labelstudio,
+            '[{"data": {"video": "v"}, "annotations": [{"result": [{"type": "labels", '
+            '"value": {"start": "soon", "end": 2, "labels": ["a"]}}]}]}]',
+            "the start of a region must be a number, not 'soon'",
+        ),
+        (
+            read_labelstudio,
+            '[{"id": 7, "video": "v", "tricks": "none", "annotator": 1, "annotation_id": 2, "lead_time": 3.5}]',
+            "is Label Studio's JSON-MIN export",
+        ),
         (
             read_labelstudio,
             '[{"data": {"video": "v"}, "annotations": [{"result": [{"type": "timelinelabels", '
