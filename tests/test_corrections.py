@@ -1,5 +1,6 @@
 """The way back: results, corrected in another tool, as labels to train on and ground truth to score against."""
 
+import contextlib
 import csv
 import io
 import json
@@ -207,9 +208,10 @@ STEREOTYPES = ("Time_Subdivision", "Symbolic_Subdivision", "Symbolic_Association
 def eaf(folder: Path, tiers: str, slots: dict[str, int | None], media: str = MP4, units: str = "milliseconds") -> Path:
     """An ELAN file; in `tiers` `(tier type parent)` opens a tier, and `a1 ts1 ts2 value` or `a1 >a2 value` fill it."""
     text = [
-        '<?xml version="1.0" encoding="UTF-8"?><ANNOTATION_DOCUMENT AUTHOR="" DATE="2024-01-01T10:00:00+01:00" FORMAT="3.0"'
-        ' VERSION="3.0" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:noNamespaceSchemaLocation='
-        f'"http://www.mpi.nl/tools/elan/EAFv3.0.xsd"><HEADER MEDIA_FILE="" TIME_UNITS="{units}">{media}</HEADER><TIME_ORDER>'
+        '<?xml version="1.0" encoding="UTF-8"?><ANNOTATION_DOCUMENT AUTHOR="" DATE="2024-01-01T10:00:00+01:00" '
+        'FORMAT="3.0" VERSION="3.0" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" '
+        'xsi:noNamespaceSchemaLocation="http://www.mpi.nl/tools/elan/EAFv3.0.xsd">'
+        f'<HEADER MEDIA_FILE="" TIME_UNITS="{units}">{media}</HEADER><TIME_ORDER>'
     ]
     for slot, time in slots.items():
         text.append(f'<TIME_SLOT TIME_SLOT_ID="{slot}"' + (f' TIME_VALUE="{time}"/>' if time is not None else "/>"))
@@ -328,7 +330,8 @@ def test_elan_times_are_those_of_the_video_whose_origin_they_count_from(tmp_path
             "sound alone",
         ),
         (
-            'MEDIA_URL="file:///d/a.mp4" MIME_TYPE="video/mp4"/><MEDIA_DESCRIPTOR MEDIA_URL="file:///d/b.mp4" MIME_TYPE="x/y"',
+            'MEDIA_URL="file:///d/a.mp4" MIME_TYPE="video/mp4"/>'
+            '<MEDIA_DESCRIPTOR MEDIA_URL="file:///d/b.mp4" MIME_TYPE="x/y"',
             "a.mp4",
             "links 2 videos, and was taken to be of the first",
         ),
@@ -422,7 +425,5 @@ def test_whatever_xml_is_given_only_an_exchange_error_comes_out(tmp_path_factory
             at = data.draw(st.integers(0, len(content) - 1))
             content[at : at + data.draw(st.integers(0, 8))] = data.draw(st.binary(max_size=4))
         file.write_bytes(bytes(content))
-        try:
+        with contextlib.suppress(ExchangeError, UsageError):
             read_corrections([file], source)
-        except (ExchangeError, UsageError):
-            pass
