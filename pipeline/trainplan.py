@@ -73,7 +73,8 @@ def plan(
             raise UsageError("--conjoint is for published features with their own labels; leave the labels out.")
         stored = stored.conjoint(conjoint)
     source = path or folder
-    listing, notes = _rows(path, stored, folder)
+    listing, of_file = _rows(path, stored, folder)
+    notes = list(of_file)
     rows, spelled = labels_csv.one_spelling(labels_csv.in_split(listing, split, source))
     undecided = sum(not row.split for row in listing) if any(row.split for row in rows) else 0
     if undecided:
@@ -94,7 +95,8 @@ def plan(
     notes += [f"{source}: {note}" for note in labels_csv.other_case(found)]
     result = replace(result, notes=tuple(notes))
     if problems := missing + problems:
-        raise DatasetError(f"{source}: {len(problems)} to mend before training:{listed(problems)}")
+        said = "".join(f"\n  {note}" for note in of_file)  # letters read wrongly may be why a video is not there
+        raise DatasetError(f"{source}: {len(problems)} to mend before training:{listed(problems)}{said}")
     if settings is not None:
         model, _ = resolve(settings, result.classes, [1] * len(rows), kinetics.WIDTH)
         if settings.init is not None:

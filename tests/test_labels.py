@@ -418,6 +418,13 @@ def test_what_was_taken_for_something_else_is_said_beside_the_plan(tmp_path: Pat
     ]
 
 
+def test_letters_that_were_guessed_are_said_beside_what_is_not_there(tmp_path: Path, footage: Path) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_bytes("video,labels\na,x\nb,x\n\u017elut\u00fd.mp4,x\n".encode("cp1250"))
+    with pytest.raises(DatasetError, match=r"line 4: .*is not there\n.*is not UTF-8 and was read as Windows-1252"):
+        plan(file, videos=footage)
+
+
 def test_of_very_many_problems_some_are_shown(tmp_path: Path, footage: Path) -> None:
     file = labels(tmp_path, "a.mp4,golf\nb.mp4,golf\n" + "".join(f"none{k}q.avi,golf\n" for k in range(50)))
     with pytest.raises(DatasetError) as error:
