@@ -323,6 +323,7 @@ def test_elan_times_are_those_of_the_video_whose_origin_they_count_from(tmp_path
         ('MEDIA_URL="file://server/share/\u00e9 [1].mov" MIME_TYPE="video/quicktime"', "\u00e9 [1].mov", ""),
         ('MEDIA_URL="https://host/v/a%20b.mp4?t=1#x" MIME_TYPE="video/mp4"', "a b.mp4", ""),
         ('MEDIA_URL="" RELATIVE_MEDIA_URL="../v/./a.mp4" MIME_TYPE="video/mp4"', "a.mp4", ""),
+        ('MEDIA_URL="file:///d/a.3gp" MIME_TYPE="audio/3gpp"', "a.3gp", ""),
         ('MEDIA_URL="file:///d/a.WAV" MIME_TYPE="unknown"', "a", "links sound alone"),
         (
             'MEDIA_URL="file:///d/x.wav" EXTRACTED_FROM="file:///d/a.mpg" MIME_TYPE="audio/x-wav"',

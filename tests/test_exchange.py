@@ -393,6 +393,13 @@ def test_elan_gives_overlapping_segments_of_a_class_tiers_of_their_own(tmp_path:
     assert {span.label for span in read_elan(path)[0].spans} == {"a"}
 
 
+def test_elan_tiers_of_classes_that_are_called_like_further_tiers(tmp_path: Path) -> None:
+    spans = [(0, 10, "a"), (2, 5, "a"), (3, 6, "a (2)"), (4, 8, "a (2)"), (1, 3, "a (2) (2)")]
+    what = Result("v.mp4", 20.0, {}, tuple(Segment(s, e, 0, 1, label) for s, e, label in spans), (), {})
+    (back,) = read_elan(saved("elan", what, tmp_path))
+    assert back.spans == tuple(sorted((Span(*span) for span in spans), key=lambda s: (s.start, s.end)))
+
+
 def test_sportscode_through_kloppy(tmp_path: Path) -> None:
     what = result()
     path = saved("sportscode", what, tmp_path)

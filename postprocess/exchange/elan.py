@@ -5,6 +5,7 @@ import re
 import warnings
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
+from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 from urllib.parse import unquote, urlparse
@@ -12,6 +13,9 @@ from urllib.parse import unquote, urlparse
 from postprocess.exchange.annotated import Annotated, ExchangeError, Span, annotated
 from postprocess.exchange.text import file_url, xml_text
 from postprocess.segment import Result
+
+
+SOUND = frozenset({".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma"})
 
 
 def write_elan(result: Result, out: TextIO) -> None:
@@ -24,19 +28,21 @@ def write_elan(result: Result, out: TextIO) -> None:
     eaf = Eaf(author="jcdnet")
     eaf.adocument["DATE"] = "1970-01-01T00:00:00+00:00"
     eaf.remove_tier("default")
-    kind = mimetypes.guess_type(result.video)[0] or "unknown"
+    kind = (mimetypes.guess_type(result.video)[0] or "unknown").replace("audio/", "video/")  # Python says so of .3gp
     eaf.add_linked_file(file_url(result.video), mimetype=kind)
-    ends: dict[str, list[int]] = defaultdict(list)  # label → where the last annotation of each of its tiers ends, ms
+    taken = {xml_text(s.label) for s in result.segments}  # a class may be called `class (2)` itself
+    ends: dict[str, dict[str, int]] = defaultdict(dict)  # label → its tiers → where the last annotation of each ends
     for s in sorted(result.segments, key=lambda s: (s.start, s.end)):
         label = xml_text(s.label) or "action"
         first = round(s.start * 1000)
         last = max(round(s.end * 1000), first + 1)
-        row = next((i for i, end in enumerate(ends[label]) if end <= first), len(ends[label]))
-        tier = label if row == 0 else f"{label} ({row + 1})"
-        if row == len(ends[label]):
-            ends[label].append(last)
+        tier = next((tier for tier, end in ends[label].items() if end <= first), None)
+        if tier is None:
+            further = (f"{label} ({number})" for number in count(2))
+            tier = next(name for name in further if name not in taken) if ends[label] else label
+            taken.add(tier)
             eaf.add_tier(tier)
-        ends[label][row] = last
+        ends[label][tier] = last
         eaf.add_annotation(tier, first, last, label)
     out.write('<?xml version="1.0" encoding="UTF-8"?>\n' + to_string(eaf) + "\n")
 
@@ -96,8 +102,8 @@ def _label(value: str, tier: str, eaf: Any) -> str:
     return " ".join(value.split()) or " ".join(name.split())
 
 
-def _have(count: int) -> str:
-    return "1 annotation has" if count == 1 else f"{count} annotations have"
+def _have(number: int) -> str:
+    return "1 annotation has" if number == 1 else f"{number} annotations have"
 
 
 # --- times ---
@@ -119,8 +125,8 @@ def _times(eaf: Any) -> tuple[dict[str, tuple[int, int]], list[str]]:
         times |= placed
         if loose := sum(not given.issuperset(aligned[i][:2]) for i in placed):
             notes.append(f"tier {tier!r}: {_have(loose)} no times of their own, and got those that ELAN shows.")
-    for tier, count in _refer(eaf, times).items():
-        notes.append(f"tier {tier!r}: {_have(count)} no times of their own, and got those of what they refer to.")
+    for tier, number in _refer(eaf, times).items():
+        notes.append(f"tier {tier!r}: {_have(number)} no times of their own, and got those of what they refer to.")
     return times, notes
 
 
@@ -144,7 +150,7 @@ def _refer(eaf: Any, times: dict[str, tuple[int, int]]) -> dict[str, int]:
     for tier, (_, referring, *_) in eaf.tiers.items():
         for i, (parent, _, previous, _) in referring.items():
             groups[tier, parent][i] = previous
-    count: dict[str, int] = defaultdict(int)
+    counts: dict[str, int] = defaultdict(int)
     while ready := [key for key in groups if key[1] in times]:
         for tier, parent in ready:
             members = _in_order(groups.pop((tier, parent)))
@@ -154,8 +160,8 @@ def _refer(eaf: Any, times: dict[str, tuple[int, int]]) -> dict[str, int]:
             for k, i in enumerate(members):
                 part = (start + int(k * share), start + int((k + 1) * share))
                 times[i] = part if kind == "Symbolic_Subdivision" else (start, end)
-            count[tier] += len(members)
-    return count
+            counts[tier] += len(members)
+    return counts
 
 
 def _in_order(group: Mapping[str, str | None]) -> list[str]:
@@ -199,10 +205,9 @@ def _media(eaf: Any, path: Path) -> tuple[str, int, list[str]]:
 
 def _is_sound(descriptor: Mapping[str, str]) -> bool:
     url = descriptor.get("MEDIA_URL") or descriptor.get("RELATIVE_MEDIA_URL") or ""
+    suffix = PurePosixPath(_place(url)[1]).suffix.lower()
     says = descriptor.get("MIME_TYPE", "").lower()
-    if not says.startswith(("audio/", "video/")):
-        says = mimetypes.guess_type(PurePosixPath(_place(url)[1]).name)[0] or ""
-    return says.startswith("audio/")
+    return suffix in SOUND or (says.startswith("audio/") and not suffix.startswith(".3g"))
 
 
 def _file(descriptor: Mapping[str, str], path: Path) -> str:
