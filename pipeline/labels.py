@@ -124,7 +124,11 @@ def find_videos(
     said: dict[Path, dict[str, int]] = defaultdict(dict)
     problems = []
     for row in rows:
-        matches = named.find(row.video) or named.find(row.video.strip("\"'"))  # Windows copies paths with quotes
+        matches = named.find(row.video)
+        if (
+            not matches and (bare := row.video.strip("\"'")) != row.video
+        ):  # Windows copies paths with quotes around them
+            matches = named.find(bare)
         if len(matches) == 1:
             found[row.video] = available[matches[0]]
             said[found[row.video]][row.video] = row.line

@@ -14,7 +14,6 @@ from postprocess.exchange.annotated import Annotated, ExchangeError, Span, annot
 from postprocess.exchange.text import file_url, xml_text
 from postprocess.segment import Result
 
-
 SOUND = frozenset({".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus", ".wav", ".wma"})
 
 
