@@ -124,9 +124,11 @@ def run(
     from pipeline import batch
     from pipeline.api import Pipeline
     from pipeline.storing import write_index
-    from pipeline.videos import find_videos
+    from pipeline.videos import find_videos, left_out
 
     videos = find_videos(paths)
+    for remark in left_out(paths):
+        note(remark)
     _check_output(output, wanted, formats is not None or overwrite, single=len(videos) == 1)
     folder = Path(output) if output not in (None, "-") else None
     running = Running("run", videos, folder, retry_failed, engine, jobs, address, gpus_per_worker)
@@ -214,9 +216,11 @@ def extract(
     from pipeline.api import choose_device, default_streams, make_extractor
     from pipeline.cache import FeatureCache
     from pipeline.storing import with_suffix
-    from pipeline.videos import find_videos
+    from pipeline.videos import find_videos, left_out
 
     videos = find_videos(paths)
+    for remark in left_out(paths):
+        note(remark)
     running = Running("extract", videos, output, retry_failed, engine, jobs, address, gpus_per_worker)
     declared = default_streams(settings)
     if settings.streams == "auto" and "flow" not in declared:

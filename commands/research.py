@@ -176,9 +176,11 @@ def labels_propose(
     from pipeline.api import Pipeline
     from pipeline.propose import propose, write
     from pipeline.storing import prepare_output
-    from pipeline.videos import find_videos
+    from pipeline.videos import find_videos, left_out
 
     jobs = find_videos([str(folder)])
+    for remark in left_out([str(folder)]):
+        note(remark)
     if output is not None:
         prepare_output(output.parent)
     found = []
@@ -223,6 +225,9 @@ def labels_import(
     from pipeline.corrections import ground_truth_json, labels_csv, read_corrections
 
     found = read_corrections(files, source, videos)
+    for video in found:
+        for remark in video.notes:
+            note(remark)
     spans = sum(len(video.spans) for video in found)
     for path, text in ((output, labels_csv(found)), (ground_truth, ground_truth_json(found))):
         if path is not None:

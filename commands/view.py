@@ -83,16 +83,17 @@ def clips(
 
     from pipeline import clips as work
     from pipeline.results import read_results, video_of
+    from postprocess.names import nfc
 
-    wanted = None if classes is None else {part.strip() for part in classes.split(",") if part.strip()}
+    wanted = None if classes is None else {nfc(part.strip()) for part in classes.split(",") if part.strip()}
     cuts: list[work.Cut] = []
     known: set[str] = set()
     for stored in read_results(results):
-        known |= {s.label for s in stored.result.segments}
+        known |= {nfc(s.label) for s in stored.result.segments}
         chosen = [
             s
             for s in stored.result.segments
-            if s.confidence >= min_confidence and (wanted is None or s.label in wanted)
+            if s.confidence >= min_confidence and (wanted is None or nfc(s.label) in wanted)
         ]
         if chosen:
             video = video_of(stored, videos)

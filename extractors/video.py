@@ -210,8 +210,13 @@ class Damage:
 
 
 def frame_step(stream: av.video.VideoStream) -> float:
-    """Seconds from one frame to the next, nominally."""
-    rate = float(stream.average_rate or stream.guessed_rate or 25)
+    """Seconds from one frame to the next, nominally.
+
+    Raw streams (.h264, .hevc) have no time stamps: there FFmpeg's average is its own guess of 25, while the rate that
+    the stream itself declares is the guessed one.
+    """
+    average, guessed = stream.average_rate, stream.guessed_rate
+    rate = float((guessed or average if stream.start_time is None else average or guessed) or 25)
     return 1 / rate if rate > 0 else 1 / 25
 
 

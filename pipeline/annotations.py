@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from extractors.npz import read_npz
 from postprocess.exchange.activitynet import ranking_score
 from postprocess.metrics import video_scores
+from postprocess.names import match_labels, nfc
 from postprocess.protocols import EvaluateError
 from postprocess.segment import Result, ResultError
 from postprocess.writers import is_result
@@ -86,8 +87,26 @@ def from_results(results: Iterable[Result]) -> Predicted:
     Their scores are those that rank them, `ranking_score`.
     """
     return Predicted(
-        {r.video: [Action(s.start, s.end, s.label, ranking_score(r, s)) for s in r.segments] for r in results}
+        {r.video: [Action(s.start, s.end, nfc(s.label), ranking_score(r, s)) for s in r.segments] for r in results}
     )
+
+
+def respell(predicted: Predicted, known: Iterable[str]) -> tuple[Predicted, list[str]]:
+    """Predictions with the labels spelled as in `known`, where they differ in form, case or blanks alone; and notes."""
+    used = [action.label for actions in predicted.actions.values() for action in actions]
+    meant = match_labels(used + [label for scores in predicted.video_scores.values() for label in scores], known)
+    if not meant:
+        return predicted, []
+    actions = {
+        name: [replace(action, label=meant.get(action.label, action.label)) for action in found]
+        for name, found in predicted.actions.items()
+    }
+    scores = {
+        name: {meant.get(label, label): score for label, score in of.items()}
+        for name, of in predicted.video_scores.items()
+    }
+    said = ", ".join(f"{label!r} for {known!r}" for label, known in meant.items() if nfc(label) != nfc(known))
+    return Predicted(actions, scores), [f"labels were taken for those of the ground truth: {said}."] if said else []
 
 
 def read_ambiguous(path: Path) -> dict[str, list[tuple[float, float]]]:
@@ -141,7 +160,7 @@ def _activitynet_results(document: dict[str, Any], path: Path) -> list[tuple[str
 
 
 def _action(entry: Any, where: str, scored: bool) -> Action:
-    label = _member(entry, "label", str, where)
+    label = nfc(_member(entry, "label", str, where))
     start, end = _span(_member(entry, "segment", list, where), where)
     score = _number(_member(entry, "score", object, where), f"{where}: its score") if scored else 0.0
     return Action(start, end, label, score)
@@ -209,4 +228,4 @@ def _curve_scores(path: Path) -> dict[str, float]:
         or not np.isfinite(cas).all()
     ):
         raise EvaluateError(f"{path}: its curves do not fit its {classes.size} classes; run that video again.")
-    return dict(zip(map(str, classes), video_scores(cas).tolist(), strict=True))
+    return dict(zip((nfc(str(label)) for label in classes), video_scores(cas).tolist(), strict=True))

@@ -23,6 +23,7 @@ from pipeline.config import Config, adopt
 from pipeline.errors import EnvironmentMissing, UsageError
 from pipeline.version import package_version
 from postprocess.localize import localize
+from postprocess.names import nfc
 from postprocess.segment import Result, Segment
 
 EMBEDDED = "kinetics400"
@@ -282,8 +283,9 @@ def choose_classes(model: Checkpoint, asked: str) -> frozenset[str] | None:
             raise UsageError("this model has no list of sports; use --classes all, or names.")
         return frozenset(model.groups)
     chosen: set[str] = set()
-    for name in filter(None, (part.strip() for part in asked.split(","))):
-        members = {c for c, group in model.groups.items() if group == name} | ({name} & set(model.classes))
+    for name in filter(None, (nfc(part.strip()) for part in asked.split(","))):
+        members = {c for c, group in model.groups.items() if nfc(group) == name}
+        members |= {c for c in model.classes if nfc(c) == name}
         if not members:
             known = sorted({*model.classes, *model.groups.values()})
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.errors import UsageError
@@ -13,6 +14,7 @@ from postprocess.exchange.annotated import Annotated
 from postprocess.exchange.elan import read_elan
 from postprocess.exchange.labelstudio import read_labelstudio
 from postprocess.exchange.sportscode import read_sportscode
+from postprocess.names import as_path, nfc
 
 READERS: dict[str, Callable[[Path], list[Annotated]]] = {
     "labelstudio": read_labelstudio,
@@ -31,40 +33,41 @@ def read_corrections(paths: Sequence[Path], source: str, folder: Path | None = N
     """
     if source not in READERS:
         raise UsageError(f"--from {source}: there are {', '.join(READERS)}.")
-    found = [video for path in paths for video in READERS[source](path)]
-    names = _names([video.video for video in found], folder)
-    named = [Annotated(name, video.spans) for name, video in zip(names, found, strict=True)]
+    found = [(path, video) for path in paths for video in READERS[source](path)]
+    names = _names([(path, video.video) for path, video in found], folder)
+    named = [replace(video, video=name) for name, (_, video) in zip(names, found, strict=True)]
     seen: set[str] = set()
     for video in named:
-        if video.video in seen:
+        if nfc(video.video) in seen:
             hint = "give each video once" if folder else "tell them apart with --videos FOLDER"
             raise UsageError(f"{video.video}: comes twice in what was given; {hint}.")
-        seen.add(video.video)
+        seen.add(nfc(video.video))
         if bad := next((s.label for s in video.spans if "|" in s.label or "\n" in s.label), None):
-            raise UsageError(f"{video.video}: the label {bad!r} holds a |, which joins labels; rename it.")
+            raise UsageError(f"{video.video}: the label {bad!r} holds a | or a new line; rename it.")
     return named
 
 
-def _names(videos: Sequence[str], folder: Path | None) -> list[str]:
-    short = [video.replace("\\", "/").rpartition("/")[2] for video in videos]
+def _names(videos: Sequence[tuple[Path, str]], folder: Path | None) -> list[str]:
+    """What each video is called, of (annotation file, video as it names it)."""
     if folder is None:
-        return short
+        return [as_path(video).name for _, video in videos]
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; give the one that holds the videos.")
     below = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file()]
     available = {p.relative_to(folder).as_posix(): p for p in below}
-    root = folder.resolve()
-    asked = []
-    for video, name in zip(videos, short, strict=True):
-        path = Path(video).resolve()
-        inside = path.relative_to(root).as_posix() if path.is_relative_to(root) else ""
-        asked.append(inside if inside in available else name)
-    rows = [LabelledVideo(name, (), "", i) for i, name in enumerate(dict.fromkeys(asked), start=1)]
-    found, problems = find_videos(rows, available, VIDEO_SUFFIXES)
-    if problems:
+    # A video that has moved, or was annotated on another machine, is known by its name.
+    whole = [str((file.parent / as_path(video)).resolve()) for file, video in videos]
+    there, _ = find_videos(_rows(whole), available, VIDEO_SUFFIXES)
+    asked = [path if path in there else as_path(video).name for path, (_, video) in zip(whole, videos, strict=True)]
+    found, problems = find_videos(_rows(asked), available, VIDEO_SUFFIXES)
+    if problems := [p for p in problems if not p.startswith("lines")]:  # that a video comes twice is said by the caller
         said = "; ".join(p.partition(": ")[2] for p in problems[:SHOWN])
         raise UsageError(f"{folder}: {said}.")
     return [found[name].relative_to(folder).as_posix() for name in asked]
+
+
+def _rows(names: Sequence[str]) -> list[LabelledVideo]:
+    return [LabelledVideo(name, (), "", i) for i, name in enumerate(dict.fromkeys(names), start=1)]
 
 
 def labels_csv(videos: Sequence[Annotated]) -> str:

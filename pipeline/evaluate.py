@@ -9,10 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.annotations import Action, AnnotatedVideo, Predicted, read_ambiguous, read_ground_truth, read_predictions
+from pipeline.annotations import (
+    Action,
+    AnnotatedVideo,
+    Predicted,
+    read_ambiguous,
+    read_ground_truth,
+    read_predictions,
+    respell,
+)
 from postprocess.diagnose import Diagnosis, diagnose
 from postprocess.metrics import Instances, Predictions, classification_ap, detect
-from postprocess.names import as_path, elsewhere, find_names, match_names
+from postprocess.names import as_path, elsewhere, find_names, match_names, respelled
 from postprocess.protocols import (
     CONJOINT,
     EvaluateError,
@@ -152,6 +160,7 @@ def evaluate(
         EvaluateError: a video or a label that the ground truth does not know, a subset that is not there, nothing
             to score against.
     """
+    predicted, said = respell(predicted, (a.label for video in ground_truth.values() for a in video.actions))
     scene = _join(ground_truth, predicted, protocol, ambiguous, subset)
     truth, found = scene.truth, scene.found
     thresholds = np.array(find_protocol(protocol).tious if tious is None else tuple(tious))
@@ -177,7 +186,7 @@ def evaluate(
         classification=_classification(scene, predicted),
         conjoint=_conjoint(scene, thresholds),
         diagnosis=diagnose(truth, found) if diagnosis else None,
-        notes=tuple(scene.notes),
+        notes=(*said, *scene.notes),
     )
 
 
@@ -226,6 +235,11 @@ def _join(
         notes.append(
             f"{len(moved)} videos were taken for those of the same name in another folder, "
             f"{moved[0]!r} for {names[moved[0]]!r}."
+        )
+    if alike := respelled(names):
+        notes.append(
+            f"{len(alike)} videos were taken for those whose names differ in case or blanks alone, "
+            f"{alike[0]!r} for {names[alike[0]]!r}."
         )
     if rules.videos not in (None, len(videos)):
         notes.append(f"{protocol} is published on {rules.videos} videos; this ground truth has {len(videos)} of them.")

@@ -3,22 +3,22 @@
 Or from a ground truth in ActivityNet's JSON: of each video its classes, and not when they happen.
 """
 
-import csv
-import difflib
-import io
+import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
 from model.datasets import DatasetError
 from pipeline.annotations import read_ground_truth
 from pipeline.published import labels_from_ground_truth
+from pipeline.tables import SHOWN, read_table
+from postprocess.names import FORMS, Index, as_path, label_key, nfc, respelled, suggest
 
 TRAIN = "train"
 FEWEST = 2  # videos of a class; the pairs of L_cas, and any check on held-out videos, need two
-COLUMNS = 1000  # that a CSV may have
-SHOWN = 20  # lines or problems named in one message
+EXAMPLE = "video,labels"
+_COMMAS = re.compile("[,;，；、]")
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class LabelledVideo:
     """what `line` counts: lines of a CSV, videos of a JSON"""
 
 
-def read_labels(path: Path) -> tuple[LabelledVideo, ...]:
-    """All rows of the CSV, or all videos of an ActivityNet JSON, in its order.
+def load_labels(path: Path) -> tuple[tuple[LabelledVideo, ...], list[str]]:
+    """All rows of the CSV, or all videos of an ActivityNet JSON, in its order; and what is said about the file.
 
     Raises:
         DatasetError: the file cannot be read, lacks a column, has cells beyond its columns, or has no row.
@@ -42,48 +42,41 @@ def read_labels(path: Path) -> tuple[LabelledVideo, ...]:
     """
     if path.suffix.lower() == ".json":
         found = labels_from_ground_truth(read_ground_truth(path)).items()
-        return tuple(LabelledVideo(n, v.labels, v.subset.lower(), i, "video") for i, (n, v) in enumerate(found, 1))
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: is not text in UTF-8; save it as CSV in UTF-8.") from error
-    # Spreadsheets of half the world separate by semicolons.
-    first = text.partition("\n")[0]
-    delimiter = ";" if ";" in first and "," not in first else ","
-    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
-    try:
-        if len(reader.fieldnames or ()) > COLUMNS:  # a row would be a table of all of them
-            raise DatasetError(f"{path}: its first line has more than {COLUMNS} columns; save the two that are read.")
-        columns = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
-        lines = [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        raise DatasetError(f"{path}: is not CSV ({error}, line {reader.line_num}); save it as CSV again.") from error
-    if missing := [name for name in ("video", "labels") if name not in columns]:
-        raise DatasetError(
-            f"{path}: its first line lacks {' and '.join(missing)}; it must name the columns, as in `video,labels`."
-        )
-
-    # What stands beyond the columns (under None) would be lost: a label after a comma, half of a name with one.
-    if beyond := [line for line, row in lines if any(map(str.strip, row.get(None) or ()))]:
-        raise DatasetError(
-            f"{path}: more cells than columns in {'lines' if len(beyond) > 1 else 'line'} "
-            f"{', '.join(map(str, beyond[:SHOWN]))}; join labels by |, and put names that hold a comma in quotes."
-        )
-
-    def cell(row: Mapping[str, str | None], column: str) -> str:
-        return ((row.get(columns[column]) if column in columns else None) or "").strip()
-
+        videos = (LabelledVideo(n, v.labels, v.subset.lower(), i, "video") for i, (n, v) in enumerate(found, 1))
+        return tuple(videos), []
+    table, notes = read_table(path, ("video", "labels"), EXAMPLE)
     rows = []
-    for line, row in lines:
-        if not cell(row, "video") and not cell(row, "labels"):
-            continue
-        labels = tuple(dict.fromkeys(name.strip() for name in cell(row, "labels").split("|") if name.strip()))
-        rows.append(LabelledVideo(cell(row, "video"), labels, cell(row, "split").lower(), line))
+    for row in table:
+        video, labels, split = (row.cells.get(column, "") for column in ("video", "labels", "split"))
+        if video or labels:
+            names = tuple(dict.fromkeys(nfc(name.strip()) for name in labels.split("|") if name.strip()))
+            rows.append(LabelledVideo(video, names, nfc(split).lower(), row.line))
     if not rows:
         raise DatasetError(f"{path}: holds no video; give one a line, as in `match.mp4,tennis|golf`.")
-    return tuple(rows)
+    return tuple(rows), notes
+
+
+def read_labels(path: Path) -> tuple[LabelledVideo, ...]:
+    """The rows of `load_labels`."""
+    return load_labels(path)[0]
+
+
+def one_spelling(rows: Sequence[LabelledVideo]) -> tuple[tuple[LabelledVideo, ...], list[str]]:
+    """The rows with each class in one spelling, its most frequent, and a sentence about each that has several.
+
+    Spellings differ in case, blanks and underscores: Pitch, pitch. Of two that are equally frequent the first is meant.
+    """
+    counts = Counter(label for row in rows for label in row.labels)
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for label, _ in counts.most_common():
+        spellings[label_key(label)].append(label)
+    meant = {label: all_of[0] for all_of in spellings.values() for label in all_of}
+    notes = [
+        f"labels {' and '.join(map(repr, all_of))} are one class, {all_of[0]!r}."
+        for all_of in spellings.values()
+        if len(all_of) > 1
+    ]
+    return tuple(replace(row, labels=tuple(dict.fromkeys(meant[x] for x in row.labels))) for row in rows), notes
 
 
 def in_split(rows: Sequence[LabelledVideo], split: str | None, path: Path) -> tuple[LabelledVideo, ...]:
@@ -102,6 +95,7 @@ def in_split(rows: Sequence[LabelledVideo], split: str | None, path: Path) -> tu
                 f"{path}: its splits are {', '.join(filter(None, known))}{rest} choose one with --split."
             )
         return tuple(rows)
+    wanted = nfc(wanted)
     if wanted.lower() not in known:
         raise DatasetError(f"{path}: has no split {wanted!r}; it has {', '.join(filter(None, known)) or 'none'}.")
     return tuple(row for row in rows if row.split == wanted.lower())
@@ -119,29 +113,24 @@ def find_videos(
 
     Args:
         rows: of the CSV.
-        available: relative path with suffix → file, of a folder. A row may name a file by its relative path, or by
-            its name alone, with or without the suffix, where that means one file.
+        available: relative path with suffix → file, of a folder. A row may name a file by its relative path; by its
+            name alone, with or without the suffix, where that means one file; or by a longer path that leads through
+            the folder, `footage/day 1/a.mp4` or a whole one of any system. Where none is called just so, another form
+            of its letters will do, and last another case.
         suffixes: endings that a row may have although the file has not: a CSV made for videos names their features.
     """
-    by_short: dict[str, set[str]] = defaultdict(set)
-    for name in available:
-        path = Path(name)
-        # Features have no suffix, and clip.v2 is not clip.
-        bare = path.with_suffix("") if not suffixes or path.suffix.lower() in suffixes else path
-        for short in (path.as_posix(), path.name, bare.as_posix(), bare.name):
-            by_short[short].add(name)
+    named = _Files(available, suffixes)
     found: dict[str, Path] = {}
     said: dict[Path, dict[str, int]] = defaultdict(dict)
     problems = []
     for row in rows:
-        name = Path(row.video).as_posix()
-        # An exact relative path wins over another file's shorter name.
-        matches = {name} if name in available else by_short.get(name, set())
-        if not matches and Path(name).suffix.lower() in suffixes:
-            name = Path(name).with_suffix("").as_posix()
-            matches = {name} if name in available else by_short.get(name, set())
+        matches = named.find(row.video)
+        if (
+            not matches and (bare := row.video.strip("\"'")) != row.video
+        ):  # Windows copies paths with quotes around them
+            matches = named.find(bare)
         if len(matches) == 1:
-            found[row.video] = available[next(iter(matches))]
+            found[row.video] = available[matches[0]]
             said[found[row.video]][row.video] = row.line
         elif not row.video:
             problems.append(f"{row.at} {row.line}: names no video")
@@ -149,19 +138,84 @@ def find_videos(
             problems.append(f"{row.at} {row.line}: {row.video} may be {' or '.join(sorted(matches))}; give the path")
         else:
             # A wrong folder misses every row: no more are compared than are shown.
-            close = difflib.get_close_matches(name, by_short, n=1) if len(problems) < SHOWN else []
-            problems.append(
-                f"{row.at} {row.line}: {row.video} is not there{f'; did you mean {close[0]}?' if close else ''}"
-            )
+            close = suggest(as_path(row.video).as_posix(), named.alike(row.video)) if len(problems) < SHOWN else None
+            hint = f"; did you mean {close}?" if close else ""
+            problems.append(f"{row.at} {row.line}: {row.video} is not there{hint}")
     for names in said.values():
         if len(names) > 1:
             lines = ", ".join(map(str, names.values()))
-            problems.append(f"{rows[0].at}s {lines}: {' and '.join(names)} are one video; give it one line")
+            looks = list(dict.fromkeys(map(nfc, names)))
+            are = f"{' and '.join(names)} are one video" if len(looks) > 1 else f"{looks[0]} comes {len(names)} times"
+            problems.append(f"{rows[0].at}s {lines}: {are}; give it one line")
     return found, problems
 
 
+def other_case(found: Mapping[str, Path]) -> list[str]:
+    """A sentence about rows whose files were found in another case, where there are any."""
+    if not (names := respelled({row: path.name for row, path in found.items()})):
+        return []
+    are = "1 video is" if len(names) == 1 else f"{len(names)} videos are"
+    return [f"{are} there in another case or with other blanks: {names[0]} as {found[names[0]].name}."]
+
+
+class _Files:
+    """The files of a folder, by what a row may call them."""
+
+    def __init__(self, available: Mapping[str, Path], suffixes: Collection[str]) -> None:
+        self._available, self._suffixes = available, suffixes
+        pairs: list[tuple[str, str]] = []
+        for name in available:
+            path = PurePosixPath(name)
+            # Features have no suffix, and clip.v2 is not clip.
+            bare = path.with_suffix("") if not suffixes or path.suffix.lower() in suffixes else path
+            pairs += [(short, name) for short in (path.as_posix(), path.name, bare.as_posix(), bare.name)]
+        self._shorts = list(dict.fromkeys(short for short, _ in pairs))
+        self._whole, self._short = Index((name, name) for name in available), Index(pairs)
+
+    def alike(self, row: str) -> list[str]:
+        """What a row may be a misspelling of: with a folder no name alone, which may be of another folder's file."""
+        return list(self._available) if len(as_path(row).parts) > 1 else self._shorts
+
+    def find(self, row: str) -> list[str]:
+        """The names of the files that a row may mean; several only where nothing says which."""
+        if not row.strip("/\\. "):
+            return []
+        path = as_path(row)
+        paths = [path, path.with_suffix("")] if path.suffix.lower() in self._suffixes else [path]
+        for form in FORMS:
+            for key in paths:
+                # An exact relative path wins over another file's shorter name.
+                if names := self._whole.find(form, str(key)) or self._short.find(form, str(key)):
+                    return names
+            for key in paths:
+                if names := [n for n in self._short.find(form, key.name) if self._leads_to(path, n, form)]:
+                    deepest = max(map(_depth, names))
+                    return [name for name in names if _depth(name) == deepest]
+        return []
+
+    def _leads_to(self, row: PurePosixPath, name: str, form: Callable[[str], str]) -> bool:
+        """Whether a row's folders are the last ones of the file's; of a whole path, down from the folder of them all.
+
+        A whole path may come from another machine, and nothing is known of the folders that features were made from.
+        """
+        whole = row.is_absolute() or row.parts[0].endswith(":")
+        folders = [form(part) for part in row.parts[:-1] if part not in ("..", "/", "//")]
+        file = self._available[name]
+        stored = str(file) == name and not file.exists()
+        wanted = _depth(name) + (not stored) if whole else max(len(folders), 1)
+        for place in (file.absolute(), file.resolve()):
+            there = [form(part) for part in place.parts[:-1]]
+            if len(folders) >= wanted and folders[len(folders) - wanted :] == there[len(there) - wanted :]:
+                return True
+        return False
+
+
+def _depth(name: str) -> int:
+    return len(PurePosixPath(name).parts) - 1
+
+
 def label_problems(rows: Sequence[LabelledVideo]) -> list[str]:
-    """A sentence for each video that comes twice, each spelling that looks like another, each class with too few."""
+    """A sentence for each video that comes twice, each label that may be several, each class with too few videos."""
     problems = []
     lines: dict[str, list[int]] = defaultdict(list)
     for row in rows:
@@ -170,18 +224,18 @@ def label_problems(rows: Sequence[LabelledVideo]) -> list[str]:
         if video and len(where) > 1:
             problems.append(f"lines {', '.join(map(str, where))}: {video} comes {len(where)} times; give it one line")
     counts = Counter(label for row in rows for label in row.labels)
-    spellings: dict[str, list[str]] = defaultdict(list)
-    for label in sorted(counts):
-        spellings[" ".join(label.lower().replace("_", " ").split())].append(label)
-    for variants in spellings.values():
-        if len(variants) > 1:
-            problems.append(f"labels {' and '.join(map(repr, variants))} differ in spelling alone; choose one")
+    for row in rows if rows and rows[0].at == "line" else ():
+        problems += [
+            f"line {row.line}: {label!r} holds a comma or a semicolon; use | between labels, as in tennis|golf"
+            for label in row.labels
+            if _COMMAS.search(label)
+        ]
     for label, count in sorted(counts.items()):
         if count < FEWEST:
             # The wrong column misses every label: no more are compared than are shown.
             others = [name for name in counts if name != label] if len(problems) < SHOWN else []
-            close = difflib.get_close_matches(label, others, n=1, cutoff=0.8)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; give it {FEWEST} or more, or leave the label out"
+            close = suggest(label, others, cutoff=0.8) if others else None
+            hint = f"; did you mean {close!r}?" if close else f"; give it {FEWEST} or more, or leave the label out"
             problems.append(f"label {label!r} has {count} video{hint}")
     if not counts:
         problems.append("no video has a label, so there is nothing to learn")

@@ -14,7 +14,7 @@ from extractors.video import VideoError
 from pipeline.annotations import read_ground_truth
 from pipeline.errors import UsageError
 from postprocess.curves import Curves
-from postprocess.names import match_names
+from postprocess.names import FORMS, as_path, match_labels, match_names
 from postprocess.segment import Result, ResultError
 from postprocess.writers import is_result
 
@@ -110,6 +110,8 @@ def curves_of(stored: Stored) -> Curves | None:
 def video_of(stored: Stored, folder: Path | None = None) -> Path:
     """Where a result's video is: below `folder`, where the result says, or beside the result.
 
+    The name may differ in the form of its letters, or in case alone, where no file is called just so.
+
     Raises:
         VideoError: nowhere of these.
     """
@@ -119,19 +121,33 @@ def video_of(stored: Stored, folder: Path | None = None) -> Path:
         places = [folder / said, folder / said.name, *sorted(folder.rglob(_literal(said.name)))]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
+        around = [*_listed(said.parent), *_listed(stored.path.parent)]
+        there = around if folder is None else sorted(folder.rglob("*"))
+        name = as_path(stored.result.video).name
+        alike = (place for form in FORMS for place in there if form(place.name) == form(name) and place.is_file())
+        found = next(alike, None)
+    if found is None:
         raise VideoError(f"{stored.path}: its video {said} is not there; name its folder with --videos.")
     return found
 
 
 def truth_of(stored: Stored, path: Path) -> list[tuple[float, float, str]]:
-    """(start, end, label) of what an ActivityNet ground truth says of a result's video.
+    """(start, end, label) of what an ActivityNet ground truth says of a result's video, spelled as in the result.
 
     Raises:
         EvaluateError: it cannot be read, or does not know the video.
     """
     truth = read_ground_truth(path)
     name = match_names([stored.result.video], truth)[stored.result.video]
-    return [(action.start, action.end, action.label) for action in truth[name].actions]
+    meant = match_labels((a.label for a in truth[name].actions), (s.label for s in stored.result.segments))
+    return [(a.start, a.end, meant.get(a.label, a.label)) for a in truth[name].actions]
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _literal(name: str) -> str:

@@ -12,7 +12,7 @@ from extractors.features import Progress
 from model.checkpoint import Checkpoint
 from model.datasets import DatasetError
 from model.predict import PredictError, predict
-from pipeline.annotations import Action, Predicted, read_ambiguous, read_ground_truth
+from pipeline.annotations import Action, Predicted, read_ambiguous, read_ground_truth, respell
 from pipeline.api import suited
 from pipeline.config import Config, adopt
 from pipeline.errors import UsageError
@@ -22,7 +22,7 @@ from pipeline.layouts import read_feature_set
 from postprocess.config import LocalizeConfig
 from postprocess.localize import localize
 from postprocess.metrics import video_scores
-from postprocess.names import find_names, not_there
+from postprocess.names import find_names, match_labels, not_there
 from postprocess.protocols import EvaluateError, choose_subset, find_protocol, parse_tious
 
 
@@ -123,7 +123,10 @@ def evaluate_model(
     config = adopt(Config(localize=LocalizeConfig(rule=rule)), {}, suited(model, None)).localize
     predicted = predictions_of(model, replace(stored, videos=videos), config, device=device, on_progress=on_progress)
     known = {action.label for video in truth.values() for action in video.actions}
-    if not known & set(model.classes):
+    predicted, respelt = respell(predicted, known)
+    meant = match_labels(model.classes, known)
+    classes = {meant.get(label, label) for label in model.classes}
+    if not known & classes:
         some = ", ".join(model.classes[:5]) + (f" and {len(model.classes) - 5} more" if len(model.classes) > 5 else "")
         raise UsageError(f"the model knows {some}, and the ground truth none of these.")
     # The user can neither rename nor leave out what a model says of a class that nobody annotated.
@@ -132,11 +135,13 @@ def evaluate_model(
     result = evaluate(
         truth, predicted, protocol=protocol, ambiguous=listed, subset=wanted or None, tious=tious, diagnosis=diagnosis
     )
+    if respelt:
+        result = replace(result, notes=(*respelt, *result.notes))
     if unknown:
         count = f"{len(unknown)} of {len(stored.videos)} videos"
         said = f"{count}, {unknown[0]!r} first, are not in the ground truth and were left out."
         result = replace(result, notes=(*result.notes, said))
-    if strange := sorted(set(model.classes) - known):
+    if strange := sorted(classes - known):
         said = f"the ground truth has no {', '.join(strange)}: what the model finds of it was left out."
         result = replace(result, notes=(*result.notes, said))
     return result

@@ -1,7 +1,7 @@
 """Before a training: whether the labels, the footage or the features, and the settings hold together."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from extractors.config import FeatureConfig
@@ -73,24 +73,30 @@ def plan(
             raise UsageError("--conjoint is for published features with their own labels; leave the labels out.")
         stored = stored.conjoint(conjoint)
     source = path or folder
-    listing = _rows(path, stored, folder)
-    rows = labels_csv.in_split(listing, split, source)
+    listing, of_file = _rows(path, stored, folder)
+    notes = list(of_file)
+    rows, spelled = labels_csv.one_spelling(labels_csv.in_split(listing, split, source))
     undecided = sum(not row.split for row in listing) if any(row.split for row in rows) else 0
-    notes = (f"{source}: {labels_csv.have(undecided)} no split: not trained on.",) if undecided else ()
+    if undecided:
+        notes.append(f"{source}: {labels_csv.have(undecided)} no split: not trained on.")
+    notes += [f"{source}: {note}" for note in spelled]
     problems = labels_csv.label_problems(rows)
     classes = labels_csv.classes_of(rows)
     if stored is not None:
         names = {name: Path(name) for name in stored.videos}
         found, missing = labels_csv.find_videos(rows, names, suffixes=VIDEO_SUFFIXES)
-        result = Plan(rows, classes, {}, stored, {row: name.as_posix() for row, name in found.items()}, notes)
+        result = Plan(rows, classes, {}, stored, {row: name.as_posix() for row, name in found.items()})
     else:
         below = (p for p in sorted(folder.rglob("*")) if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
         available = {p.relative_to(folder).as_posix(): p for p in below if not p.name.startswith(".")}
-        files, missing = labels_csv.find_videos(rows, available)
-        missing += _unreadable(files)
-        result = Plan(rows, classes, files, notes=notes)
+        found, missing = labels_csv.find_videos(rows, available)
+        missing += _unreadable(found)
+        result = Plan(rows, classes, found)
+    notes += [f"{source}: {note}" for note in labels_csv.other_case(found)]
+    result = replace(result, notes=tuple(notes))
     if problems := missing + problems:
-        raise DatasetError(f"{source}: {len(problems)} to mend before training:{listed(problems)}")
+        said = "".join(f"\n  {note}" for note in of_file)  # letters read wrongly may be why a video is not there
+        raise DatasetError(f"{source}: {len(problems)} to mend before training:{listed(problems)}{said}")
     if settings is not None:
         model, _ = resolve(settings, result.classes, [1] * len(rows), kinetics.WIDTH)
         if settings.init is not None:
@@ -101,16 +107,18 @@ def plan(
     return result
 
 
-def _rows(path: Path | None, stored: FeatureSet | None, folder: Path) -> tuple[LabelledVideo, ...]:
+def _rows(path: Path | None, stored: FeatureSet | None, folder: Path) -> tuple[tuple[LabelledVideo, ...], list[str]]:
+    """The rows, and what is said about the file that they come from."""
     if path is not None:
-        return labels_csv.read_labels(path)
+        return labels_csv.load_labels(path)
     videos = {} if stored is None else stored.videos
     if any(video.labels is None for video in videos.values()) or not videos:
         raise UsageError(f"{folder}: brings no labels; give a CSV with `video,labels`, or a ground truth in JSON.")
-    return tuple(
+    rows = (
         LabelledVideo(name, video.labels or (), video.subset.lower(), n, "video")
         for n, (name, video) in enumerate(videos.items(), start=1)
     )
+    return tuple(rows), []
 
 
 def _unreadable(files: Mapping[str, Path]) -> list[str]:

@@ -174,6 +174,20 @@ def test_a_bad_file_among_good_ones(jcdnet, clip: Path, tmp_path: Path) -> None:
     assert leftovers(out) == []
 
 
+@needs_weights
+def test_what_is_left_out_of_a_folder_is_said_once(jcdnet, clip: Path) -> None:
+    (clip.parent / "GL01.LRV").touch()
+    clip.rename(clip.with_suffix(".MOD"))
+    for command in (
+        ("run", clip.parent, "--dry-run"),
+        ("extract", clip.parent, "--dry-run"),
+        ("labels", "propose", clip.parent),
+    ):
+        code, printed, said = jcdnet(*command)
+        assert code == 0 and "clip" in printed + said
+        assert said.count(f"note: {clip.parent}: left out what is no video by its name: 1 file (1 .lrv).") == 1
+
+
 def audio_only(path: Path) -> Path:
     with av.open(str(path), "w") as out:
         stream = out.add_stream("aac", rate=48000)
@@ -488,8 +502,8 @@ def test_all_that_is_wrong_with_labels_is_one_message(jcdnet, feature_set: tuple
     labels.write_text("video,labels\nv0,golf\nv1,Golf\nv9,golf\nv0,ski\n")
     code, _, said = jcdnet("train", labels, "--features", features, "-o", tmp_path / "x")
     assert code == 2
-    assert one_sentence(said) == f"error: {labels}: 5 to mend before training:"
-    for cause in ("v9 is not there", "v0 comes 2 times", "differ in spelling", "'Golf' has 1", "'ski' has 1"):
+    assert one_sentence(said) == f"error: {labels}: 3 to mend before training:"
+    for cause in ("v9 is not there", "v0 comes 2 times", "'ski' has 1"):
         assert cause in said
     assert not (tmp_path / "x").exists()
 

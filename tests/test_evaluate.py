@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.annotations import Action, AnnotatedVideo, Predicted, from_results, read_ambiguous
 from pipeline.evaltables import tables
 from pipeline.evaluate import evaluate, evaluate_files
-from postprocess.names import elsewhere, find_names, match_names
+from postprocess.names import elsewhere, find_names, match_names, respelled, suggest
 from postprocess.protocols import (
     CONJOINT,
     EvaluateError,
@@ -312,7 +312,7 @@ GOOD = {"results": {"clip1": [entry()]}}
         ({"results": {"clip1": [entry(segment=(1,))]}}, "a segment is a start and an end, not 1 values"),
         ({"results": {"clip1": [entry(segment=(5, 4))]}}, "prediction 1: it ends at 4, before it starts at 5"),
         ({"results": {"clip1": [entry(label=4)]}}, "'label' must be text"),
-        ({"results": {"clip1": [entry(label="ollie")]}}, "label 'ollie' is not in the ground truth; did you mean"),
+        ({"results": {"clip1": [entry(label="olie")]}}, "label 'olie' is not in the ground truth; did you mean"),
         ({"results": {"clip1": [entry(label="zzz")]}}, "rename it"),
         ({"results": {"clip9": [entry()]}}, "video 'clip9' is not in the ground truth, which has 'clip"),
         ({"results": {"u": [], "w": []}}, "2 videos, 'u' first, are not in the ground truth"),
@@ -513,3 +513,71 @@ def test_ambiguous_segments_are_found_under_any_name_of_their_video():
     ):
         assert evaluate(days, shot, ambiguous=listed).predictions == left
     assert result.predictions == 1
+
+
+# --- one name, spelled in several ways ---
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"  # what a keyboard types, and what a Mac's disk keeps
+
+
+def test_names_match_in_whatever_form_a_disk_stores_them():
+    for one, two in ((COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)):
+        assert match_names([f"{one}.mp4"], [two]) == {f"{one}.mp4": two}
+        assert match_names([f"{one}/a.mp4"], [f"{two}/a.mp4", "b/a.mp4"]) == {f"{one}/a.mp4": f"{two}/a.mp4"}
+        assert elsewhere({f"{one}/a.mp4": f"{two}/a.mp4"}) == respelled({f"{one}.mp4": two}) == []
+    both = [f"{COMPOSED}.mp4", f"{DECOMPOSED}.mp4"]  # two files that differ in form alone
+    assert match_names(both, both) == dict(zip(both, both, strict=True))
+
+
+def test_case_counts_only_where_no_name_is_the_same():
+    assert match_names(["A.MP4"], ["a.mp4", "b"]) == {"A.MP4": "a.mp4"}
+    assert match_names(["A.mp4", "a.mp4"], ["a.mp4", "A.mp4"]) == {"A.mp4": "A.mp4", "a.mp4": "a.mp4"}
+    assert find_names(["A", "a.mp4"], ["a.mp4"]) == ({"a.mp4": "a.mp4"}, ["A"])
+    assert match_names(["heat.MP4"], ["Heat.mp4", "heat.mp4"]) == {"heat.MP4": "heat.mp4"}
+    # macOS puts a narrow no-break space (U+202F) before PM into the names of recordings.
+    assert match_names(["at 3.12 PM.mov"], ["at 3.12\u202fPM.mov"]) == {"at 3.12 PM.mov": "at 3.12\u202fPM.mov"}
+    assert respelled({"A.MP4": "a.mp4", "x/b.mp4": "b", "heat.MP4": "heat.mp4", "v_c": "c"}) == ["A.MP4"]
+    truth = {"Match.mp4": video((0, 4, "x"))}
+    result = evaluate(truth, predicted(match=[(0, 4, "x", 1.0)]))
+    assert result.overall.mean_ap["0.9"] == 100
+    assert [n for n in result.notes if "case" in n] == [
+        "1 videos were taken for those whose names differ in case or blanks alone, 'match' for 'Match.mp4'."
+    ]
+
+
+def test_labels_match_in_form_and_in_case_where_no_label_is_the_same(tmp_path):
+    def files(found: str, *true: str):
+        actions = [{"label": label, "segment": [4 * k, 4 * k + 2]} for k, label in enumerate(true)]
+        truth = write(tmp_path / "t.json", {"database": {"a": {"annotations": actions}}})
+        return evaluate_files([write(tmp_path / "p.json", {"results": {"a": [entry((0, 2), found)]}})], truth)
+
+    for found, true in ((COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)):
+        result = files(found, true)
+        assert result.overall.mean_ap["0.9"] == 100
+        assert not any("labels" in note for note in result.notes)  # they look the same
+    result = files("Golf_swing", "golf swing")
+    assert result.overall.mean_ap["0.9"] == 100
+    assert "labels were taken for those of the ground truth: 'Golf_swing' for 'golf swing'." in result.notes
+    result = files("Golf", "golf", "Golf")  # both are there: the exact one is meant
+    assert [c.average for c in result.per_class if c.label == "Golf"] == [0]
+
+
+@pytest.mark.parametrize(
+    ("name", "others", "meant"),
+    [
+        ("serv.mp4", ["serve.mp4"], "serve.mp4"),
+        ("tenis", ["golf", "tennis"], "tennis"),
+        ("heat_a.mp4", ["heat_b.mp4", "haet_a.mp4"], "haet_a.mp4"),
+        ("heat_a.mp4", ["heat_b.mp4", "heat.mp4", "heat_10.mp4"], None),
+        ("heat1", ["heat2", "Heat 3"], None),
+        ("GX010034.MP4", ["GX010035.MP4", "GX020034.MP4"], None),
+        ("camA.mp4", ["camB.mp4"], None),
+        ("2024-05-01 match.mp4", ["2024-05-02 match.mp4"], None),
+        ("day 1/serve.mp4", ["day 2/serve.mp4"], None),
+        ("a.mp4", ["b.mp4"], None),
+        (f"{COMPOSED}.mp4", [f"{DECOMPOSED}.mp4", "CAFE\u0301.mp4"], None),
+        (f"{COMPOSED}s.mp4", [f"{DECOMPOSED}.mp4"], f"{DECOMPOSED}.mp4"),
+    ],
+)
+def test_a_suggestion_is_a_typo_and_neither_another_take_nor_the_same_to_the_eye(name, others, meant):
+    assert suggest(name, others) == meant

@@ -393,6 +393,13 @@ def test_elan_gives_overlapping_segments_of_a_class_tiers_of_their_own(tmp_path:
     assert {span.label for span in read_elan(path)[0].spans} == {"a"}
 
 
+def test_elan_tiers_of_classes_that_are_called_like_further_tiers(tmp_path: Path) -> None:
+    spans = [(0, 10, "a"), (2, 5, "a"), (3, 6, "a (2)"), (4, 8, "a (2)"), (1, 3, "a (2) (2)")]
+    what = Result("v.mp4", 20.0, {}, tuple(Segment(s, e, 0, 1, label) for s, e, label in spans), (), {})
+    (back,) = read_elan(saved("elan", what, tmp_path))
+    assert back.spans == tuple(sorted((Span(*span) for span in spans), key=lambda s: (s.start, s.end)))
+
+
 def test_sportscode_through_kloppy(tmp_path: Path) -> None:
     what = result()
     path = saved("sportscode", what, tmp_path)
@@ -518,9 +525,32 @@ def test_whatever_the_names_every_file_is_well_formed(segments: list[Segment], n
         (read_elan, "not xml", "is not an ELAN file"),
         (read_elan, "<ANNOTATION_DOCUMENT/>", "is not an ELAN file"),
         (read_labelstudio, "{", "is not JSON"),
-        (read_labelstudio, "{}", "no task has a submitted annotation"),
-        (read_labelstudio, "[1]", "is not Label Studio's JSON"),
-        (read_labelstudio, '[{"data": {"video": "v"}, "annotations": [{"result": [{}]}]}]', "KeyError: 'value'"),
+        (read_labelstudio, "[]", "no task has a submitted annotation"),
+        (read_labelstudio, "{}", "a list of tasks, and this is an object with nothing"),
+        (read_labelstudio, "[1]", "a list of tasks, and this is a list of something else"),
+        (read_labelstudio, "3", "a list of tasks, and this is a number"),
+        (read_labelstudio, "null", "a list of tasks, and this is None"),
+        (
+            read_labelstudio,
+            '{"images": [], "annotations": [], "categories": []}',  # COCO
+            "this is an object with images, annotations, categories; export as JSON from Label Studio",
+        ),
+        (read_labelstudio, '{"schema": 1, "video": "v", "segments": []}', "an object with schema, video, segments;"),
+        (read_labelstudio, '[{"image": 3}]', "whose tasks have `data`, and these have image;"),
+        (read_labelstudio, '[{"data": {"video": "v"}, "annotations": [7]}]', "its annotations are not in the file"),
+        (read_labelstudio, '[{"data": {"video": "v"}, "annotations": [{"result": [{}]}]}]', "has no text 'type'"),
+        (read_labelstudio, '[{"data": {}, "annotations": [{"result": []}]}]', "task 1: has no text 'video'"),
+        (
+            read_labelstudio,
+            '[{"data": {"video": "v"}, "annotations": [{"result": [{"type": "labels", '
+            '"value": {"start": "soon", "end": 2, "labels": ["a"]}}]}]}]',
+            "the start of a region must be a number, not 'soon'",
+        ),
+        (
+            read_labelstudio,
+            '[{"id": 7, "video": "v", "tricks": "none", "annotator": 1, "annotation_id": 2, "lead_time": 3.5}]',
+            "is Label Studio's JSON-MIN export",
+        ),
         (
             read_labelstudio,
             '[{"data": {"video": "v"}, "annotations": [{"result": [{"type": "timelinelabels", '

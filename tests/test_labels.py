@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from extractors.features import Features, save
 from model.datasets import DatasetError
 from pipeline.errors import UsageError
-from pipeline.labels import LabelledVideo, classes_of, find_videos, in_split, label_problems, read_labels
+from pipeline.labels import (
+    LabelledVideo,
+    classes_of,
+    find_videos,
+    in_split,
+    label_problems,
+    load_labels,
+    one_spelling,
+    other_case,
+    read_labels,
+)
 from pipeline.trainplan import plan
 from pipeline.trainsettings import Settings
 
@@ -45,11 +55,40 @@ PLAIN = [("a.mp4", ("golf", "tennis"), ""), ("b.mp4", (), "")]
         "labels,note,video\ngolf|tennis,x,a.mp4\n,,b.mp4\n",
         "video,labels,\na.mp4,golf|tennis,\nb.mp4,,\n",
         "video,labels\na.mp4,golf|tennis,,\nb.mp4\n",
+        "sep=;\r\nvideo;labels\r\na.mp4;golf|tennis\r\nb.mp4;\r\n",
+        '\ufeff"sep=,"\nvideo,labels\na.mp4,golf|tennis\nb.mp4,\n',
+        "sep=\t\nvideo\tlabels\na.mp4\tgolf|tennis\nb.mp4\t\n",
+        "video\tlabels\na.mp4\tgolf|tennis\nb.mp4\n",
+        "note, of whom;video;labels\n;a.mp4;golf|tennis\n;b.mp4;\n",
+        "\n \n,,\nvideo,labels\n\na.mp4,golf|tennis\n\nb.mp4,\n\x1a",
+        "video\tlabels\r\na.mp4\tgolf|tennis\r\nb.mp4\t\r\n".encode("utf-16"),
+        "\ufeffvideo\tlabels\na.mp4\tgolf|tennis\nb.mp4\t\n".encode("utf-16-be"),
+        "video,labels\na.mp4,golf|tennis\nb.mp4,\n".encode("utf-16-le"),
+        "video,labels\na.mp4,golf|tennis\nb.mp4,\n".encode("utf-16-be"),
     ],
-    ids=["plain", "CRLF", "CR", "BOM", "semicolons", "blanks", "order", "nameless column", "empty cells beyond"],
-)
+    ids=["plain", "CRLF", "CR", "BOM", "semicolons", "blanks", "order", "nameless column", "empty cells beyond",
+         "sep=;", "sep=,", "sep=tab", "tabs", "a comma before semicolons", "blank lines first", "Unicode text",
+         "UTF-16 BE", "UTF-16 LE without a mark", "UTF-16 BE without a mark"],
+)  # fmt: skip
 def test_dialects(tmp_path: Path, text: str) -> None:
     assert rows(tmp_path, text) == PLAIN
+
+
+def test_letters_of_an_older_windows_are_read_and_said(tmp_path: Path) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_bytes("video;labels\r\ncaf\u00e9.mp4;\u20ac|entr\u00e9e\r\n".encode("cp1252"))
+    (row,), notes = load_labels(file)
+    assert (row.video, row.labels) == ("caf\u00e9.mp4", ("\u20ac", "entr\u00e9e"))
+    assert notes == [
+        f"{file}: is not UTF-8 and was read as Windows-1252; where letters are wrong, save it as CSV in UTF-8."
+    ]
+    file.write_text("video,labels\na,caf\u00e9\n", encoding="utf-8")
+    assert load_labels(file)[1] == []
+
+
+def test_lines_are_counted_from_the_first_of_the_file(tmp_path: Path) -> None:
+    assert [row.line for row in read(tmp_path, "sep=;\n\nvideo;labels\n\na.mp4;x\nb.mp4;y\n")] == [5, 6]
+    assert [row.line for row in read(tmp_path, "video,labels\r\r\ra.mp4,x\r")] == [4]
 
 
 def test_names_in_quotes_and_lines(tmp_path: Path) -> None:
@@ -77,8 +116,15 @@ def test_a_nameless_column_is_not_the_split(tmp_path: Path) -> None:
             "video,labels\na.mp4,golf,tennis\nb.mp4,x\nmy, clip.mp4,golf\n",
             "more cells than columns in lines 2, 4; join",
         ),
-        (b"video,labels\ncaf\xe9.mp4,golf\n", "not text in UTF-8"),
-        (b"PK\x03\x04\xff\xfe\x00", "not text in UTF-8"),
+        ("video,labels,Labels\na.mp4,golf,tennis\n", "names labels twice"),
+        ("sep=;\nvideo;label\n", "lacks labels"),
+        ('video,labels\na.mp4,golf\n"b.mp4,golf\nc.mp4,golf\n', "quote that begins in line 3 is never closed"),
+        ('video,labels\na.mp4,"golf\n', "quote that begins in line 2 is never closed"),
+        (b"video,labels\ncaf\x81.mp4,golf\n", "not text in UTF-8"),
+        (b"video,labels\ncaf\xe9\x00.mp4,golf\n", "not text in UTF-8"),
+        (b"PK\x03\x04\xff\xfe\x00", "is a spreadsheet's own file"),
+        (b"\xff\xfev\xd8,\0\n\0", "not text in UTF-8"),
+        (b"\xff\xfe\x00", "not text in UTF-8"),
         ('video,labels\n"a.mp4,' + "golf\n" * 40_000, "is not CSV (field larger"),
     ],
 )
@@ -108,7 +154,9 @@ table = st.lists(
 
 
 @patient
-@given(table=table, mark=st.booleans(), separator=st.sampled_from([",", ";"]), end=st.sampled_from(["\n", "\r\n"]))
+@given(
+    table=table, mark=st.booleans(), separator=st.sampled_from([",", ";", "\t"]), end=st.sampled_from(["\n", "\r\n"])
+)
 def test_what_a_csv_writer_writes_is_read(tmp_path_factory, table, mark, separator, end) -> None:
     text = io.StringIO()
     writer = csv.writer(text, delimiter=separator, lineterminator=end)
@@ -156,6 +204,10 @@ def test_a_row_names_a_file_by_path_name_or_stem(tmp_path: Path) -> None:
         ("b.mov", "day 1/b.mov"),
         ("b", "day 1/b.mov"),
         ("c.v2", "day 1/c.v2.mkv"),
+        ("day 1\\b.mov", "day 1/b.mov"),
+        (".\\a.mp4", "a.mp4"),
+        ("A.MP4", "a.mp4"),
+        ("day 1/B.MOV", "day 1/b.mov"),
     ]:
         assert found(tmp_path, name, *there) == ({name: file}, [])
     # A path wins over another file's name.
@@ -168,7 +220,11 @@ def test_a_row_names_a_file_by_path_name_or_stem(tmp_path: Path) -> None:
         ("x", ("x.mp4", "x.mov"), "line 2: x may be x.mov or x.mp4; give the path"),
         ("x.mp4", ("a/x.mp4", "b/x.mp4"), "line 2: x.mp4 may be a/x.mp4 or b/x.mp4; give the path"),
         ("serv.mp4", ("serve.mp4",), "line 2: serv.mp4 is not there; did you mean serve.mp4?"),
-        ("A.MP4", ("a.mp4", "zzz.mp4"), "line 2: A.MP4 is not there"),
+        ("A.MP4", ("a.mp4", "a.Mp4"), "line 2: A.MP4 may be a.Mp4 or a.mp4; give the path"),
+        ("heat_a.mp4", ("heat_b.mp4",), "line 2: heat_a.mp4 is not there"),
+        ("day 1/x.mp4", ("day 2/x.mp4",), "line 2: day 1/x.mp4 is not there"),
+        ("day 1/x.mp4", ("x.mp4",), "line 2: day 1/x.mp4 is not there; did you mean x.mp4?"),
+        ("/elsewhere/x.mp4", ("x.mp4",), "line 2: /elsewhere/x.mp4 is not there"),
         ("serve.mov", ("serve.mp4",), "line 2: serve.mov is not there; did you mean serve.mp4?"),
         ("qqq", ("serve.mp4",), "line 2: qqq is not there"),
     ],
@@ -177,11 +233,68 @@ def test_a_file_that_is_not_sure(tmp_path: Path, name: str, there: tuple[str, ..
     files, problems = found(tmp_path, name, *there)
     assert files == {}
     assert len(problems) == 1 and problems[0].startswith(problem)
+    assert ("did you mean" in problems[0]) == ("did you mean" in problem)
 
 
 def test_two_names_of_one_file_are_a_duplicate(tmp_path: Path) -> None:
     _, problems = found(tmp_path, "a/ b/ a.mp4", "a.mp4", "b.mp4")
     assert problems == ["lines 2, 4: a and a.mp4 are one video; give it one line"]
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"  # what a keyboard types, and what a Mac's disk keeps
+
+
+def test_a_file_is_found_in_whatever_form_the_disk_stores_its_name(tmp_path: Path) -> None:
+    for one, two in ((COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)):
+        for row in (f"{one}/{one}.mp4", f"{one}.mp4", one, f"v/{one}/{one}.MP4"):
+            assert found(tmp_path, row, f"{two}/{two}.mp4") == ({row: f"{two}/{two}.mp4"}, [])
+        assert found(tmp_path, f"{one}.mp4", two, suffixes={".mp4"})[0] == {f"{one}.mp4": two}
+    both = [f"{COMPOSED}.mp4", f"{DECOMPOSED}.mp4"]
+    assert found(tmp_path, "/ ".join(both), *both) == (dict(zip(both, both, strict=True)), [])
+    assert found(tmp_path, "/ ".join(both), both[0])[1] == [
+        f"lines 2, 3: {COMPOSED}.mp4 comes 2 times; give it one line"
+    ]
+
+
+def test_a_row_may_be_a_path_that_leads_through_the_folder(tmp_path: Path) -> None:
+    footage = tmp_path / "footage"
+    available = {}
+    for name in ("a.mp4", "day 1/a.mp4", "day 2/b.mp4"):
+        available[name] = footage / name
+        available[name].parent.mkdir(parents=True, exist_ok=True)
+        available[name].touch()
+
+    def find(row: str, suffixes: tuple[str, ...] = (), there: dict[str, Path] = available) -> str | None:
+        files, problems = find_videos([LabelledVideo(row, ("x",), "", 2)], there, suffixes)
+        assert bool(files) != bool(problems)
+        return next((name for name in there if there[name] in files.values()), None)
+
+    windows = r"C:\Users\me\footage"
+    for folder in (
+        footage,
+        "footage",
+        f"../{tmp_path.name}/footage",
+        windows,
+        f'"{windows}',
+        r"\\server\share\footage",
+    ):
+        end = '"' if str(folder).startswith('"') else ""
+        assert find(f"{folder}/a.mp4{end}") == "a.mp4"
+        assert find(f"{folder}/day 1/a.mp4{end}") == "day 1/a.mp4"
+        assert find(f"{folder}/day 2/B.MP4{end}") == "day 2/b.mp4"
+        assert find(f"{folder}/day 1/b.mp4{end}") is None
+    assert find("other/a.mp4") is find(r"D:\other\a.mp4") is find("/day 3/b.mp4") is None
+    (tmp_path / "link").symlink_to(footage)
+    assert find(str(footage / "a.mp4"), there={n: tmp_path / "link" / n for n in available}) == "a.mp4"
+    features = {name.removesuffix(".mp4"): Path(name.removesuffix(".mp4")) for name in available}
+    assert find(str(footage / "day 2/b.mp4"), (".mp4",), features) == "day 2/b"
+    assert find(windows + r"\day 1\a.mp4", (".mp4",), features) == "day 1/a"
+
+
+def test_another_case_is_said_once() -> None:
+    there = {"heat.MP4": Path("v/heat.mp4"), "A": Path("v/a.mp4"), "b": Path("v/b.mp4"), "C.mp4": Path("v/c.mp4")}
+    assert other_case(there) == ["2 videos are there in another case or with other blanks: A as a.mp4."]
+    assert other_case({"b": Path("v/b.mp4")}) == []
 
 
 def test_features_are_found_by_the_names_of_their_videos(tmp_path: Path) -> None:
@@ -194,22 +307,42 @@ def test_features_are_found_by_the_names_of_their_videos(tmp_path: Path) -> None
 
 
 def test_problems_of_labels(tmp_path: Path) -> None:
-    text = "video,labels\na,golf|tennis\nb,Golf\nc,golf|tenis\nd,tennis\na,\ne,ice_hockey\nf,ice hockey\ng,ski\n,golf\n"
+    text = (
+        'video,labels\na,golf|tennis\nb,golf\nc,golf|tenis\nd,tennis\na,\ne,"jump, shot"\nf,"jump, shot"\n'
+        "g,ski|x;y\nh,x;y|take 1\ni,take 2\n,golf\n"
+    )
     csv_rows = read(tmp_path, text)
     assert label_problems(csv_rows) == [
         "lines 2, 6: a comes 2 times; give it one line",
-        "labels 'Golf' and 'golf' differ in spelling alone; choose one",
-        "labels 'ice hockey' and 'ice_hockey' differ in spelling alone; choose one",
-        "label 'Golf' has 1 video; give it 2 or more, or leave the label out",
-        "label 'ice hockey' has 1 video; did you mean 'ice_hockey'?",
-        "label 'ice_hockey' has 1 video; did you mean 'ice hockey'?",
+        "line 7: 'jump, shot' holds a comma or a semicolon; use | between labels, as in tennis|golf",
+        "line 8: 'jump, shot' holds a comma or a semicolon; use | between labels, as in tennis|golf",
+        "line 9: 'x;y' holds a comma or a semicolon; use | between labels, as in tennis|golf",
+        "line 10: 'x;y' holds a comma or a semicolon; use | between labels, as in tennis|golf",
         "label 'ski' has 1 video; give it 2 or more, or leave the label out",
+        "label 'take 1' has 1 video; give it 2 or more, or leave the label out",
+        "label 'take 2' has 1 video; give it 2 or more, or leave the label out",
         "label 'tenis' has 1 video; did you mean 'tennis'?",
     ]
-    assert find_videos(csv_rows[-1:], {})[1] == ["line 10: names no video"]
-    assert classes_of(csv_rows) == ("Golf", "golf", "ice hockey", "ice_hockey", "ski", "tenis", "tennis")
+    assert find_videos(csv_rows[-1:], {})[1] == ["line 12: names no video"]
+    assert classes_of(csv_rows) == ("golf", "jump, shot", "ski", "take 1", "take 2", "tenis", "tennis", "x;y")
     assert label_problems(read(tmp_path, "video,labels\na,\nb,\n")) == [
         "no video has a label, so there is nothing to learn"
+    ]
+
+
+def test_a_class_in_two_spellings_is_one_and_said_once(tmp_path: Path) -> None:
+    text = f"video,labels\na,Pitch|{COMPOSED}\nb,pitch|{DECOMPOSED}\nc,pitch|ice_hockey|PITCH\nd,ice  hockey\ne,golf\n"
+    csv_rows, notes = one_spelling(read(tmp_path, text))
+    assert [row.labels for row in csv_rows] == [
+        ("pitch", COMPOSED),
+        ("pitch", COMPOSED),
+        ("pitch", "ice_hockey"),
+        ("ice_hockey",),
+        ("golf",),
+    ]
+    assert notes == [
+        "labels 'pitch' and 'Pitch' and 'PITCH' are one class, 'pitch'.",
+        "labels 'ice_hockey' and 'ice  hockey' are one class, 'ice_hockey'.",
     ]
 
 
@@ -265,12 +398,31 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path, footage: Path) -> None
         "empty.mp4: the file is empty",
         "text.mp4: ",
         "lines 3, 9: b.mp4 comes 2 times",
-        "'Golf' and 'golf' differ in spelling",
         "label 'ski' has 1 video",
-        "label 'Golf' has 1 video",
     ):
         assert sum(wanted in sentence for sentence in sentences) == 1, (wanted, sentences)
-    assert len(sentences) == 9
+    assert len(sentences) == 7
+
+
+def test_what_was_taken_for_something_else_is_said_beside_the_plan(tmp_path: Path, footage: Path) -> None:
+    file = tmp_path / "labels.csv"
+    lines = ["sep=;", "video;labels", r"A.MP4;Pitch", f"{footage}/b.mp4;pitch", r"videos\more\e.mp4;pitch"]
+    file.write_bytes("\r\n".join([*lines, "c;caf\u00e9", "d.MP4;caf\u00e9"]).encode("cp1252"))
+    made = plan(file, videos=footage)
+    assert sorted(made.videos.values()) == sorted(footage.rglob("*.mp4"))
+    assert made.classes == ("caf\u00e9", "pitch")
+    assert [note.removeprefix(f"{file}: ") for note in made.notes] == [
+        "is not UTF-8 and was read as Windows-1252; where letters are wrong, save it as CSV in UTF-8.",
+        "labels 'pitch' and 'Pitch' are one class, 'pitch'.",
+        "1 video is there in another case or with other blanks: A.MP4 as a.mp4.",
+    ]
+
+
+def test_letters_that_were_guessed_are_said_beside_what_is_not_there(tmp_path: Path, footage: Path) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_bytes("video,labels\na,x\nb,x\n\u017elut\u00fd.mp4,x\n".encode("cp1250"))
+    with pytest.raises(DatasetError, match=r"line 4: .*is not there\n.*is not UTF-8 and was read as Windows-1252"):
+        plan(file, videos=footage)
 
 
 def test_of_very_many_problems_some_are_shown(tmp_path: Path, footage: Path) -> None:

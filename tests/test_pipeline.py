@@ -15,8 +15,9 @@ from pipeline import errors
 from pipeline.api import Pipeline, choose_classes, default_streams
 from pipeline.config import Config, adopt, load_config
 from pipeline.errors import UsageError, exit_code
-from pipeline.videos import find_videos
+from pipeline.videos import VIDEO_SUFFIXES, find_videos, left_out
 from postprocess.config import LocalizeConfig
+from postprocess.writers import SUFFIXES
 
 
 def touch(*paths: Path) -> None:
@@ -48,8 +49,36 @@ def test_names_with_dots_blanks_and_globs(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no video in it"):
+    with pytest.raises(UsageError, match="no video in it; a file that is named is read whatever its suffix"):
         find_videos([str(tmp_path)])
+    touch(tmp_path / "a.lrv", tmp_path / "notes.txt", tmp_path / "b.lrv")
+    for given in (tmp_path, tmp_path / "*"):
+        with pytest.raises(UsageError, match=r"no video in it, but 3 files \(2 \.lrv, 1 \.txt\); a file"):
+            find_videos([str(given)])
+
+
+@pytest.mark.parametrize("suffix", sorted(VIDEO_SUFFIXES))
+def test_videos_of_every_camera_are_found_in_any_case(tmp_path: Path, suffix: str) -> None:
+    touch(tmp_path / f"a{suffix}", tmp_path / "b" / f"b{suffix.upper()}", tmp_path / f"c{suffix.title()}")
+    assert names(tmp_path) == ["a", "b/b", "c"]
+    assert left_out([str(tmp_path)]) == []
+
+
+def test_what_is_left_out_of_a_folder_is_said_on_one_line(tmp_path: Path) -> None:
+    touch(tmp_path / "a.mp4", tmp_path / "a.xyz", tmp_path / "b/c.XYZ", tmp_path / "README", tmp_path / "GL01.LRV")
+    for beside in (*SUFFIXES.values(), ".scores.npz", ".jpg", ".THM", ".proxy.mp4"):
+        touch(tmp_path / f"a{beside}")
+    touch(tmp_path / "_run.json", tmp_path / ".hidden.xyz", tmp_path / "b/.DS_Store", tmp_path / "a.json.bak")
+    said = "left out what is no video by its name: 4 files (2 .xyz, 1 "
+    (remark,) = left_out([str(tmp_path)])
+    assert remark.startswith(f"{tmp_path}: {said}") and remark.endswith(").")
+    assert "1 .lrv" in remark and "1 without suffix" in remark
+    touch(*(tmp_path / f"a.k{k}" for k in range(9)))
+    (remark,) = left_out([str(tmp_path)])
+    assert ": 13 files (2 .xyz, " in remark and "6 of other kinds)" in remark
+    assert left_out([str(tmp_path / "a.mp4"), str(tmp_path / "a.xyz"), str(tmp_path / "*.mp4")]) == []
+    (remark,) = left_out([str(tmp_path / "*.xyz")])
+    assert "1 file (1 .xyz)" in remark
 
 
 def test_defaults_then_file_then_flags(tmp_path: Path) -> None:
@@ -94,6 +123,8 @@ def test_choosing_classes_by_name_and_by_group() -> None:
     assert choose_classes(model, "serve") == {"serve"}
     assert choose_classes(model, "tennis") == choose_classes(model, "auto") == {"serve", "volley"}
     assert choose_classes(model, "all") is None
+    accented = dataclasses.replace(model, classes=("caf\u00e9", "the\u0301"), groups={})  # é in both of its forms
+    assert choose_classes(accented, "cafe\u0301,th\u00e9") == set(accented.classes)
     with pytest.raises(UsageError, match="did you mean 'volley'"):
         choose_classes(model, "voley")
     ungrouped = dataclasses.replace(model, groups={})

@@ -4,6 +4,7 @@ import base64
 import html
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from conftest import coded, encode
 
 from pipeline import views
 from pipeline.errors import OutputError, UsageError
-from pipeline.results import Stored, curves_of, read_results, video_of
+from pipeline.results import Stored, curves_of, read_results, truth_of, video_of
 from pipeline.views import link, thumbnail, write_page, write_pages
 from postprocess.curves import Curves
 from postprocess.report import Entry, index, page
@@ -237,3 +238,31 @@ def test_a_folder_gets_pages_an_index_and_what_failed(tmp_path: Path) -> None:
 def test_curves_that_do_not_fit_are_refused(broken: dict[str, np.ndarray]) -> None:
     with pytest.raises(ValueError, match=next(iter(broken))):
         Curves(**{**vars(curves()), **broken})
+
+
+def test_a_video_is_found_in_whatever_way_the_disk_spells_it(tmp_path: Path) -> None:
+    """A Mac's disk stores é as e and an accent; other systems change the case of a suffix."""
+    composed, decomposed = "caf\u00e9.mp4", "cafe\u0301.mp4"
+    for there, said in ((decomposed, composed), (composed, decomposed), ("serve.MP4", "serve.mp4")):
+        folder = _folder(tmp_path / f"footage {there!a}")
+        (folder / there).touch()
+        stored = Stored(tmp_path / "out" / "a.json", result(video=f"/gone/{said}"))
+        assert video_of(stored, folder) == folder / there
+        assert video_of(Stored(folder / "a.json", result(video=f"/gone/{said}"))) == folder / there
+        assert video_of(Stored(tmp_path / "a.json", result(video=str(folder / said)))) == folder / there
+    both = _folder(tmp_path / "both")
+    (both / composed).touch()
+    (both / decomposed).touch()
+    for name in (composed, decomposed):  # one that is called just so wins
+        assert video_of(Stored(tmp_path / "a.json", result(video=f"/gone/{name}")), both) == both / name
+
+
+def test_the_truth_of_a_result_is_found_and_spelled_as_in_it(tmp_path: Path) -> None:
+    truth = tmp_path / "truth.json"
+    actions = [{"label": "cafe\u0301", "segment": [1, 2]}, {"label": "Golf Swing", "segment": [3, 4]}]
+    truth.write_text(json.dumps({"database": {"cafe\u0301.mp4": {"annotations": actions}}}))
+    found = replace(
+        result(video="/v/caf\u00e9.mp4"),
+        segments=(Segment(0, 1, 1, 1, "caf\u00e9"), Segment(0, 1, 1, 1, "golf_swing")),
+    )
+    assert truth_of(Stored(tmp_path / "a.json", found), truth) == [(1, 2, "caf\u00e9"), (3, 4, "golf_swing")]

@@ -1,6 +1,7 @@
 """A checkpoint over stored features: every video scored, in the videos' own seconds, and refusals."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +104,14 @@ def test_videos_that_are_not_annotated_are_left_out_and_told_of(stored, tmp_path
     truth.write_text(json.dumps({"database": {"c.mp4": {"annotations": [{"label": "run", "segment": [1, 4]}]}}}))
     with pytest.raises(EvaluateError, match=r"2 videos, 'a' first, .* which has 'c\.mp4'"):
         evaluate_model(model(), tmp_path, truth)
+
+
+def test_a_class_that_the_truth_spells_in_another_way_is_the_same_class(stored, tmp_path):
+    checkpoint = replace(model(), classes=("salto\u0302", "Run"))  # ô as a Mac's disk stores it
+    actions = [{"label": "salt\u00f4", "segment": [1, 4]}, {"label": "run", "segment": [5, 6]}]
+    (tmp_path / "truth.json").write_text(json.dumps({"database": {n: {"annotations": actions} for n in stored.videos}}))
+    result = evaluate_model(checkpoint, tmp_path, tmp_path / "truth.json")
+    assert {c.label for c in result.per_class} == {"salt\u00f4", "run"}
+    assert result.predictions > 0 and result.classification is not None
+    assert "labels were taken for those of the ground truth: 'Run' for 'run'." in result.notes
+    assert not any("left out" in note for note in result.notes)

@@ -63,6 +63,47 @@ def test_a_grid_point_shows_the_nearest_frame(tmp_path: Path, rate: Fraction | i
     assert -1 < missing <= (0.05 if suffix == "mkv" else 0.001)
 
 
+@pytest.mark.parametrize(("suffix", "codec"), [("h264", "libx264"), ("hevc", "libx265"), ("m2v", "mpeg2video")])
+@pytest.mark.parametrize("rate", [25, 30, 50, NTSC], ids=str)
+def test_a_raw_stream_without_time_stamps_keeps_the_rate_that_it_declares(
+    tmp_path: Path, suffix: str, codec: str, rate: Fraction | int
+) -> None:
+    path = encode(tmp_path / f"a.{suffix}", clip(60), codec, rate, options={"x265-params": "log-level=none"})
+    seen = numbers(path)
+    count = math.floor(60 / rate * 25)
+    assert count - 1 <= len(seen) <= count + 1
+    # A frame at each end may be another, where B-frames hold the first one back.
+    assert all(abs(j - nearest([i / rate for i in range(60)], k)) <= 1 for k, j in enumerate(seen[:count]))
+
+
+CONTAINERS = {  # suffix of a camera or a recorder: what its files are inside
+    ".MOD": ("mpg", "mpeg2video"),
+    ".TOD": ("ts", "libx264"),
+    ".m2t": ("ts", "mpeg2video"),
+    ".dv": ("dv", "dvvideo"),
+    ".f4v": ("f4v", "libx264"),
+    ".3g2": ("3g2", "libx264"),
+    ".qt": ("mov", "mjpeg"),
+    ".insv": ("mp4", "libx265"),
+    ".divx": ("avi", "mpeg4"),
+    ".mpe": ("mpg", "mpeg1video"),
+    ".rmvb": ("rm", "rv20"),
+    ".wtv": ("wtv", "mpeg2video"),
+    ".mxf": ("mxf", "mpeg2video"),
+    ".y4m": ("y4m", "wrapped_avframe"),
+}
+
+
+@pytest.mark.parametrize("suffix", CONTAINERS)
+def test_what_a_camera_calls_its_videos_decides_nothing(tmp_path: Path, suffix: str) -> None:
+    made_as, codec = CONTAINERS[suffix]
+    size = (576, 720) if codec == "dvvideo" else (48, 72)
+    images = [coded(k, *size) for k in range(30)]
+    options = {"x265-params": "log-level=none"} if codec == "libx265" else H264 if codec == "libx264" else {}
+    made = encode(tmp_path / f"a.{made_as}", images, codec, options=options)
+    assert numbers(made.rename(tmp_path / f"a{suffix}")) == list(range(30))
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 @pytest.mark.parametrize("seed", range(3))
 def test_varying_rate_with_a_gap(tmp_path: Path, suffix: str, seed: int) -> None:
@@ -88,7 +129,7 @@ def test_nearest_equals_brute_force(steps: list[float], start: float, duration: 
     times = [start + sum(steps[:j]) for j in range(len(steps) + 1)]
     frames = Frames(Path("none"), 25, 48)
     frames.origin, frames.size = start, (48, 72)
-    frames._stream = SimpleNamespace(average_rate=50, guessed_rate=None)  # type: ignore[assignment]
+    frames._stream = SimpleNamespace(average_rate=50, guessed_rate=None, start_time=0)  # type: ignore[assignment]
     shown = [
         (t, SimpleNamespace(number=j, time_base=Fraction(1, 10**6), duration=round(duration * 1e6)))
         for j, t in enumerate(times)

@@ -1,6 +1,7 @@
 """What a person drew in another tool, read back: spans of seconds with a label, by video."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -19,13 +20,14 @@ class Span:
 
 @dataclass(frozen=True)
 class Annotated:
-    """A video as the file names it, and the spans drawn in it, by start."""
+    """A video as the file names it, and the spans drawn in it, by start; and sentences about what was not plain."""
 
     video: str
     spans: tuple[Span, ...]
+    notes: tuple[str, ...] = ()
 
 
-def annotated(video: str, spans: list[Span], where: str) -> Annotated:
+def annotated(video: str, spans: list[Span], where: str, notes: Sequence[str] = ()) -> Annotated:
     """Spans of one video, checked and in order.
 
     Raises:
@@ -38,4 +40,5 @@ def annotated(video: str, spans: list[Span], where: str) -> Annotated:
             )
         if not span.label:
             raise ExchangeError(f"{where}: annotation {i}, at {span.start:g} s, has no label; give it one.")
-    return Annotated(video, tuple(sorted(spans, key=lambda s: (s.start, s.end, s.label))))
+    ordered = tuple(sorted(spans, key=lambda s: (s.start, s.end, s.label)))
+    return Annotated(video, ordered, tuple(f"{where}: {note}" for note in notes))
