@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from extractors import frames as framing
 from extractors import video
 from extractors.frames import Frames, fit
-from extractors.video import Damage, VideoError, decode, open_video
+from extractors.video import Damage, Orientation, VideoError, decode, open_video
 
 Image = np.ndarray
 NTSC = Fraction(30000, 1001)
@@ -89,6 +89,7 @@ def test_nearest_equals_brute_force(steps: list[float], start: float, duration: 
     frames = Frames(Path("none"), 25, 48)
     frames.origin, frames.size = start, (48, 72)
     frames._stream = SimpleNamespace(average_rate=50, guessed_rate=None)  # type: ignore[assignment]
+    frames._look = None  # type: ignore[assignment]
     shown = [
         (t, SimpleNamespace(number=j, time_base=Fraction(1, 10**6), duration=round(duration * 1e6)))
         for j, t in enumerate(times)
@@ -235,10 +236,10 @@ def test_pixels_that_are_not_square(tmp_path: Path, turned: bool) -> None:
 
 
 def test_a_damaged_aspect_ratio_does_not_blow_the_frame_up() -> None:
-    frame = SimpleNamespace(width=640, height=480, rotation=0)
+    frame = SimpleNamespace(width=640, height=480)
     for ratio in (Fraction(1, 65535), Fraction(65535), Fraction(0), None):
         stream = SimpleNamespace(sample_aspect_ratio=ratio)
-        assert video.upright_size(frame, stream) == (480, 640)  # type: ignore[arg-type]
+        assert video.upright_size(frame, stream, Orientation()) == (480, 640)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("height", "width"), [(51, 97), (1, 1), (8, 8), (3, 200), (2160, 4096)])
