@@ -18,6 +18,9 @@ from extractors.features import Extractor
 from extractors.frames import Frames
 from extractors.tone import HLG, PQ, Colours, Tone
 from pipeline import clips, render, views
+from pipeline.api import Pipeline
+from pipeline.cache import FeatureCache
+from pipeline.config import Config
 from pipeline.cut import pictures
 from postprocess.segment import Result, Segment
 
@@ -267,9 +270,14 @@ def test_the_gpus_way_gets_toned_frames(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
-def test_a_case_in_hdr10_means_what_its_original_means(cases: Path) -> None:
+def test_a_case_in_hdr10_means_what_its_original_means(cases: Path, tmp_path: Path) -> None:
     """ref.mp4 and the same in PQ, whose white is 203 cd/m2."""
-    extractor = Extractor(FeatureConfig())
-    one, other = (extractor.chunk(cases / name).rgb for name in ("ref.mp4", "pq.mp4"))
-    cosine = (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
-    assert cosine.min() > 0.97
+    pipeline = Pipeline.load(config=Config(device="cpu"))
+    pipeline.cache = FeatureCache(tmp_path)
+    (one, plain, _), (other, toned, _) = (pipeline.run(cases / name) for name in ("ref.mp4", "pq.mp4"))
+    assert plain.rgb is not None and toned.rgb is not None
+    norms = np.linalg.norm(plain.rgb, axis=1) * np.linalg.norm(toned.rgb, axis=1)
+    assert ((plain.rgb * toned.rgb).sum(1) / norms).min() > 0.97
+    found = [(s.label, round(s.start, 2), round(s.end, 2)) for s in other.segments]
+    assert found == [("badminton", 0.0, 2.56), ("golf", 2.56, 5.12)]
+    assert found == [(s.label, round(s.start, 2), round(s.end, 2)) for s in one.segments]
