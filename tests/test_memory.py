@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -15,7 +16,7 @@ import pytest
 from conftest import coded, encode
 
 from extractors import tone, video
-from extractors.config import FeatureConfig
+from extractors.config import FeatureConfig, Limits
 from extractors.decoder import Decoder
 from extractors.frames import Frames
 from pipeline import cut, render
@@ -124,6 +125,28 @@ def test_the_decoders_process_stays_as_large_as_it_is(tmp_path: Path) -> None:
     *sizes, (_, peak) = measured(long(tmp_path, FULL_HD, 5, piece=1), threads=1)
     assert max(size for _, size in sizes[2:]) - sizes[1][1] <= 10 * MB
     assert peak <= 200 * MB
+
+
+@linux
+@pytest.mark.parametrize("threads", [1, 32])
+def test_the_limit_is_the_videos(tmp_path: Path, threads: int) -> None:
+    """A quarter of a GiB is enough for 1080p, whatever the interpreter, the stacks and the frames of threads take."""
+    path = long(tmp_path, FULL_HD, 1, piece=1)
+    with Decoder(limits=Limits(memory=0.25), threads=threads).open(path, FeatureConfig()) as (_, grid):
+        assert sum(1 for _ in grid) == 25
+
+
+def test_no_more_threads_than_speed_a_decoder_up_or_than_memory_allows() -> None:
+    def threads(wanted: int, height: int, width: int, bits: int) -> int:
+        codec = SimpleNamespace(width=width, height=height, format=SimpleNamespace(padded_bits_per_pixel=bits))
+        return video.decoder_threads(wanted, SimpleNamespace(codec_context=codec))  # type: ignore[arg-type]
+
+    assert [threads(n, *FULL_HD, 12) for n in (1, 2, 16, 32, 128)] == [1, 2, 16, 16, 16]
+    assert threads(32, *ULTRA_HD, 12) == threads(32, *ULTRA_HD, 24) == 16
+    assert threads(32, 4320, 7680, 24) == 5  # 100 MB each
+    assert threads(32, 65535, 65535, 48) == 1
+    assert threads(32, 0, 0, 0) == 16
+    assert threads(0, *FULL_HD, 12) == min(video.cores(), 16)
 
 
 @linux
