@@ -108,11 +108,11 @@ class Decoder:
     ) -> Iterator[tuple[Clip, Iterator[tuple[int, Any]]]]:
         """Open a video; gives what is known of it and its grid frames (k, (H, W, 3) uint8 RGB), to be read once.
 
-        The frames are those of the snippets that cover seconds start..end, their short side `config.short_side`,
-        or, `native`, as large as the video has them. `take` gets each where it lies in shared memory, which is
-        overwritten afterwards, and returns what is to be given in its place. `span`: of those snippets only the ones
-        of these indices. `seek`: False reads a file from its start even where it could be jumped in. `deadline`: by
-        time.monotonic().
+        The frames are those of the snippets that cover seconds start..end, their short side `config.short_side`, or,
+        `native`, as large as the video has them (HDR excepted, see Frames). `take` gets each where it lies in shared
+        memory, which is overwritten afterwards, and returns what is to be given in its place. `span`: of those
+        snippets only the ones of these indices. `seek`: False reads a file from its start even where it could be
+        jumped in. `deadline`: by time.monotonic().
 
         Raises:
             VideoError: the file cannot be decoded, or crashed the decoder, or went over a limit, here or while frames
@@ -123,7 +123,8 @@ class Decoder:
             "path": str(path),
             "home": None if path.is_absolute() else str(Path.cwd()),  # it may have changed since the child began
             "fps": config.fps,
-            "short_side": None if native else config.short_side,
+            "short_side": config.short_side,
+            "native": native,
             "length": config.length,
             "stride": config.stride,
             "start": start,
@@ -189,7 +190,8 @@ class Decoder:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,  # FFmpeg's own chatter; what matters comes as a message
                 text=True,
-                env=os.environ | {"PYTHONPATH": paths},
+                # One thread for numpy's products, which are small: each of a pool takes memory from the start.
+                env=os.environ | {"PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},
             )
             self._finalizer = weakref.finalize(self, _kill, self._child)
         return self._child

@@ -12,21 +12,22 @@ from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import IO, Any
 
+import cv2
 import numpy as np
 
 from extractors.config import FeatureConfig
 from extractors.frames import Frames
 from extractors.snippets import frame_range, snippet_range
-from extractors.video import DecoderUnavailable, VideoError
+from extractors.video import MOST_THREADS, THREAD_BYTES, DecoderUnavailable, VideoError, cores
 
 SIGN_OF_LIFE = 1.0  # seconds after which a child that reads but has no frame says so
 
 
 def serve(memory: int = 0) -> None:
-    """The child: videos in on stdin, frames out through the ring, until stdin ends. `memory`: limit in bytes, or 0."""
+    """The child: videos in on stdin, frames out through the ring, until stdin ends. `memory`: bytes a video, or 0."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the parent's to handle, where they reach all of its group
         signal.signal(number, signal.SIG_IGN)
-    limit_memory(memory)
+    before = held_memory()
     # FFmpeg, or a library of it, may print: the pipe gets another number, so that it carries nothing but answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -35,7 +36,10 @@ def serve(memory: int = 0) -> None:
         if line.strip() in ("", "."):  # slots given back after the last frame
             continue
         try:
-            _serve_video(json.loads(line), sys.stdin, answers)
+            request = json.loads(line)
+            cv2.setNumThreads(threads_of(request))
+            limit_memory(memory and before + memory + beside(threads_of(request)))
+            _serve_video(request, sys.stdin, answers)
         except (VideoError, DecoderUnavailable) as error:
             _answer(answers, {"error": str(error), "unavailable": isinstance(error, DecoderUnavailable)})
         except (BrokenPipeError, EOFError):
@@ -57,7 +61,40 @@ def limit_memory(size: int) -> None:
     if size and sys.platform == "linux":
         import resource  # not on Windows
 
-        resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+        resource.setrlimit(resource.RLIMIT_DATA, (size, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+
+
+def held_memory() -> int:
+    """Bytes that count for that limit already: the interpreter's and its libraries'. 0 where there is no limit."""
+    if sys.platform != "linux":
+        return 0
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmData:")[2].split()[0]) * 1024
+
+
+def threads_of(request: dict[str, Any]) -> int:
+    """The most threads that a request's decoder can have."""
+    return min(request["threads"] or cores(), MOST_THREADS)
+
+
+def beside(threads: int) -> int:
+    """Bytes that this many threads take, whatever the video: the limit is for the video.
+
+    Each of the decoder's threads, and of OpenCV's, which resize, has a stack, mostly of 8 MiB, and all of it counts
+    from the start. Those of the decoder hold frames of their own, of THREAD_BYTES together. For 16 threads that is
+    2 * 16 * 8 MiB + 512 MiB = 768 MiB.
+    """
+    return 2 * threads * stack_size() + (THREAD_BYTES if threads > 1 else 0)
+
+
+def stack_size() -> int:
+    """Bytes of a thread's stack: what `ulimit -s` says, and glibc's 2 MiB where that says any number (we allow 8)."""
+    if sys.platform == "win32":
+        return 1 << 20
+    import resource
+
+    size = resource.getrlimit(resource.RLIMIT_STACK)[0]
+    return 8 << 20 if size == resource.RLIM_INFINITY else size
 
 
 def _answer(answers: IO[str], message: dict[str, Any]) -> None:
@@ -79,7 +116,7 @@ def _serve_video(request: dict[str, Any], questions: IO[str], answers: IO[str]) 
     if request["home"] is not None:
         os.chdir(request["home"])
     path, gpu, threads = Path(request["path"]), request["gpu"], request["threads"]
-    with Frames(path, config.fps, request["short_side"], gpu, tick, threads) as frames:
+    with Frames(path, config.fps, request["short_side"], gpu, tick, threads, request["native"]) as frames:
         first, last = snippet_range(request["start"], end, frames.origin, config)
         begin, stop = request["span"]
         first, last = max(first, begin), min(last, math.inf if stop is None else stop)

@@ -10,13 +10,14 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import av
 import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from extractors.tone import BT601, BT709, BT2020, FULL, LIMITED, MATRICES, RANGES, UNSPECIFIED, Colours, Tone
 from extractors.video import (
     LONGEST_STILL,
     MISSING_TAIL,
@@ -24,44 +25,80 @@ from extractors.video import (
     UNSEEKABLE,
     Damage,
     Image,
+    Orientation,
     VideoError,
     declared_duration,
     decode,
     describe,
     frame_step,
     open_video,
+    orientation,
+    upright_size,
 )
 
 
-def picture(frame: av.VideoFrame, size: tuple[int, int], convert: VideoReformatter | None = None) -> Image:
+class Look:
+    """How the frames of one stream are shown: upright, in the colours of an SDR screen, at a size.
+
+    Made when a file is opened, before anything is decoded; `settle` gets the first frame, whose orientation is that of
+    all. Afterwards `size` is (H, W) as a player shows them, and `toned` whether the first is HDR or has wide colours.
+    """
+
+    def __init__(self, stream: av.VideoStream) -> None:
+        codec = stream.codec_context
+        # Decoding may replace what the container says by what the stream leaves open.
+        self._told = Colours(codec.color_trc, codec.color_primaries, codec.colorspace)
+        self._stream = stream
+        # Shared by the frames, or each makes its own, with threads that live until it is collected (350 were seen).
+        self._convert = VideoReformatter()
+        self._tone = Tone()
+        self.upright = Orientation()
+        self.size = (0, 0)
+        self.toned = False
+
+    def settle(self, first: av.VideoFrame) -> None:
+        """Decide what is decided once."""
+        self.upright = orientation(first)
+        self.size = upright_size(first, self._stream, self.upright)
+        self.toned = not self._colours(first).plain
+
+    def _colours(self, frame: av.VideoFrame) -> Colours:
+        return Colours(frame.color_trc, frame.color_primaries, frame.colorspace).over(self._told)
+
+    def rgb(self, frame: av.VideoFrame, size: tuple[int, int]) -> Image:
+        """A frame as it is stored, resized: (H, W, 3) uint8 RGB for BT.709 screens."""
+        colours = self._colours(frame)
+        stored = self._stored(frame, colours)
+        if stored.shape[:2] != size:
+            shrink = size[0] * size[1] < stored.shape[0] * stored.shape[1]
+            how = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
+            stored = cv2.resize(stored, size[::-1], interpolation=how)
+        return np.asarray(stored, np.uint8) if colours.plain else self._tone(np.asarray(stored, np.uint16), colours)
+
+    def _stored(self, frame: av.VideoFrame, colours: Colours) -> Any:
+        """(H, W, 3) RGB as large as the frame is: uint8, or uint16 where the tones are still to be mapped."""
+        told: dict[str, int] = {}
+        if (not colours.plain and colours.matrix != frame.colorspace) or frame.colorspace not in MATRICES:
+            known = MATRICES - UNSPECIFIED
+            told["src_colorspace"] = colours.matrix if colours.matrix in known else BT601 if colours.plain else BT2020
+            told["dst_colorspace"] = BT709  # of RGB: it only has to be one that swscale takes
+        if frame.color_range not in RANGES:
+            told |= {"src_color_range": LIMITED, "dst_color_range": FULL}
+        depth = "rgb24" if colours.plain else "rgb48le"
+        return self._convert.reformat(frame, format=depth, threads=1, **told).to_ndarray()
+
+
+def picture(frame: av.VideoFrame, size: tuple[int, int], look: Look) -> Image:
     """Upright RGB picture of a frame, resized: (H, W, 3) uint8 for `size` (H, W).
 
-    Area averaging when shrinking, as DeepMind's own pipeline does, bilinear when enlarging. `convert`: shared by the
-    frames of a video, or each makes its own, with threads that live until it is collected (350 of them were seen).
+    Area averaging when shrinking, as DeepMind's own pipeline does, bilinear when enlarging. HDR becomes SDR after
+    that, when there are fewer pixels (tone.py).
     """
-    turns = round(frame.rotation / 90) % 4  # counter-clockwise quarter turns that put it upright
-    height, width = (size[1], size[0]) if turns % 2 else size
-    plain = (convert or VideoReformatter()).reformat(frame, format="rgb24", threads=1)
-    rgb = np.asarray(plain.to_ndarray(), np.uint8)
-    if rgb.shape[:2] != (height, width):
-        shrink = height * width < rgb.shape[0] * rgb.shape[1]
-        how = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
-        rgb = np.asarray(cv2.resize(rgb, (width, height), interpolation=how), np.uint8)
-    if _mirrored(frame):
+    upright = look.upright
+    rgb = look.rgb(frame, (size[1], size[0]) if upright.turns % 2 else size)
+    if upright.mirrored:
         rgb = rgb[::-1]
-    return np.ascontiguousarray(np.rot90(rgb, turns))
-
-
-def _mirrored(frame: av.VideoFrame) -> bool:
-    """Whether the display matrix mirrors: its angle is that of the picture flipped top to bottom."""
-    try:
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # beside it stands a kind of side data that PyAV has no name for
-        return False
-    if matrix is None:
-        return False
-    a, b, _, c, d, *_ = np.frombuffer(bytes(cast(Any, matrix)), np.int32).astype(float)
-    return bool(a * d < b * c)
+    return np.ascontiguousarray(np.rot90(rgb, upright.turns))
 
 
 def fit(size: tuple[int, int], short_side: int) -> tuple[int, int]:
@@ -79,7 +116,8 @@ class Frames:
     no further one, `damage` what was wrong with the file, and `sought` whether its beginning was jumped over.
 
     `short_side`: pixels that frames are resized to; None leaves them as large as they are. `gpu`: as `open_video`.
-    `tick`: called while the file is read, a sign of life. `threads`: as `open_video`.
+    `tick`: called while the file is read, a sign of life. `threads`: as `open_video`. `native`: leave frames as large
+    as they are all the same, but for HDR, whose tones are mapped here, where few pixels are left.
 
     Raises (on entering):
         VideoError: the file cannot be opened, or nothing in it can be decoded.
@@ -94,10 +132,11 @@ class Frames:
         gpu: int | None = None,
         tick: Callable[[], None] = lambda: None,
         threads: int = 0,
+        native: bool = False,
     ) -> None:
+        self.native = native
         self.path, self.fps, self.short_side, self.gpu = path, fps, short_side, gpu
         self._tick, self._threads = tick, threads
-        self._convert = VideoReformatter()
         self.damage = Damage()
         self.end = 0.0
         self.exhausted = self.sought = False
@@ -106,6 +145,7 @@ class Frames:
     def __enter__(self) -> Frames:
         with contextlib.ExitStack() as stack:
             self._container, self._stream = stack.enter_context(open_video(self.path, self.gpu, self._threads))
+            self._look = Look(self._stream)
             self._source = self._decode()
             head = next(self._source, None)
             if head is None and self.gpu is not None:  # 10-bit H.264, or a driver without its video libraries
@@ -116,9 +156,10 @@ class Frames:
             self.origin = head[0]
             self._declared = declared_duration(self._container, self._stream)
             self._zero = (self._container.start_time or 0) / 1e6
-            self.info = describe(self.path, self._container, self._stream, head[1])
-            upright = (self.info.height, self.info.width)
-            self.size = upright if self.short_side is None else fit(upright, self.short_side)
+            self._look.settle(head[1])
+            self.info = describe(self.path, self._container, self._stream, self._look.size)
+            whole = self.native and not self._look.toned
+            self.size = self._look.size if self.short_side is None or whole else fit(self._look.size, self.short_side)
             self._stack = stack.pop_all()
         return self
 
@@ -158,7 +199,7 @@ class Frames:
         shown: Image | None = None  # converted only when a grid point wants it, once
         for later, successor in source:
             while k < last and self._time(k) <= (time + later) / 2 + TIME_EPS:
-                shown = picture(frame, self.size, self._convert) if shown is None else shown
+                shown = picture(frame, self.size, self._look) if shown is None else shown
                 yield k, shown
                 k += 1
             self.end = later
@@ -170,7 +211,7 @@ class Frames:
         lasts = frame.duration * base
         self.end = time + (min(lasts, LONGEST_STILL) if lasts > TIME_EPS else frame_step(self._stream))
         while k < last and self._time(k) < self.end - TIME_EPS:
-            shown = picture(frame, self.size, self._convert) if shown is None else shown
+            shown = picture(frame, self.size, self._look) if shown is None else shown
             yield k, shown
             k += 1
 
@@ -205,9 +246,10 @@ class Frames:
                 return head, source
         # Opened anew: not every format finds back to its start.
         self.damage = Damage()
+        self._stack.close()  # or two decoders would hold their frames
         again = open_video(self.path, self.gpu, self._threads)
         self._container, self._stream = self._stack.enter_context(again)
-        source = self._decode()
+        self._source = source = self._decode()
         head = next(source, None)
         if head is None or head[0] != self.origin:
             raise VideoError(f"{self.path}: cannot be read again from its start; convert it to MP4.")

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import re
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import av
 import av.codec.hwaccel
@@ -18,9 +19,11 @@ import av.container
 import av.error
 import av.video
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from numpy.typing import NDArray
 
 from extractors.config import program
+from extractors.streams import best_video, tagged_seconds
 
 Image = NDArray[np.uint8]
 
@@ -35,6 +38,10 @@ LONGEST_STILL = 600.0
 MAX_DAMAGE = 500
 # Sample aspect ratios beyond this come from damaged headers, not from lenses: a frame would take gigabytes.
 WIDEST_PIXEL = 8
+# FFmpeg itself takes no more threads than these by default: frames lean on one another.
+MOST_THREADS = 16
+# Bytes of frames that the threads of a decoder hold beyond what one thread would: 16 frames of 4K with 10 bits (25 MB).
+THREAD_BYTES = 512 << 20
 # AVI has no true PTS and MPEG-PS gives one to some frames only: after a jump into them no time can be trusted.
 UNSEEKABLE = frozenset({"avi", "mpeg"})
 # What FFmpeg opens too: playlists lead to other files or the network and may be read again for ever; text and ANSI
@@ -90,9 +97,9 @@ def _nvdec(gpu: int) -> av.codec.hwaccel.HWAccel:
 def open_video(
     path: Path, gpu: int | None = None, threads: int = 0
 ) -> Iterator[tuple[av.container.InputContainer, av.video.VideoStream]]:
-    """Open a file and its first video stream; `gpu`: decode with NVDEC on that GPU instead of the CPU.
+    """Open a file and its video stream (streams.py); `gpu`: decode with NVDEC on that GPU instead of the CPU.
 
-    `threads`: of the software decoder; 0: as many as there are cores.
+    `threads`: of the software decoder, at most (`decoder_threads`); 0: as many as there are cores.
 
     Raises:
         VideoError: no such file, not a media file, no video stream, or no decoder for it.
@@ -118,23 +125,37 @@ def open_video(
             "if it is a cut download, get it again, else convert it to MP4."
         ) from error
     with container:
-        # An attached cover picture is a video stream to FFmpeg, not to a viewer.
-        streams = [s for s in container.streams.video if not int(s.disposition) & _ATTACHED_PICTURE]
-        if not streams:
+        stream = best_video(container)
+        if stream is None:
             raise VideoError(f"{path}: holds no video stream (audio only?); give the file with the picture.")
-        stream = streams[0]
         # Without a decoder PyAV has no codec context, and decoding would crash the interpreter (PyAV#2344).
         if stream.codec_context is None:
             raise VideoError(f"{path}: no decoder here for its video codec; convert it to H.264 MP4.")
         if gpu is None:
             stream.thread_type = "AUTO"
-            stream.codec_context.thread_count = threads
+            stream.codec_context.thread_count = decoder_threads(threads, stream)
         elif stream.codec_context.is_hwaccel:
             stream.codec_context.thread_count = 1  # each thread takes surfaces, of which NVDEC has 32 (PyAV#2411)
         else:
             codec = stream.codec_context.name
             raise VideoError(f"{path}: NVDEC does not decode its video codec ({codec}); use --decoder cpu for it.")
         yield container, stream
+
+
+def decoder_threads(wanted: int, stream: av.video.VideoStream) -> int:
+    """How many threads decode a stream: `wanted` (0: the cores), MOST_THREADS at most, and as THREAD_BYTES allow.
+
+    Each thread works on a frame of its own, and holds it.
+    """
+    codec = stream.codec_context
+    depth = codec.format.padded_bits_per_pixel if codec.format is not None else 0
+    frame = max(codec.width * codec.height * (depth or 24) / 8, 1)
+    return max(1, min(wanted or cores(), MOST_THREADS, int(THREAD_BYTES / frame)))
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _open(path: Path, gpu: int | None) -> av.container.InputContainer:
@@ -151,18 +172,15 @@ def _open(path: Path, gpu: int | None) -> av.container.InputContainer:
     return av.open(name, metadata_errors="replace", options=options)
 
 
-_ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC of libavformat
-
-
 def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def describe(
-    path: Path, container: av.container.InputContainer, stream: av.video.VideoStream, frame: av.VideoFrame
+    path: Path, container: av.container.InputContainer, stream: av.video.VideoStream, size: tuple[int, int]
 ) -> VideoInfo:
-    """What is known of a video once its first frame is decoded."""
-    height, width = upright_size(frame, stream)
+    """What is known of a video once its first frame is decoded, which tells the upright size (H, W)."""
+    height, width = size
     duration = container.duration / 1e6 if container.duration else 0.0
     if not duration and stream.duration and stream.time_base:
         duration = float(stream.duration * stream.time_base)
@@ -171,12 +189,40 @@ def describe(
     return VideoInfo(path, duration, width, height, str(rate or "0"), timecode)
 
 
-def upright_size(frame: av.VideoFrame, stream: av.video.VideoStream) -> tuple[int, int]:
+@dataclass(frozen=True)
+class Orientation:
+    """How stored pictures are put upright: flipped top to bottom where `mirrored`, then turned."""
+
+    turns: int = 0
+    """counter-clockwise quarter turns"""
+    mirrored: bool = False
+
+
+def orientation(frame: av.VideoFrame) -> Orientation:
+    """What the display matrix of a frame says.
+
+    It belongs to the stream. FFmpeg hands it to every frame where the header holds it, and to key frames alone where
+    it comes in the stream (an SEI message of H.264 and HEVC): the first frame is asked, for all of them.
+    """
+    turns = round(frame.rotation / 90) % 4
+    try:
+        # Not frame.side_data: the frame would keep the container, which keeps the frame, until Python's collector runs.
+        matrix = cast(Any, SideDataContainer)(frame).get("DISPLAYMATRIX")
+    except ValueError:  # beside it stands a kind of side data that PyAV has no name for
+        matrix = None
+    if matrix is None:
+        return Orientation(turns)
+    # Where it mirrors, its angle is that of the picture flipped top to bottom.
+    a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).astype(float)
+    return Orientation(turns, bool(a * d < b * c))
+
+
+def upright_size(frame: av.VideoFrame, stream: av.video.VideoStream, shown: Orientation) -> tuple[int, int]:
     """(height, width) as a player shows the frame: square pixels, display rotation applied."""
     aspect = float(stream.sample_aspect_ratio or 1)
     width = round(frame.width * aspect) if 1 / WIDEST_PIXEL <= aspect <= WIDEST_PIXEL else frame.width
     size = (frame.height, max(width, 1))
-    return (size[1], size[0]) if frame.rotation % 180 else size
+    return (size[1], size[0]) if shown.turns % 2 else size
 
 
 def declared_duration(container: av.container.InputContainer, stream: av.video.VideoStream) -> float:
@@ -188,13 +234,9 @@ def declared_duration(container: av.container.InputContainer, stream: av.video.V
     if container.format.name != "asf" or alone:  # ASF gives every stream the duration of the longest
         if ticks and stream.time_base:
             return float(ticks * stream.time_base)
-        if clock := _CLOCK.fullmatch(stream.metadata.get("DURATION", "")):  # Matroska's, for each stream
-            hours, minutes, seconds = map(float, clock.groups())
-            return hours * 3600 + minutes * 60 + seconds
+        if seconds := tagged_seconds(stream):
+            return seconds
     return (container.duration or 0) / 1e6 if alone else 0.0
-
-
-_CLOCK = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 
 
 @dataclass

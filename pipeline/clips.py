@@ -11,6 +11,7 @@ import av
 import av.error
 
 from extractors.features import Progress
+from extractors.streams import best_sound
 from extractors.video import VideoError, open_video
 from pipeline.cut import shape_of, shoot
 from pipeline.draw import card
@@ -165,7 +166,8 @@ def _copy(one: Cut, path: Path) -> float:
     with open_video(one.video) as (container, stream), av.open(str(path), "w") as out:
         zero = (container.start_time or 0) / 1e6
         base = float(stream.time_base or 0) or 1 / 25
-        heard = [s for s in container.streams.audio if s.codec_context is not None][:1]
+        sound = best_sound(container, stream)
+        heard = [] if sound is None else [sound]
         targets = {s.index: out.add_stream_from_template(s) for s in (stream, *heard)}
         container.seek(int((one.start + zero) / base), stream=stream)
         begins: float | None = None

@@ -10,8 +10,9 @@ import av
 import av.error
 import numpy as np
 
-from extractors.frames import fit, picture
-from extractors.video import UNSEEKABLE, Damage, Image, VideoError, decode, frame_step, open_video, upright_size
+from extractors.frames import Look, fit, picture
+from extractors.streams import best_sound
+from extractors.video import UNSEEKABLE, Damage, Image, VideoError, decode, frame_step, open_video
 from pipeline.film import HERTZ, Film, Samples
 
 MARGINS = (0.0, 2.0, 10.0)  # seconds; MPEG-TS lands late after a jump, so further back is tried
@@ -36,13 +37,13 @@ def shape_of(path: Path) -> Shape:
         VideoError: the video cannot be read.
     """
     with open_video(path) as (container, stream):
-        head = next(decode(container, stream, Damage()), None)
-        if head is None:
+        look = Look(stream)
+        if not _begin(look, container, stream):
             raise VideoError(f"{path}: no frame of it can be decoded; the file is damaged, get it again.")
-        sound = _sound_stream(container)
+        sound = best_sound(container, stream)
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         channels = min(2, sound.codec_context.layout.nb_channels or 2) if sound else 0
-        return Shape(upright_size(head[1], stream), Fraction(rate), channels)
+        return Shape(look.size, Fraction(rate), channels)
 
 
 def pictures(path: Path, start: float, end: float, short_side: int | None = None) -> Iterator[tuple[float, Image]]:
@@ -56,34 +57,36 @@ def pictures(path: Path, start: float, end: float, short_side: int | None = None
     """
     before: tuple[float, av.VideoFrame] | None = None
     begun = False
-    size: tuple[int, int] | None = None
-    for half, upright, time, frame in _frames(path, start):
-        if size is None:
-            size = fit(upright, short_side) if short_side and min(upright) > short_side else upright
+    look: Look | None = None
+    size = (0, 0)
+    for half, look, time, frame in _frames(path, start):
+        if size == (0, 0):
+            size = fit(look.size, short_side) if short_side and min(look.size) > short_side else look.size
         if time < start - half - SHORT:
             before = (time, frame)
             continue
         if not begun and (before is None or time <= start + half):
             begun = True  # whatever the end: a segment shorter than a frame still shows one
-            yield time, picture(frame, size)
+            yield time, picture(frame, size, look)
             continue
         if not begun and before is not None:
             begun = True
-            yield start, picture(before[1], size)
+            yield start, picture(before[1], size, look)
         if time >= end - half - SHORT:
             break
-        yield time, picture(frame, size)
-    if not begun and before is not None and size is not None:
-        yield start, picture(before[1], size)
+        yield time, picture(frame, size, look)
+    if not begun and before is not None and look is not None:
+        yield start, picture(before[1], size, look)
 
 
-def _frames(path: Path, start: float) -> Iterator[tuple[float, tuple[int, int], float, av.VideoFrame]]:
-    """(half a frame's seconds, upright size, seconds, frame) from a keyframe at or before `start` on."""
+def _frames(path: Path, start: float) -> Iterator[tuple[float, Look, float, av.VideoFrame]]:
+    """(half a frame's seconds, the stream's look, seconds, frame) from a keyframe at or before `start` on."""
     for margin in MARGINS:
         if start - margin <= 0:
             break
         with open_video(path) as (container, stream):
-            if container.format.name in UNSEEKABLE or not stream.time_base:
+            look = Look(stream)
+            if container.format.name in UNSEEKABLE or not stream.time_base or not _begin(look, container, stream):
                 break
             try:
                 zero = (container.start_time or 0) / 1e6
@@ -95,15 +98,25 @@ def _frames(path: Path, start: float) -> Iterator[tuple[float, tuple[int, int], 
             head = next(((t, f) for t, f in source if f.key_frame or t > start), None)
             if head is None or not head[1].key_frame or head[1].pts is None or head[0] > start:
                 continue
-            size, half = upright_size(head[1], stream), _half_a_frame(stream)
-            yield half, size, *head
+            half = _half_a_frame(stream)
+            yield half, look, *head
             for time, frame in source:
-                yield half, size, time, frame
+                yield half, look, time, frame
             return
     with open_video(path) as (container, stream):
-        half = _half_a_frame(stream)
-        for time, frame in decode(container, stream, Damage()):
-            yield half, upright_size(frame, stream), time, frame
+        half, look = _half_a_frame(stream), Look(stream)
+        for k, (time, frame) in enumerate(decode(container, stream, Damage())):
+            if k == 0:
+                look.settle(frame)
+            yield half, look, time, frame
+
+
+def _begin(look: Look, container: av.container.InputContainer, stream: av.VideoStream) -> bool:
+    """Decode the first frame, which decides how all of them are shown; False: there is none."""
+    head = next(decode(container, stream, Damage()), None)
+    if head is not None:
+        look.settle(head[1])
+    return head is not None
 
 
 def _half_a_frame(stream: av.VideoStream) -> float:
@@ -115,8 +128,8 @@ def sound(path: Path, start: float, end: float, channels: int) -> Iterator[tuple
     """(number, (channels, n) float32) of the sound of [start, end) at 48 kHz, counted from `start`, in order."""
     if not channels:
         return
-    with open_video(path) as (container, _):
-        stream = _sound_stream(container)
+    with open_video(path) as (container, picture_stream):
+        stream = best_sound(container, picture_stream)
         if stream is None or not stream.time_base:
             return
         zero = (container.start_time or 0) / 1e6
@@ -155,10 +168,6 @@ def _heard(container: av.container.InputContainer, stream: av.AudioStream) -> It
             yield from packet.decode()
         except av.error.FFmpegError:
             continue
-
-
-def _sound_stream(container: av.container.InputContainer) -> av.AudioStream | None:
-    return next((s for s in container.streams.audio if s.codec_context is not None), None)
 
 
 def shoot(

@@ -11,6 +11,7 @@ import av
 import av.error
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from pipeline.errors import EnvironmentMissing, cannot_write
@@ -39,6 +40,7 @@ class Film:
         codec.colorspace = codec.color_primaries = codec.color_trc = BT709
         codec.color_range = 1  # limited, as video is
         self._video = stream
+        self._convert = VideoReformatter()  # one for all: each has threads, or what they need
         self._audio: av.AudioStream | None = None
         self._last = -1
         self._heard = 0  # samples so far
@@ -50,7 +52,7 @@ class Film:
     def picture(self, image: Image, time: float) -> None:
         """Show (H, W, 3) RGB from `time` (s) on; another size is fitted, with black beside it."""
         frame = av.VideoFrame.from_ndarray(boxed(image, (self.height, self.width)), format="rgb24")
-        frame = frame.reformat(format="yuv420p", dst_colorspace=BT709, dst_color_range=1)
+        frame = self._convert.reformat(frame, format="yuv420p", dst_colorspace=BT709, dst_color_range=1, threads=1)
         self._last = max(self._last + 1, round(time / TICK))
         frame.pts, frame.time_base = self._last, TICK
         self._out.mux(self._video.encode(frame))

@@ -6,6 +6,7 @@ import av
 import av.error
 
 from extractors.features import Progress
+from extractors.streams import plays_first
 from extractors.video import open_video
 from pipeline.cut import THE_END, shape_of, shoot
 from pipeline.draw import Overlay
@@ -47,8 +48,10 @@ def playable(video: Path) -> bool:
         kind = "mp4" if "mp4" in name else "webm" if "webm" in name and video.suffix.lower() == ".webm" else None
         if kind is None or stream.codec_context.pix_fmt not in PIXELS:
             return False
+        # Browsers play the first picture and the first sound, and are not disturbed by others.
+        if not plays_first(container, stream):
+            return False
         heard = [s.codec_context.name for s in container.streams.audio if s.codec_context is not None]
-        # Browsers play the first sound, and are not disturbed by others.
         return stream.codec_context.name in PICTURES[kind] and all(n in SOUNDS[kind] for n in heard[:1])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 from conftest import coded, encode, number_of, probe
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +19,8 @@ from hypothesis import strategies as st
 from extractors import frames as framing
 from extractors import video
 from extractors.frames import Frames, fit
-from extractors.video import Damage, VideoError, decode, open_video
+from extractors.video import Damage, Orientation, VideoError, decode, open_video
+from pipeline import cut
 
 Image = np.ndarray
 NTSC = Fraction(30000, 1001)
@@ -130,6 +132,7 @@ def test_nearest_equals_brute_force(steps: list[float], start: float, duration: 
     frames = Frames(Path("none"), 25, 48)
     frames.origin, frames.size = start, (48, 72)
     frames._stream = SimpleNamespace(average_rate=50, guessed_rate=None, start_time=0)  # type: ignore[assignment]
+    frames._look = None  # type: ignore[assignment]
     shown = [
         (t, SimpleNamespace(number=j, time_base=Fraction(1, 10**6), duration=round(duration * 1e6)))
         for j, t in enumerate(times)
@@ -237,18 +240,75 @@ ORIENTATIONS = {
 
 @pytest.mark.parametrize(("degrees", "mirrored"), ORIENTATIONS)
 def test_the_display_matrix_is_applied(tmp_path: Path, degrees: int, mirrored: bool) -> None:
-    stored = np.array([[RED, GREEN], [BLUE, WHITE]], np.uint8).repeat(64, 0).repeat(96, 1)
-
     def turn(stream: Any) -> None:
         stream.set_display_rotation(degrees, hflip=mirrored)
 
-    path = encode(tmp_path / "a.mp4", [stored] * 3, prepare=turn)
+    path = encode(tmp_path / "a.mp4", [QUARTERS] * 3, prepare=turn)
     info = probe(path)
     assert (info.height, info.width) == ((128, 192) if degrees % 180 == 0 else (192, 128))
     images, _ = read(path)
     assert images[0].shape == ((48, 72, 3) if degrees % 180 == 0 else (72, 48, 3))
     assert corners(images[0]) == ORIENTATIONS[degrees, mirrored]
     assert images[0].flags.c_contiguous
+
+
+def reoriented(path: Path, target: Path, degrees: int) -> Path:
+    """A copy of an H.264 video whose key frames have a display orientation SEI message, and its header nothing."""
+    with av.open(str(path)) as given, av.open(str(target), "w") as out:
+        stream = given.streams.video[0]
+        made = out.add_stream_from_template(stream)
+        what = f"h264_metadata=display_orientation=insert:rotate={degrees}"
+        turn = BitStreamFilterContext(what, stream, made)
+        for packet in given.demux(stream):
+            for turned in turn.filter(packet if packet.dts is not None else None):
+                turned.stream = made
+                out.mux(turned)
+    return target
+
+
+QUARTERS = np.array([[RED, GREEN], [BLUE, WHITE]], np.uint8).repeat(64, 0).repeat(96, 1)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "ts", "mkv"])
+def test_an_orientation_that_only_key_frames_carry_is_every_frames(tmp_path: Path, suffix: str) -> None:
+    plain = encode(tmp_path / "plain.mp4", [QUARTERS] * 60, options={"g": "20", "bf": "2"})
+    path = reoriented(plain, tmp_path / f"a.{suffix}", 90)
+    with open_video(path) as (container, stream):
+        assert {frame.rotation for frame in container.decode(stream)} == {0, 90}
+    info = probe(path)
+    assert (info.height, info.width) == (192, 128)
+    for first in (0, 33):  # from the start, and after a jump
+        images, frames = read(path, first)
+        assert frames.size == (72, 48)
+        assert {corners(image) for image in images.values()} == {ORIENTATIONS[90, False]}
+    for shown in (cut.pictures(path, 0.0, 9.0), cut.pictures(path, 1.3, 9.0)):
+        assert {corners(image) for _, image in shown} == {ORIENTATIONS[90, False]}
+
+
+@pytest.mark.parametrize("turned_first", [True, False])
+def test_the_first_frame_decides_for_all_of_them(tmp_path: Path, turned_first: bool) -> None:
+    """Also for one that is jumped to, whose own key frame says otherwise."""
+    plain = encode(tmp_path / "plain.ts", [QUARTERS] * 50, options={"g": "25"})
+    turned = reoriented(plain, tmp_path / "turned.ts", 270)
+    path = tmp_path / "a.ts"
+    parts = [turned, plain] if turned_first else [plain, turned]
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    expected = ORIENTATIONS[270 if turned_first else 0, False]
+    for first in (0, 80):
+        images, frames = read(path, first)
+        assert frames.size == ((72, 48) if turned_first else (48, 72))
+        assert {corners(image) for image in images.values()} == {expected}
+    for start in (0.0, 3.0):
+        assert {corners(image) for _, image in cut.pictures(path, start, 9.0)} == {expected}
+
+
+def test_a_case_whose_key_frames_alone_say_how_it_stands(cases: Path) -> None:
+    with Frames(cases / "seirot.mp4", 25, 256) as one, Frames(cases / "ref.mp4", 25, 256) as other:
+        assert one.size == other.size == (256, 384)
+        for (_, a), (_, b) in zip(one.grid(), other.grid(), strict=True):
+            assert np.abs(a.astype(int) - b).mean() < 4
+    shown = list(cut.pictures(cases / "seirot.mp4", 3.0, 4.0))
+    assert len(shown) == 25 and all(image.shape == (256, 384, 3) for _, image in shown)
 
 
 def test_a_phone_clip_stands_upright(corpus: Path) -> None:
@@ -276,10 +336,10 @@ def test_pixels_that_are_not_square(tmp_path: Path, turned: bool) -> None:
 
 
 def test_a_damaged_aspect_ratio_does_not_blow_the_frame_up() -> None:
-    frame = SimpleNamespace(width=640, height=480, rotation=0)
+    frame = SimpleNamespace(width=640, height=480)
     for ratio in (Fraction(1, 65535), Fraction(65535), Fraction(0), None):
         stream = SimpleNamespace(sample_aspect_ratio=ratio)
-        assert video.upright_size(frame, stream) == (480, 640)  # type: ignore[arg-type]
+        assert video.upright_size(frame, stream, Orientation()) == (480, 640)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("height", "width"), [(51, 97), (1, 1), (8, 8), (3, 200), (2160, 4096)])
