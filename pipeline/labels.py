@@ -125,9 +125,8 @@ def find_videos(
     problems = []
     for row in rows:
         matches = named.find(row.video)
-        if (
-            not matches and (bare := row.video.strip("\"'")) != row.video
-        ):  # Windows copies paths with quotes around them
+        bare = row.video.strip("\"'")  # Windows copies paths with quotes around them
+        if not matches and bare != row.video:
             matches = named.find(bare)
         if len(matches) == 1:
             found[row.video] = available[matches[0]]
