@@ -49,7 +49,7 @@ def load_labels(path: Path) -> tuple[tuple[LabelledVideo, ...], list[str]]:
     for row in table:
         video, labels, split = (row.cells.get(column, "") for column in ("video", "labels", "split"))
         if video or labels:
-            names = tuple(dict.fromkeys(nfc(name.strip()) for name in labels.split("|") if name.strip()))
+            names = tuple(dict.fromkeys(name.strip() for name in labels.split("|") if name.strip()))
             rows.append(LabelledVideo(video, names, nfc(split).lower(), row.line))
     if not rows:
         raise DatasetError(f"{path}: holds no video; give one a line, as in `match.mp4,tennis|golf`.")
@@ -65,7 +65,9 @@ def one_spelling(rows: Sequence[LabelledVideo]) -> tuple[tuple[LabelledVideo, ..
     """The rows with each class in one spelling, its most frequent, and a sentence about each that has several.
 
     Spellings differ in case, blanks and underscores: Pitch, pitch. Of two that are equally frequent the first is meant.
+    Letters are composed, which nobody sees.
     """
+    rows = [replace(row, labels=tuple(dict.fromkeys(map(nfc, row.labels)))) for row in rows]
     counts = Counter(label for row in rows for label in row.labels)
     spellings: dict[str, list[str]] = defaultdict(list)
     for label, _ in counts.most_common():
