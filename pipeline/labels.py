@@ -18,7 +18,7 @@ from postprocess.names import FORMS, Index, as_path, label_key, nfc, respelled, 
 TRAIN = "train"
 FEWEST = 2  # videos of a class; the pairs of L_cas, and any check on held-out videos, need two
 EXAMPLE = "video,labels"
-_COMMAS = re.compile("[,;，；、]")
+COMMAS = re.compile("[,;，；、]")  # people write them between labels
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def label_problems(rows: Sequence[LabelledVideo]) -> list[str]:
         problems += [
             f"line {row.line}: {label!r} holds a comma or a semicolon; use | between labels, as in tennis|golf"
             for label in row.labels
-            if _COMMAS.search(label)
+            if COMMAS.search(label)
         ]
     for label, count in sorted(counts.items()):
         if count < FEWEST:
