@@ -225,14 +225,16 @@ def label_problems(rows: Sequence[LabelledVideo]) -> list[str]:
         if video and len(where) > 1:
             problems.append(f"lines {', '.join(map(str, where))}: {video} comes {len(where)} times; give it one line")
     counts = Counter(label for row in rows for label in row.labels)
+    joined: set[str] = set()
     for row in rows if rows and rows[0].at == "line" else ():
+        doubtful = [label for label in row.labels if COMMAS.search(label)]
+        joined.update(doubtful)
         problems += [
             f"line {row.line}: {label!r} holds a comma or a semicolon; use | between labels, as in tennis|golf"
-            for label in row.labels
-            if COMMAS.search(label)
+            for label in doubtful
         ]
     for label, count in sorted(counts.items()):
-        if count < FEWEST:
+        if count < FEWEST and label not in joined:
             # The wrong column misses every label: no more are compared than are shown.
             others = [name for name in counts if name != label] if len(problems) < SHOWN else []
             close = suggest(label, others, cutoff=0.8) if others else None
