@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.labels import SHOWN, LabelledVideo, find_videos
+from pipeline.labels import COMMAS, SHOWN, LabelledVideo, find_videos
 from pipeline.videos import VIDEO_SUFFIXES
 from postprocess.exchange.annotated import Annotated
 from postprocess.exchange.elan import read_elan
@@ -44,7 +44,15 @@ def read_corrections(paths: Sequence[Path], source: str, folder: Path | None = N
         seen.add(nfc(video.video))
         if bad := next((s.label for s in video.spans if "|" in s.label or "\n" in s.label), None):
             raise UsageError(f"{video.video}: the label {bad!r} holds a | or a new line; rename it.")
-    return named
+    return [replace(video, notes=video.notes + _doubtful(video)) for video in named]
+
+
+def _doubtful(video: Annotated) -> tuple[str, ...]:
+    """A sentence where a CSV of the labels would be refused by `train`."""
+    labels = dict.fromkeys(s.label for s in video.spans if COMMAS.search(s.label))
+    return tuple(
+        f"{video.video}: {label!r} holds a comma, which `train` refuses in a CSV; rename it." for label in labels
+    )
 
 
 def _names(videos: Sequence[tuple[Path, str]], folder: Path | None) -> list[str]:

@@ -18,7 +18,7 @@ from postprocess.names import FORMS, Index, as_path, label_key, nfc, respelled, 
 TRAIN = "train"
 FEWEST = 2  # videos of a class; the pairs of L_cas, and any check on held-out videos, need two
 EXAMPLE = "video,labels"
-_COMMAS = re.compile("[,;，；、]")
+COMMAS = re.compile("[,;，；、]")  # people write them between labels
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def load_labels(path: Path) -> tuple[tuple[LabelledVideo, ...], list[str]]:
     for row in table:
         video, labels, split = (row.cells.get(column, "") for column in ("video", "labels", "split"))
         if video or labels:
-            names = tuple(dict.fromkeys(nfc(name.strip()) for name in labels.split("|") if name.strip()))
+            names = tuple(dict.fromkeys(name.strip() for name in labels.split("|") if name.strip()))
             rows.append(LabelledVideo(video, names, nfc(split).lower(), row.line))
     if not rows:
         raise DatasetError(f"{path}: holds no video; give one a line, as in `match.mp4,tennis|golf`.")
@@ -65,7 +65,9 @@ def one_spelling(rows: Sequence[LabelledVideo]) -> tuple[tuple[LabelledVideo, ..
     """The rows with each class in one spelling, its most frequent, and a sentence about each that has several.
 
     Spellings differ in case, blanks and underscores: Pitch, pitch. Of two that are equally frequent the first is meant.
+    Letters are composed, which nobody sees.
     """
+    rows = [replace(row, labels=tuple(dict.fromkeys(map(nfc, row.labels)))) for row in rows]
     counts = Counter(label for row in rows for label in row.labels)
     spellings: dict[str, list[str]] = defaultdict(list)
     for label, _ in counts.most_common():
@@ -125,9 +127,8 @@ def find_videos(
     problems = []
     for row in rows:
         matches = named.find(row.video)
-        if (
-            not matches and (bare := row.video.strip("\"'")) != row.video
-        ):  # Windows copies paths with quotes around them
+        bare = row.video.strip("\"'")  # Windows copies paths with quotes around them
+        if not matches and bare != row.video:
             matches = named.find(bare)
         if len(matches) == 1:
             found[row.video] = available[matches[0]]
@@ -224,14 +225,16 @@ def label_problems(rows: Sequence[LabelledVideo]) -> list[str]:
         if video and len(where) > 1:
             problems.append(f"lines {', '.join(map(str, where))}: {video} comes {len(where)} times; give it one line")
     counts = Counter(label for row in rows for label in row.labels)
+    joined: set[str] = set()
     for row in rows if rows and rows[0].at == "line" else ():
+        doubtful = [label for label in row.labels if COMMAS.search(label)]
+        joined.update(doubtful)
         problems += [
             f"line {row.line}: {label!r} holds a comma or a semicolon; use | between labels, as in tennis|golf"
-            for label in row.labels
-            if _COMMAS.search(label)
+            for label in doubtful
         ]
     for label, count in sorted(counts.items()):
-        if count < FEWEST:
+        if count < FEWEST and label not in joined:
             # The wrong column misses every label: no more are compared than are shown.
             others = [name for name in counts if name != label] if len(problems) < SHOWN else []
             close = suggest(label, others, cutoff=0.8) if others else None

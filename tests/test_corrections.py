@@ -150,6 +150,13 @@ def test_what_is_wrong_is_one_sentence_and_a_code(tmp_path: Path, jcdnet: Run) -
         read_corrections([tmp_path / "missing.eaf"], "elan")
 
 
+def test_a_label_with_a_comma_is_brought_back_and_said(tmp_path: Path, jcdnet: Run) -> None:
+    path = saved(tmp_path, "elan", result("/f/a.mp4", (0, 1, "serve, slow"), (2, 3, "serve, slow"), (3, 4, "net")), "a")
+    code, out, said = jcdnet("labels", "import", path, "--from", "elan")
+    assert code == 0 and list(csv.reader(io.StringIO(out)))[1] == ["a.mp4", "serve, slow|net"]
+    assert " ".join(said.split()).count("a.mp4: 'serve, slow' holds a comma, which `train` refuses in a CSV") == 1
+
+
 def test_the_texts_read_back(tmp_path: Path) -> None:
     videos = [Annotated('a "b", c.mp4', (Span(0.1234, 2.0, "x, y"), Span(3.0, 4.0, "ünï"))), Annotated("n.mp4", ())]
     (tmp_path / "l.csv").write_text(labels_csv(videos), encoding="utf-8")
