@@ -197,8 +197,8 @@ def labels_propose(
             raise cannot_write(output, error, "choose another file") from error
         err.print(f"correct {escape(str(output))}, then: {program()} train {escape(str(output))} "
                   f"--videos {escape(str(folder))} -o runs/NAME", soft_wrap=True)  # fmt: skip
-    failed = sum(proposal.error is not None for proposal in found)
-    finish(len(found) - failed, failed, jobs)
+    errors = [proposal.error for proposal in found if proposal.error is not None]
+    finish(len(found) - len(errors), errors, jobs)
 
 
 @labels_app.command("import")

@@ -12,9 +12,9 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from commands.stopping import stopping
-from commands.terminal import STAGES, complain, err, escape, note, out, progress
+from commands.terminal import STAGES, complain, err, escape, failure, note, out, progress
 from commands.terminal import table as draw
-from pipeline.errors import INPUT_FAILED, INTERRUPTED, EnvironmentMissing, Stopped, UsageError
+from pipeline.errors import INTERRUPTED, EnvironmentMissing, Stopped, UsageError
 from postprocess.writers import clock
 
 if TYPE_CHECKING:
@@ -140,9 +140,9 @@ class Running:
                 err.print(f"[red]failed:[/] {escape(row.get('error', row['video']))}", soft_wrap=True)
 
     def finish(self) -> None:
-        """Exit code 3 where a video failed."""
-        if self.report.failed:
-            raise typer.Exit(INPUT_FAILED)
+        """Exit code 1 where a video failed over a bug, else 3 where one failed."""
+        if errors := self.report.errors:
+            raise typer.Exit(failure(errors))
 
     def dry_run(self, extractor: Any, cache: Any, kept: "Kept", start: float, end: float) -> None:
         """Show what would be done."""
@@ -150,13 +150,14 @@ class Running:
         from pipeline.dryrun import plan
         from pipeline.engine import Request
 
-        rows, seconds, disk, failed = [], 0.0, 0, 0
+        rows, seconds, disk = [], 0.0, 0
+        errors: list[Exception] = []
         with progress() as bars:
             request = Request(extractor, cache, start, end)
             for planned in plan(request, self.jobs, kept, lambda job: bars.video(job.video)):
                 bars.clear()
                 if planned.error is not None:
-                    failed += 1
+                    errors.append(planned.error)
                     complain(planned.error)
                 seconds, disk = seconds + planned.seconds, disk + planned.disk
                 rows.append((str(planned.job.video), planned.what, clock(planned.seconds) if planned.seconds else ""))
@@ -166,8 +167,8 @@ class Running:
             f"about {clock(seconds / speed)} at {speed:.2f} × real time" if speed else "at a speed not yet known here"
         )
         out.print(f"{clock(seconds)} of video to extract, {took}; {disk / 1e6:.1f} MB of cache")
-        if failed:
-            raise typer.Exit(INPUT_FAILED)
+        if errors:
+            raise typer.Exit(failure(errors))
 
 
 @contextlib.contextmanager

@@ -39,15 +39,15 @@ def report(
             print(path)
             return
         root = results[0] if len(results) == 1 else common_folder(stored)
-        failed = 0
+        errors: list[Exception] = []
         for path, error in write_pages(stored, root, output or root, videos, embed, bars.video):
             bars.clear()
             if error is None:
                 print(path)
             else:
-                failed += 1
+                errors.append(error)
                 complain(error)
-    finish(len(stored) - failed, failed, stored)
+    finish(len(stored) - len(errors), errors, stored)
 
 
 def clips(

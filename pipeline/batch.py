@@ -23,6 +23,7 @@ from pipeline.errors import (
     DiskFull,
     OutputError,
     Stopped,
+    as_bug,
     cannot_write,
     exit_code,
 )
@@ -264,12 +265,7 @@ def _failed(job: Job, error: Exception) -> Outcome:
         raise error
     if isinstance(error, OSError) and error.errno in FULL:
         raise DiskFull(f"{job.video}: the disk became full over it; make room and run again.") from error
-    if exit_code(error) == BUG:  # costs this video alone
-        told = f"{job.video}: a bug in jcdnet: {type(error).__name__}: {error}; please report it, with the file."
-        failed = VideoError(told)
-        failed.__cause__ = error
-        return Outcome(job, error=failed)
-    return Outcome(job, error=error)
+    return Outcome(job, error=as_bug(error, job.video) if exit_code(error) == BUG else error)  # costs this video alone
 
 
 def _same(kept: Features, features: Features) -> bool:

@@ -10,7 +10,7 @@ from extractors.video import VideoError
 from pipeline.batch import Kept
 from pipeline.cache import content_hash
 from pipeline.engine import Request
-from pipeline.errors import user_errors
+from pipeline.errors import as_bug, user_errors
 from pipeline.extraction import Extraction
 from pipeline.videos import Job
 
@@ -68,3 +68,5 @@ def plan(
             yield Planned(job, "fail", error=error)
         except OSError as error:
             yield Planned(job, "fail", error=VideoError(f"{job.video}: cannot be read ({error.strerror})."))
+        except Exception as error:
+            yield Planned(job, "fail", error=as_bug(error, job.video))

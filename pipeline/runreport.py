@@ -15,7 +15,7 @@ from typing import Any
 from extractors.config import cache_dir
 from extractors.writing import write_atomically
 from pipeline.batch import Outcome
-from pipeline.errors import UsageError, cannot_write
+from pipeline.errors import Bug, UsageError, cannot_write
 from pipeline.storing import with_suffix
 from pipeline.version import package_version
 from pipeline.videos import Job
@@ -47,6 +47,8 @@ class RunReport:
         row = _row(outcome.job, status(outcome), outcome.seconds)
         if outcome.error is not None:
             row["error"] = str(outcome.error)
+        if isinstance(outcome.error, Bug):
+            row["traceback"] = outcome.error.traceback
         if outcome.duplicate_of is not None:
             row["duplicate_of"] = str(outcome.duplicate_of.video)
         if outcome.result is not None:
@@ -62,9 +64,9 @@ class RunReport:
         return Counter(row["status"] for row in self.rows.values())
 
     @property
-    def failed(self) -> bool:
-        """Whether any video did."""
-        return self.counts["failed"] > 0
+    def errors(self) -> list[Exception]:
+        """Of the videos that failed in this run."""
+        return [outcome.error for outcome in self.outcomes.values() if outcome.error is not None]
 
     @property
     def seconds(self) -> float:

@@ -338,3 +338,52 @@ def test_stopping_keeps_what_was_kept(jcdnet, night: Path, monkeypatch: pytest.M
     assert code == 130
     assert statuses()["a"] == statuses()["b"] == "kept" and statuses()["later/c"] == "not done"
     assert report()["interrupted"] is True
+
+
+def test_a_bug_in_a_batch_costs_its_video_alone_and_is_kept(
+    jcdnet, night: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is exit code 1, also beside videos that failed by themselves, and its traceback is not lost."""
+    from pipeline.api import Pipeline
+
+    honest = Pipeline.result
+
+    def broken(self: Pipeline, video: Path, *more: object):
+        return {}["no such key"] if video.name == "b.mp4" else honest(self, video, *more)
+
+    monkeypatch.setattr(Pipeline, "result", broken)
+    code, _, said = jcdnet(*RUN)
+    assert code == 1
+    assert "error: night/b.mp4: a bug in jcdnet: KeyError: 'no such key'; please report it" in said
+    assert "Traceback" not in said
+    assert statuses() == {
+        "a": "done", "b": "failed", "broken": "failed", "later/c": "done", "later/copy of a": "duplicate",
+    }  # fmt: skip
+    kept = {video["name"]: video.get("traceback") for video in report()["videos"]}
+    assert kept.pop("b").rstrip().endswith("KeyError: 'no such key'") and set(kept.values()) == {None}
+    code, _, said = jcdnet("--debug", *RUN)
+    assert code == 1 and 'in broken\n    return {}["no such key"]' in said and "error: night/b.mp4: a bug" in said
+    monkeypatch.setattr(Pipeline, "result", honest)
+    assert jcdnet(*RUN)[0] == 3  # broken.mp4 failed by itself
+
+
+def test_a_bug_under_labels_propose_is_exit_1(jcdnet, night: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object):
+        raise AttributeError("gone")
+
+    monkeypatch.setattr("pipeline.api.Pipeline.scores", broken)
+    code, _, said = jcdnet("labels", "propose", "night/later", "-o", "labels.csv")
+    assert code == 1 and "a bug in jcdnet: AttributeError: gone" in said
+
+
+def test_a_missing_package_is_the_machine_and_a_missing_name_of_ours_a_bug() -> None:
+    from pipeline.errors import BUG, ENVIRONMENT, exit_code
+
+    for text, code in (
+        ("import no_such_package", ENVIRONMENT),
+        ("import pipeline.no_such_module", BUG),
+        ("from pipeline.batch import no_such_name", BUG),
+    ):
+        with pytest.raises(ImportError) as raised:
+            exec(text)
+        assert exit_code(raised.value) == code, text
