@@ -38,7 +38,7 @@ from commands.options import (
 from commands.running import Running, choose_cache
 from commands.terminal import err, escape, note, result_table, say_flow
 from extractors.config import program
-from pipeline.config import load_config
+from pipeline.config import asked, load_config
 from pipeline.errors import UsageError
 from postprocess.config import RULES, LocalizeConfig
 from postprocess.writers import SEVERAL, SUFFIXES, VIEWS, WRITERS, write_csv
@@ -159,8 +159,8 @@ def run(
                 sys.stdout.flush()
     if output == "-" and wanted[0] == "csv":
         write_csv(results, sys.stdout)
-    if folder is not None and "html" in wanted and len(running.report.rows) > 1:
-        write_index(running.report.results(), folder)
+    if folder is not None and "html" in wanted and len(standing := running.report.results()) > 1:
+        write_index(standing, folder)
     running.finish()
 
 
@@ -218,7 +218,7 @@ def extract(
 
     videos = find_videos(paths)
     running = Running("extract", videos, output, retry_failed, engine, jobs, address, gpus_per_worker)
-    declared = default_streams(settings)
+    declared, given = default_streams(settings), asked(settings)
     if settings.streams == "auto" and "flow" not in declared:
         note(
             f"RGB alone: no published flow weights are here (`{program()} models fetch i3d-flow`). Without them flow "
@@ -228,7 +228,8 @@ def extract(
     say_flow(extractor)
     running.choose_engine(extractor)
     if dry_run:
-        running.dry_run(extractor, FeatureCache(), batch.kept_features(extractor, output, overwrite), start, last)
+        kept = batch.kept_features(extractor, output, overwrite, start, last, given)
+        running.dry_run(extractor, FeatureCache(), kept, start, last)
         return
     with running.started() as (bars, stop):
         outcomes = batch.extract_batch(
@@ -242,6 +243,7 @@ def extract(
             bars.video,
             running.engine,
             stop,
+            given,
         )
         for outcome in running.each(outcomes):
             assert outcome.features is not None

@@ -62,5 +62,7 @@ Memory = Annotated[
 CacheDir = Annotated[
     Path | None, typer.Option("--cache-dir", help="Folder of the cache.", show_default="JCDNET_CACHE, or the user's")
 ]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Only what failed in the last run into this folder.")]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Only what failed when it was last run into this folder.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, how long it takes, how much disk.")]

@@ -50,16 +50,17 @@ class Running:
         from pipeline.storing import prepare_output
 
         self.command, self.jobs, self.out, self.asked = command, list(videos), out, jobs
-        earlier: list[dict[str, Any]] = []
         if retry_failed:
             if out is None:
-                raise UsageError("--retry-failed reads the report of the last run; name its folder with -o.")
-            self.jobs, earlier = runreport.failed_before(out, videos)
+                raise UsageError(
+                    "--retry-failed reads the report among the results of earlier runs; name its folder with -o."
+                )
+            self.jobs = runreport.failed_before(out, videos)
             if not self.jobs:
-                note("nothing had failed in the last run into this folder.")
+                note("nothing had failed when it was last run into this folder.")
         self.engine = Engine(kind, address=address, gpus_per_worker=gpus_per_worker)
         check_engine(self.engine)
-        self.report = runreport.RunReport(command, self.jobs, out, earlier)
+        self.report = runreport.RunReport(command, self.jobs, out)
         self._prepare = prepare_output
 
     def choose_engine(self, extractor: Any) -> None:
@@ -112,6 +113,8 @@ class Running:
             self._bars.done(outcome)
             with self._bars.away():
                 self.report.add(outcome)
+                for said in outcome.said:
+                    note(said)
                 if outcome.error is not None:
                     complain(outcome.error)
                 else:
@@ -124,8 +127,10 @@ class Running:
         self.report.write(interrupted)
         if self.command == "run":
             self.report.write_segments()
+        for said in self.report.said:
+            note(said)
         runreport.remember_speed(self.speed_key, self.report)
-        if self.out is not None:
+        if self.out is not None and any(outcome.error is None for outcome in self.report.outcomes.values()):
             err.print(f"[dim]results are in {escape(str(self.out))}[/]", soft_wrap=True)
         if len(self.report.rows) > 1:
             counts = self.report.counts
@@ -134,10 +139,10 @@ class Running:
             speed = f", {self.report.computed / elapsed:.2f} × real time" if self.report.computed else ""
             said = ", ".join(f"{count} {name}" for name, count in shown.items())
             err.print(f"{said}; {clock(seconds)} of video in {clock(elapsed)}{speed}", soft_wrap=True)
-            failed = [row for row in self.report.rows.values() if row["status"] == "failed"]
-            unsaid = [row for row in failed if row["name"] not in self.report.outcomes]  # of the run before
-            for row in failed if len(self.report.rows) > MANY else unsaid:
-                err.print(f"[red]failed:[/] {escape(row.get('error', row['video']))}", soft_wrap=True)
+        if len(self.report.rows) > MANY:
+            for row in self.report.rows.values():
+                if row["status"] == "failed":
+                    err.print(f"[red]failed:[/] {escape(row['error'])}", soft_wrap=True)
 
     def finish(self) -> None:
         """Exit code 1 where a video failed over a bug, else 3 where one failed."""
@@ -159,6 +164,8 @@ class Running:
                 if planned.error is not None:
                     errors.append(planned.error)
                     complain(planned.error)
+                if planned.said:
+                    note(f"{planned.said}.")
                 seconds, disk = seconds + planned.seconds, disk + planned.disk
                 rows.append((str(planned.job.video), planned.what, clock(planned.seconds) if planned.seconds else ""))
         draw(("video", "would", "video time"), rows)
