@@ -47,15 +47,21 @@ class Running:
     ) -> None:
         from pipeline import runreport
         from pipeline.engine import Engine, check_engine
+        from pipeline.results import video_in
         from pipeline.storing import prepare_output
+        from pipeline.videos import in_their_places
 
         self.command, self.jobs, self.out, self.asked = command, list(videos), out, jobs
+        if out is not None:
+            self.jobs, said = in_their_places(videos, out, ".json" if command == "run" else ".npz", video_in)
+            for sentence in said:
+                note(sentence)
         if retry_failed:
             if out is None:
                 raise UsageError(
                     "--retry-failed reads the report among the results of earlier runs; name its folder with -o."
                 )
-            self.jobs = runreport.failed_before(out, videos)
+            self.jobs = runreport.failed_before(out, self.jobs)
             if not self.jobs:
                 note("nothing had failed when it was last run into this folder.")
         self.engine = Engine(kind, address=address, gpus_per_worker=gpus_per_worker)

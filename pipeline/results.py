@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from extractors.featurefile import made_of
 from extractors.npz import read_npz
 from extractors.video import VideoError
 from pipeline.annotations import read_ground_truth
@@ -112,6 +113,17 @@ def pack(curves: Curves, written: Mapping[str, str] | None = None) -> bytes:
         written=np.array(json.dumps(dict(written or {}), sort_keys=True)),
     )
     return buffer.getvalue()
+
+
+def video_in(path: Path) -> str | None:
+    """The video that a result, or a features file, says that it is of; None where it says none."""
+    if path.suffix == ".npz":
+        said = made_of(path).get("video")
+        return said if isinstance(said, str) else None
+    try:
+        return _read(path).result.video
+    except (UsageError, ResultError):
+        return None
 
 
 def written_beside(path: Path) -> dict[str, str]:

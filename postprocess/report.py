@@ -6,7 +6,7 @@ markup; the page may load nothing but the video (its Content-Security-Policy say
 
 import base64
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -147,12 +147,26 @@ def index(title: str, entries: Sequence[Entry]) -> str:
         about=_text(f"{len(entries)} video{'s' if len(entries) != 1 else ''} · {clock(total)}"),
         css=_asset("report.css"),
         rows=rows,
-        cards="".join(map(_card, entries)),
+        cards="".join(map(_card, entries, told_apart([entry.result.video for entry in entries]))),
     )
 
 
-def _card(entry: Entry) -> str:
-    name = _text(_name(entry.result.video))
+def told_apart(videos: Sequence[str]) -> list[str]:
+    """The file names of videos; where two are alike, with as many of the folders above as tell them apart."""
+    parts = [[part for part in video.replace("\\", "/").split("/") if part] or [video] for video in videos]
+    depth = [1] * len(parts)
+    while True:
+        names = ["/".join(own[-n:]) for own, n in zip(parts, depth, strict=True)]
+        counts = Counter(names)
+        wider = [i for i, name in enumerate(names) if counts[name] > 1 and depth[i] < len(parts[i])]
+        if not wider:
+            return names
+        for i in wider:
+            depth[i] += 1
+
+
+def _card(entry: Entry, shown: str) -> str:
+    name = _text(shown)
     if entry.thumbnail is None:
         image = '<div class="blank"></div>'
     else:

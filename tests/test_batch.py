@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -724,3 +725,41 @@ def test_features_files_are_made_anew_as_results_are(jcdnet, night: Path) -> Non
     shutil.copy("night/b.mp4", "d/a.mp4")
     code, _, said = jcdnet("extract", "d/a.mp4", *run[2:])
     assert code == 3 and "holds features of another video, night/a.mp4" in said
+
+
+def test_a_result_under_an_older_name_is_found_again(jcdnet, night: Path) -> None:
+    """Of a run of one folder alone, and of the rule of an earlier version."""
+    for folder in ("d1", "d2"):
+        Path(folder).mkdir()
+    shutil.copy("night/a.mp4", "d1/a.mp4")
+    shutil.copy("night/b.mp4", "d2/a.mp4")
+    assert jcdnet("run", "d1", "-o", "out", *ALL)[0] == 0
+    code, shown, said = jcdnet("run", "d1", "d2", "-o", "out", *ALL)
+    assert code == 0 and "d1/a.mp4  0:01.60 (kept from before)" in shown
+    assert "note: results keep the names that they have from an earlier run: out/a.json for d1/a.mp4." in said
+    assert statuses() == {"a": "kept", "d2/a": "done"} and in_table() == ["d1/a.mp4", "d2/a.mp4"]
+    # The other folder alone finds its own, though the first one's result has the name that it would get.
+    code, shown, said = jcdnet("run", "d2", "-o", "out", *ALL)
+    assert code == 0 and "out/d2/a.json for d2/a.mp4" in said and "kept from before" in shown
+    # Another working directory: whether it is the same video cannot be seen, so it is said.
+    os.chdir("d1")
+    code, _, said = jcdnet("run", "../d1", "../d2", "-o", "../out", *("--config", "../small.toml", *ALL[2:]))
+    assert code == 0 and "note: ../out/a.json: may be of ../d1/a.mp4, under the name of an earlier run" in said
+    assert jcdnet("extract", "a.mp4", "-o", "../features", "--config", "../small.toml", "--streams", "rgb")[0] == 0
+    code, shown, said = jcdnet(
+        "extract", "../d1", "../d2", "-o", "../features", "--config", "../small.toml", "--streams", "rgb"
+    )
+    assert code == 0 and "../features/a.npz\t" in shown and "../features/d2/a.npz\t" in shown
+
+
+def test_cards_of_one_name_say_their_folders(jcdnet, night: Path) -> None:
+    for folder, name in (("d1", "a.mov"), ("d1", "a.mp4"), ("d2", "a.mp4")):
+        Path(folder).mkdir(exist_ok=True)
+        encode(Path(folder, name), [coded(k + 7 * len(name) + ord(folder[1])) for k in range(17)])
+    assert jcdnet("run", "d1", "d2", "-o", "out", *ALL, "-f", "json,html")[0] == 0
+    links = re.findall(r'<a href="([^"]*)">([^<]*)</a>', Path("out/index.html").read_text())
+    assert links == [
+        ("d1/a.mov.html", "a.mov"),
+        ("d1/a.mp4.html", "d1/a.mp4"),
+        ("d2/a.html", "d2/a.mp4"),
+    ]
