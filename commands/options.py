@@ -15,7 +15,11 @@ G = Limits()
 Paths = Annotated[list[str], typer.Argument(help="Videos, folders (recursive) or glob patterns.")]
 Out = Annotated[
     str | None,
-    typer.Option("--out", "-o", help="Folder for results, or - for JSON on stdout. Without: a table."),
+    typer.Option(
+        "--out",
+        "-o",
+        help="Folder for results, or a file as x.json; - for JSON on stdout. Without: a table.",
+    ),
 ]
 Model = Annotated[str | None, typer.Option(help="Name of an embedded model, or a checkpoint.", show_default=C.model)]
 Classes = Annotated[

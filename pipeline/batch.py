@@ -30,7 +30,7 @@ from pipeline.errors import (
     exit_code,
 )
 from pipeline.remaking import Redo, another_video, compare
-from pipeline.storing import existing, keep_beside, with_suffix, write_result
+from pipeline.storing import existing, keep_beside, with_suffix, write_alone, write_result
 from pipeline.videos import Job
 from postprocess.curves import Curves
 from postprocess.segment import Result
@@ -77,8 +77,11 @@ def run_batch(
     on_progress: Callable[[Job], Progress] = lambda job: lambda stage, done, total: None,
     engine: Engine | None = None,
     stop: Callable[[], bool] = lambda: False,
+    only: str | None = None,
 ) -> Iterator[Outcome]:
     """Run the videos, writing results below `out`; yields an outcome as each is done.
+
+    only: the one format that is written, with no result beside it (but the curves beside a JSON).
 
     A result that is already there is kept when it has the same provenance. It is made anew when the video's file has
     changed, or another version or device made it; else, asked for otherwise, that video fails. A video with the content
@@ -98,13 +101,16 @@ def run_batch(
             target, progress = out / job.name, on_progress(job)
             arrays = (features.times, scores.actionness, scores.cas, scores.coarse_cas)
             curves = Curves(*arrays, tuple(pipeline.model.classes))
+            if only not in (None, "json"):
+                write_alone(result, curves, target, str(only), everything, progress)
+                return Outcome(job, result=result)
             unsure = redo is not None and redo.unsure
             kept = write_result(result, curves, target, formats, everything, progress, overwrite, unsure)
             return Outcome(job, result=result, said=_told(redo, kept))
         return Outcome(job, result=result)
 
     request = Request(pipeline.extractor, pipeline.cache, start, end, lambda item: on_progress(item.key), stop)
-    kept = kept_results(pipeline, out, formats, overwrite, start, end)
+    kept = kept_results(pipeline, out, formats, overwrite or only not in (None, "json"), start, end)
     return _batch(engine or Engine(), request, jobs, kept, finish)
 
 

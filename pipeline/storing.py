@@ -123,6 +123,39 @@ def write_result(
         raise cannot_write(target, error) from error
 
 
+def check_alone(target: Path, name: str, overwrite: bool) -> None:
+    """Before any work on one file of a format: a JSON says itself whether it may be replaced, other formats do not.
+
+    Raises:
+        OutputError: it is there.
+    """
+    path = with_suffix(target, SUFFIXES[name])
+    if name != "json" and path.exists() and not overwrite:
+        raise OutputError(f"{path}: is there already; use --overwrite or another -o.")
+
+
+def write_alone(
+    result: Result,
+    curves: Curves,
+    target: Path,
+    name: str,
+    everything: Sequence[Segment] | None = None,
+    on_progress: Progress = lambda stage, done, total: None,
+) -> None:
+    """Write one format of a result and nothing beside it; what is there is replaced.
+
+    Raises:
+        OutputError: the disk or the folder does not take it.
+        VideoError: a format that shows the video cannot read it any more.
+    """
+    try:
+        with _Place(target) as place:
+            place.make([name], result, curves, everything, on_progress)
+            place.new.pop(name).replace(place.file(name))
+    except OSError as error:
+        raise cannot_write(target, error) from error
+
+
 class _Place:
     """The files of one result, and those that are to take their places."""
 

@@ -83,7 +83,8 @@ def test_nothing_to_cut_is_no_mistake(jcdnet: Run, results: Path, tmp_path: Path
 def test_a_video_that_moved(jcdnet: Run, results: Path, tmp_path: Path) -> None:
     (tmp_path / "footage").rename(tmp_path / "archive")
     for command in ("clips", "report", "plot"):
-        code, _, said = jcdnet(command, results / "a.json", "-o", tmp_path / "out.png")
+        output = tmp_path / ("out.png" if command == "plot" else "out")
+        code, _, said = jcdnet(command, results / "a.json", "-o", output)
         assert code == 3 and "name its folder with --videos" in said
     code, _, _ = jcdnet("clips", results, "-o", tmp_path / "clips", "--videos", tmp_path / "archive")
     assert code == 0
