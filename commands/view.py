@@ -95,12 +95,12 @@ def clips(
         raise UsageError("--name is for single clips; a reel is called as its class.")
 
     from pipeline import clips as work
-    from pipeline.results import read_results, video_of
+    from pipeline.results import read_results, stems, video_of
 
     wanted = None if classes is None else {part.strip() for part in classes.split(",") if part.strip()}
     cuts: list[work.Cut] = []
     known: set[str] = set()
-    for stored in read_results(results):
+    for stored, stem in stems(read_results(results)):
         known |= {s.label for s in stored.result.segments}
         chosen = [
             s
@@ -109,7 +109,7 @@ def clips(
         ]
         if chosen:
             video = video_of(stored, videos)
-            cuts += work.plan(video, stored.stem, chosen, stored.result.duration, before, after, name or work.NAME)
+            cuts += work.plan(video, stem, chosen, stored.result.duration, before, after, name or work.NAME)
     if wanted is not None and (missing := sorted(wanted - known)):
         raise UsageError(f"no segment is called {', '.join(missing)}; there are {', '.join(sorted(known)) or 'none'}.")
     work.check_names(cuts, output, reel=reel, copied=copy, overwrite=overwrite)

@@ -15,7 +15,7 @@ from extractors.video import VideoError
 from pipeline.annotations import read_ground_truth
 from pipeline.errors import UsageError
 from postprocess.curves import Curves
-from postprocess.names import match_names
+from postprocess.names import match_names, told_apart
 from postprocess.segment import Result, ResultError
 from postprocess.writers import RUN, is_result
 
@@ -113,6 +113,12 @@ def pack(curves: Curves, written: Mapping[str, str] | None = None) -> bytes:
         written=np.array(json.dumps(dict(written or {}), sort_keys=True)),
     )
     return buffer.getvalue()
+
+
+def stems(stored: Sequence[Stored]) -> list[tuple[Stored, str]]:
+    """Results with their stems; where two are alike, with as many of the folders above as tell them apart."""
+    names = [one.path.absolute().with_name(one.stem).as_posix() for one in stored]
+    return list(zip(stored, told_apart(names), strict=True))
 
 
 def video_in(path: Path) -> str | None:

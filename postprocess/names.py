@@ -2,7 +2,7 @@
 
 import difflib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from postprocess.protocols import EvaluateError
@@ -103,3 +103,17 @@ def _index(names: Iterable[str], key: Callable[[PurePosixPath], str]) -> dict[st
     for name in names:
         index.setdefault(key(as_path(name)), []).append(name)
     return index
+
+
+def told_apart(videos: Sequence[str]) -> list[str]:
+    """The file names of videos; where two are alike, with as many of the folders above as tell them apart."""
+    parts = [[part for part in video.replace("\\", "/").split("/") if part] or [video] for video in videos]
+    depth = [1] * len(parts)
+    while True:
+        names = ["/".join(own[-n:]) for own, n in zip(parts, depth, strict=True)]
+        counts = Counter(names)
+        wider = [i for i, name in enumerate(names) if counts[name] > 1 and depth[i] < len(parts[i])]
+        if not wider:
+            return names
+        for i in wider:
+            depth[i] += 1

@@ -6,7 +6,7 @@ markup; the page may load nothing but the video (its Content-Security-Policy say
 
 import base64
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -18,6 +18,7 @@ import numpy as np
 
 from postprocess.curves import Curves
 from postprocess.exchange.text import encodable
+from postprocess.names import told_apart
 from postprocess.palette import COLOURS, rgb
 from postprocess.segment import Result, Segment
 from postprocess.writers import clock
@@ -149,20 +150,6 @@ def index(title: str, entries: Sequence[Entry]) -> str:
         rows=rows,
         cards="".join(map(_card, entries, told_apart([entry.result.video for entry in entries]))),
     )
-
-
-def told_apart(videos: Sequence[str]) -> list[str]:
-    """The file names of videos; where two are alike, with as many of the folders above as tell them apart."""
-    parts = [[part for part in video.replace("\\", "/").split("/") if part] or [video] for video in videos]
-    depth = [1] * len(parts)
-    while True:
-        names = ["/".join(own[-n:]) for own, n in zip(parts, depth, strict=True)]
-        counts = Counter(names)
-        wider = [i for i, name in enumerate(names) if counts[name] > 1 and depth[i] < len(parts[i])]
-        if not wider:
-            return names
-        for i in wider:
-            depth[i] += 1
 
 
 def _card(entry: Entry, shown: str) -> str:

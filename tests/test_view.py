@@ -59,6 +59,15 @@ def test_clips_of_a_folder(jcdnet: Run, results: Path, tmp_path: Path) -> None:
     assert numbers(tmp_path / "copied" / "a_001_serve.mp4")[0] == 0
 
 
+def test_clips_of_two_videos_of_one_name(jcdnet: Run, results: Path, tmp_path: Path) -> None:
+    for folder, name in (("d1", "a"), ("d2", "b")):
+        (results / folder).mkdir()
+        (results / f"{name}.json").rename(results / folder / "a.json")
+    code, said, _ = jcdnet("clips", results, "-o", tmp_path / "clips", "--classes", "serve")
+    assert code == 0
+    assert [Path(line).name for line in said.split()] == ["d1_a_001_serve.mp4", "d2_a_001_serve.mp4"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
