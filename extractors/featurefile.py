@@ -109,7 +109,7 @@ def made_of(path: Path) -> dict[str, Any]:
     """What `save` was told of a features file beside the features; {} where that is nothing."""
     try:
         found = json.loads(str(read_npz(path, ("settings",))["settings"][()])).get("made")
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, AttributeError, RecursionError):
         return {}
     return dict(found) if isinstance(found, dict) else {}
 

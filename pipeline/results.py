@@ -20,6 +20,8 @@ from postprocess.segment import Result, ResultError
 from postprocess.writers import RUN, is_result
 
 CURVES = ".scores.npz"
+# Bytes; a .json of somebody else's among the footage may hold gigabytes, and a result of 50,000 segments has 8 MB.
+LARGEST = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,13 @@ def standing(folder: Path, first: Collection[str] = ()) -> tuple[list[Stored], l
             continue
         folders[:] = [name for name in folders if not name.startswith(".")]
         for path in filter(is_result, (Path(root, name) for name in files)):
+            ours = path.with_name(path.name.removesuffix(".json") + CURVES).exists()
             try:
+                if not ours and path.stat().st_size > LARGEST:
+                    continue
                 one = _read(path)
-            except (UsageError, ResultError) as error:
-                if path.with_name(path.name.removesuffix(".json") + CURVES).exists():  # else it never was one
-                    problems.append(str(error))
+            except (UsageError, ResultError, OSError) as error:
+                problems += [str(error)] if ours else []  # else it never was a result
                 continue
             found.append((path.relative_to(folder).as_posix().removesuffix(".json"), one))
     kept: dict[object, tuple[str, Stored]] = {}
@@ -137,7 +141,7 @@ def written_beside(path: Path) -> dict[str, str]:
     try:
         found = json.loads(str(read_npz(path, ("written",))["written"][()]))
         return {str(suffix): str(digest) for suffix, digest in found.items()}
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, AttributeError, RecursionError):
         return {}
 
 

@@ -6,9 +6,10 @@ import contextlib
 import datetime
 import io
 import json
+import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,15 @@ class RunReport:
 
     def _merged(self, there: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Those rows with ours in their places; a row whose result somebody has deleted since is left out."""
-        rows = {row["name"]: row for row in there if row["name"] in self.rows or self._stands(row)}
+        ours = {_absolute(row) for row in self.rows.values()}
+
+        def stays(row: dict[str, Any]) -> bool:
+            if row["name"] in self.rows:
+                return True
+            failed_otherwise = row["status"] in UNFINISHED and _absolute(row) in ours  # under the name of another run
+            return self._stands(row) and not failed_otherwise
+
+        rows = {row["name"]: row for row in there if stays(row)}
         for name, row in self.rows.items():
             theirs = rows.get(name)
             new = theirs is not None and theirs != self._before.get(name) and theirs.get("run") != self._began_at
@@ -195,12 +204,19 @@ def failed_before(out: Path, jobs: Sequence[Job]) -> list[Job]:
     """
     path = out / NAME
     try:
-        failed = {row["name"] for row in read_rows(path) if row["status"] in UNFINISHED}
+        rows = read_rows(path)
     except FileNotFoundError as error:
         raise UsageError(f"{path}: no report of an earlier run; run without --retry-failed first.") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: not a report of a run ({error}); run without --retry-failed.") from error
-    return [job for job in jobs if job.name.as_posix() in failed]
+    status = {row["name"]: row["status"] for row in rows}
+    failed = {_absolute(row) for row in rows if row["status"] in UNFINISHED}  # also under the name of another run
+    return [
+        job
+        for job in jobs
+        if status.get(name := job.name.as_posix()) in UNFINISHED
+        or (name not in status and os.path.abspath(job.video) in failed)  # noqa: PTH100
+    ]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -230,6 +246,10 @@ def remember_speed(key: str, report: RunReport) -> None:
         with contextlib.suppress(OSError):
             found = speeds() | {key: round(report.computed / report.elapsed, 3)}
             write_atomically(cache_dir() / "speed.json", json.dumps(found).encode())
+
+
+def _absolute(row: Mapping[str, Any]) -> str:
+    return os.path.abspath(str(row.get("video")))  # noqa: PTH100
 
 
 def _seconds(rows: Iterable[dict[str, Any]]) -> float:

@@ -54,7 +54,7 @@ def existing(target: Path, wanted: dict[str, object], formats: Sequence[str], vi
         return None
     try:
         kept = Result.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, ResultError) as error:
+    except (ValueError, ResultError, RecursionError) as error:
         raise OutputError(f"{path}: not a result of jcdnet ({error}); move it away or use --overwrite.") from error
     change = compare(kept.provenance, json.loads(json.dumps(wanted)))  # as JSON, in which a tuple is a list
     if change.none:
@@ -267,7 +267,7 @@ def _read(path: Path) -> Result | None:
     """The result in a file; None where there is none."""
     try:
         return Result.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, ResultError):
+    except (OSError, ValueError, ResultError, RecursionError):
         return None
 
 

@@ -490,7 +490,7 @@ def test_many_processes_write_the_report_of_one_folder(night: Path) -> None:
         "import sys\nfrom pathlib import Path\nfrom pipeline.batch import Outcome\n"
         "from pipeline.runreport import RunReport\nfrom pipeline.videos import Job\n"
         "for k in range(8):\n"
-        "    job = Job(Path('v.mp4'), Path(f'{sys.argv[1]}{k}'))\n"
+        "    job = Job(Path(f'{sys.argv[1]}{k}.mp4'), Path(f'{sys.argv[1]}{k}'))\n"
         "    run = RunReport('run', [job], Path('many'))\n"
         "    run.add(Outcome(job, error=ValueError('x')))\n"
         "    run.write()\n"
@@ -763,3 +763,16 @@ def test_cards_of_one_name_say_their_folders(jcdnet, night: Path) -> None:
         ("d1/a.mp4.html", "d1/a.mp4"),
         ("d2/a.html", "d2/a.mp4"),
     ]
+
+
+def test_what_failed_under_another_name_is_retried(jcdnet, night: Path) -> None:
+    """Of one folder alone the video was called otherwise than of two."""
+    assert jcdnet("run", "night", "-o", "out", *ALL)[0] == 3
+    assert statuses()["broken"] == "failed"
+    Path("more").mkdir()
+    shutil.copy("night/b.mp4", "more/x.mp4")
+    encode(Path("night/broken.mp4"), [coded(k + 900) for k in range(20)])
+    code, shown, _ = jcdnet("run", "night", "more", "-o", "out", *ALL, "--retry-failed")
+    assert code == 0 and "night/broken.mp4" in shown and "night/a.mp4" not in shown
+    assert "broken" not in statuses() and statuses()["night/broken"] == "done" and report()["totals"]["failed"] == 0
+    assert "nothing had failed" in jcdnet("run", "night", "more", "-o", "out", *ALL, "--retry-failed")[2]
