@@ -30,7 +30,7 @@ from pipeline.errors import (
     exit_code,
 )
 from pipeline.remaking import Redo, another_video, compare
-from pipeline.storing import existing, keep_beside, with_suffix, write_alone, write_result
+from pipeline.storing import existing, keep_beside, standing_formats, with_suffix, write_alone, write_result
 from pipeline.videos import Job
 from postprocess.curves import Curves
 from postprocess.segment import Result
@@ -95,8 +95,10 @@ def run_batch(
     def finish(job: Job, content: str, features: Features, redo: Redo | None) -> Outcome:
         result, scores = pipeline.result(job.video, content, features, start, end)
         if out is not None:
+            # What is made anew has the formats that stand there, too: nobody asked for them to go.
+            wanted = [*formats, *(standing_formats(out / job.name) if redo is not None else ())]
             # Under `paper` unsure segments take part in NMS: without them others would be found.
-            paged = "html" in formats and pipeline.config.localize.rule == "runs"
+            paged = "html" in wanted and pipeline.config.localize.rule == "runs"
             everything = pipeline.segments(scores, features, start, end, least=0.0) if paged else None
             target, progress = out / job.name, on_progress(job)
             arrays = (features.times, scores.actionness, scores.cas, scores.coarse_cas)
@@ -105,7 +107,7 @@ def run_batch(
                 write_alone(result, curves, target, str(only), everything, progress)
                 return Outcome(job, result=result)
             unsure = redo is not None and redo.unsure
-            kept = write_result(result, curves, target, formats, everything, progress, overwrite, unsure)
+            kept = write_result(result, curves, target, wanted, everything, progress, overwrite, unsure)
             return Outcome(job, result=result, said=_told(redo, kept))
         return Outcome(job, result=result)
 
@@ -232,7 +234,7 @@ def covers(features: Features, start: float, end: float) -> bool:
 
 def _told(redo: Redo | None, kept: Sequence[Path]) -> tuple[str, ...]:
     """What a user is told of a result that took the place of another one."""
-    beside = [f"{path}: kept, since it was edited or may have been" for path in kept]
+    beside = [f"{path}: kept, since it was edited or may still be wanted" for path in kept]
     return tuple(f"{said}." for said in ([] if redo is None else [redo.why]) + beside)
 
 

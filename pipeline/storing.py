@@ -41,6 +41,11 @@ def with_suffix(target: Path, suffix: str) -> Path:
     return target.with_name(target.name + suffix)
 
 
+def standing_formats(target: Path) -> list[str]:
+    """The formats of which a file stands at `target`."""
+    return [name for name, suffix in SUFFIXES.items() if with_suffix(target, suffix).exists()]
+
+
 def existing(target: Path, wanted: dict[str, object], formats: Sequence[str], video: Path) -> Result | Redo | None:
     """The result that stands at `target`, when it is the one asked for; None when there is none, or a part is missing.
 
@@ -95,7 +100,8 @@ def write_result(
         unsure: whether what stands there may be of another video.
 
     Returns:
-        The `.bak` files beside, under which is kept what somebody has edited, or may have.
+        The `.bak` files beside, under which is kept what somebody has edited, or may have, or may still want: a whole
+        result whose place a partial one takes.
 
     Raises:
         OutputError: the disk or the folder does not take it, or a file of somebody else stands there.
@@ -118,7 +124,8 @@ def write_result(
             if not overwrite and not place.ours and foreign is not None:
                 raise OutputError(f"{foreign}: is there already, and not ours; use --overwrite or another -o.")
             place.make(names, result, curves, everything, on_progress)
-            return place.replace(curves, unsure)
+            worse = there is not None and ours.partial and not there.partial  # the video may have been damaged since
+            return place.replace(curves, unsure or worse)
     except OSError as error:
         raise cannot_write(target, error) from error
 

@@ -536,10 +536,10 @@ def test_a_folder_of_an_earlier_version_is_made_anew_and_that_is_said(jcdnet, ni
     code, _, said = jcdnet(*run, "--dry-run")
     assert code == 0 and "note: out/a.json: is made anew: it was made with other versions" in said
     assert json.loads(Path("out/a.json").read_text())["provenance"]["features"]["rgb"]["format"] == 1
-    code, _, said = jcdnet(*run)
+    code, _, said = jcdnet(*ONE)  # the other formats stay, too
     assert code == 0 and "error" not in said
     assert "note: out/a.json: is made anew: it was made with other versions or another device (features.rgb.d" in said
-    assert "note: out/a.eaf.bak: kept, since it was edited or may have been" in said
+    assert "note: out/a.eaf.bak: kept, since it was edited or may still be wanted" in said
     assert {p.name: p.read_bytes() for p in Path("out").iterdir() if p.name in fresh} == fresh
     assert Path("out/a.eaf.bak").read_text() == "corrected by hand"
     assert [path.name for path in Path("out").glob("*.bak*")] == ["a.eaf.bak"]  # of the others nothing is lost
@@ -776,3 +776,25 @@ def test_what_failed_under_another_name_is_retried(jcdnet, night: Path) -> None:
     assert code == 0 and "night/broken.mp4" in shown and "night/a.mp4" not in shown
     assert "broken" not in statuses() and statuses()["night/broken"] == "done" and report()["totals"]["failed"] == 0
     assert "nothing had failed" in jcdnet("run", "night", "more", "-o", "out", *ALL, "--retry-failed")[2]
+
+
+def test_a_whole_result_is_kept_beside_a_partial_one(tmp_path: Path) -> None:
+    """The file may have been damaged since; the other way round nothing is lost."""
+    from pipeline.storing import write_result
+    from postprocess.curves import Curves
+    from postprocess.segment import Result, Segment
+
+    cas = np.zeros((2, 2), np.float32)
+    curves = Curves(np.array([[0.0, 0.64], [0.64, 1.28]]), np.ones(2, np.float32), cas, cas, ("golf",))
+
+    def result(content: str, seconds: float, partial: bool) -> Result:
+        found = (Segment(0.0, seconds, 1.0, 0.5, "golf"),)
+        return Result("v.mp4", seconds, {}, found, (), {"content": content}, partial)
+
+    target = tmp_path / "v"
+    assert write_result(result("part", 1.0, True), curves, target, ["json", "srt"]) == []
+    assert write_result(result("whole", 1.28, False), curves, target, ["json", "srt"]) == []
+    whole = (tmp_path / "v.json").read_bytes()
+    assert write_result(result("damaged", 0.64, True), curves, target, ["json", "srt"]) == [tmp_path / "v.json.bak"]
+    assert (tmp_path / "v.json.bak").read_bytes() == whole
+    assert {path.name for path in tmp_path.iterdir()} == {"v.json", "v.srt", "v.scores.npz", "v.json.bak"}
