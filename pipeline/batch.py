@@ -192,8 +192,11 @@ def kept_features(
 
     def kept(job: Job, content: str) -> Outcome | Redo | None:
         path = with_suffix(out / job.name, ".npz")
-        if overwrite or not path.exists():
-            return None
+        try:
+            if overwrite or not path.exists():
+                return None
+        except OSError as error:  # a name that is too long
+            raise cannot_write(path, error) from error
         there, made = load(path), made_of(path)
         wanted = _made(job.video, content, start, end, asked)
         change = compare(

@@ -72,7 +72,7 @@ def standing(folder: Path, first: Collection[str] = ()) -> tuple[list[Stored], l
             continue
         folders[:] = [name for name in folders if not name.startswith(".")]
         for path in filter(is_result, (Path(root, name) for name in files)):
-            ours = path.with_name(path.name.removesuffix(".json") + CURVES).exists()
+            ours = f"{path.name.removesuffix('.json')}{CURVES}" in files
             try:
                 if not ours and path.stat().st_size > LARGEST:
                     continue

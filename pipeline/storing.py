@@ -43,7 +43,7 @@ def with_suffix(target: Path, suffix: str) -> Path:
 
 def standing_formats(target: Path) -> list[str]:
     """The formats of which a file stands at `target`."""
-    return [name for name, suffix in SUFFIXES.items() if with_suffix(target, suffix).exists()]
+    return [name for name, suffix in SUFFIXES.items() if os.path.exists(with_suffix(target, suffix))]  # noqa: PTH110
 
 
 def existing(target: Path, wanted: dict[str, object], formats: Sequence[str], video: Path) -> Result | Redo | None:
@@ -55,10 +55,12 @@ def existing(target: Path, wanted: dict[str, object], formats: Sequence[str], vi
         OutputError: another result stands there, of another video or asked for otherwise.
     """
     path = with_suffix(target, ".json")
-    if not path.exists():
-        return None
     try:
         kept = Result.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise cannot_write(path, error) from error
     except (ValueError, ResultError, RecursionError) as error:
         raise OutputError(f"{path}: not a result of jcdnet ({error}); move it away or use --overwrite.") from error
     change = compare(kept.provenance, json.loads(json.dumps(wanted)))  # as JSON, in which a tuple is a list
@@ -107,10 +109,9 @@ def write_result(
         OutputError: the disk or the folder does not take it, or a file of somebody else stands there.
         VideoError: a format that shows the video cannot read it any more.
     """
-    place = _Place(target)
     names = sorted({*formats, "json"}, key=lambda name: name == "json")
     try:
-        with place:
+        with _Place(target) as place:
             ours = Result.from_dict(json.loads(json.dumps(result.to_dict())))
             there = place.result
             alike = there is not None and compare(there.provenance, ours.provenance).none
@@ -212,7 +213,7 @@ class _Place:
         """Put what is new into the place of what stands, of which every edited file is kept as `.bak`."""
         hashes = {SUFFIXES[name]: _digest(path) for name, path in self.new.items()}
         ours = SUFFIXES if self.ours else self.new  # of a result that is not ours, the other files are not either
-        old = [name for name in ours if self.file(name).exists()]
+        old = [name for name in ours if os.path.exists(self.file(name))]  # noqa: PTH110  a name may be too long
         kept = [keep_beside(self.file(name)) for name in old if self._edited(name, hashes, unsure)]
         write_atomically(self.stored, pack(curves, hashes))
         for name in old:

@@ -181,10 +181,10 @@ def in_their_places(
     found, said, moved = [], [], []
     for job in jobs:
         own = _file(out, job.name, suffix)
-        if not own.exists() or another_video(video_in(own) or "", job.video):
-            for name in (name for name in job.older if name not in names and _file(out, name, suffix).exists()):
+        if not os.path.exists(own) or another_video(video_in(own) or "", job.video):  # noqa: PTH110  a name too long
+            for name in (name for name in job.older if name not in names):
                 path = _file(out, name, suffix)
-                named = video_in(path)
+                named = video_in(path) if os.path.exists(path) else None  # noqa: PTH110
                 if named is None or Path(named).name != job.video.name:
                     continue
                 if another_video(named, job.video) is False:
