@@ -11,7 +11,7 @@ from pathlib import Path
 from extractors.features import Progress, write_atomically
 from extractors.writing import sweep, write_temporary
 from pipeline import views
-from pipeline.errors import OutputError, cannot_write
+from pipeline.errors import OutputError, cannot_write, user_errors
 from pipeline.remaking import Redo, another_video, compare
 from pipeline.results import CURVES, Stored, pack, written_beside
 from pipeline.videos import Job
@@ -240,7 +240,10 @@ class _Place:
         if name == "json":
             new = _read(self.new[name])
             return unsure or self.result is None or new is None or self.result.segments != new.segments
-        return self.result is None or path.read_bytes() != _text(name, self.result)
+        try:
+            return self.result is None or path.read_bytes() != _text(name, self.result)
+        except user_errors():  # the format does not take that result, so the file was not made of it
+            return True
 
 
 def keep_beside(path: Path) -> Path:
