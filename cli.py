@@ -9,7 +9,7 @@ import typer
 
 # torch and the siblings are imported inside the commands: `--help` answers in under a second.
 from commands import cachecare, footage, machine, research, view
-from commands.terminal import complain, err
+from commands.terminal import complain, debugging, err
 from extractors.config import program
 from pipeline.errors import BUG, FULL, DiskFull, exit_code
 
@@ -56,7 +56,6 @@ def main_options(
 
 def main() -> None:
     """Run the command line; every user error is one sentence on stderr and an exit code."""
-    debug = "--debug" in sys.argv
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names need not be UTF-8
             stream.reconfigure(errors="backslashreplace")
@@ -67,7 +66,7 @@ def main() -> None:
             raise SystemExit(128 + signal.SIGPIPE) from None
         raise
     except Exception as error:
-        if debug:
+        if debugging():
             raise
         if isinstance(error, OSError) and error.errno in FULL:  # writes of files say so themselves
             error = DiskFull("the disk that the output goes to is full; make room and run again.")

@@ -35,10 +35,11 @@ from commands.options import (
     Stride,
     Timeout,
 )  # fmt: skip
+from commands.output import folder_only, is_file_name, one_result
 from commands.running import Running, choose_cache
 from commands.terminal import err, escape, note, result_table, say_flow
 from extractors.config import program
-from pipeline.config import load_config
+from pipeline.config import asked, load_config
 from pipeline.errors import UsageError
 from postprocess.config import RULES, LocalizeConfig
 from postprocess.writers import SEVERAL, SUFFIXES, VIEWS, WRITERS, write_csv
@@ -123,28 +124,36 @@ def run(
 
     from pipeline import batch
     from pipeline.api import Pipeline
-    from pipeline.storing import write_index
-    from pipeline.videos import find_videos, left_out
+    from pipeline.storing import check_alone, prepare_output, write_index
+    from pipeline.videos import Job, find_videos, left_out
 
     videos = find_videos(paths)
     for remark in left_out(paths):
         note(remark)
     _check_output(output, wanted, formats is not None or overwrite, single=len(videos) == 1)
     folder = Path(output) if output not in (None, "-") else None
-    running = Running("run", videos, folder, retry_failed, engine, jobs, address, gpus_per_worker)
+    only = None
+    if (one := one_result(output, None if formats is None else wanted, len(videos))) is not None:
+        folder, name, only = one
+        videos, wanted = [Job(videos[0].video, name)], [only]
+        check_alone(folder / name, only, overwrite)
+    listed = folder if only is None else None  # one file has no tables beside it
+    running = Running("run", videos, listed, retry_failed, engine, jobs, address, gpus_per_worker)
     pipeline = Pipeline.load(config=settings)
     err.print(f"[dim]{escape(settings.model)} on {pipeline.device}[/]")
     say_flow(pipeline.extractor)
     running.choose_engine(pipeline.extractor)
     if dry_run:
-        kept = batch.kept_results(pipeline, folder, wanted, overwrite, start, last)
+        kept = batch.kept_results(pipeline, folder, wanted, overwrite or only not in (None, "json"), start, last)
         running.dry_run(pipeline.extractor, pipeline.cache, kept, start, last)
         return
     single = len(videos) == 1
     results = []
+    if folder is not None and only is not None:
+        prepare_output(folder)
     with running.started() as (bars, stop):
         outcomes = batch.run_batch(
-            pipeline, running.jobs, folder, wanted, overwrite, start, last, bars.video, running.engine, stop
+            pipeline, running.jobs, folder, wanted, overwrite, start, last, bars.video, running.engine, stop, only
         )
         for outcome in running.each(outcomes):
             assert outcome.result is not None
@@ -161,14 +170,18 @@ def run(
                 sys.stdout.flush()
     if output == "-" and wanted[0] == "csv":
         write_csv(results, sys.stdout)
-    if folder is not None and "html" in wanted and len(running.report.rows) > 1:
-        write_index(running.report.results(), folder)
+    if only is not None and results:
+        err.print(f"[dim]the result is in {escape(str(output))}[/]", soft_wrap=True)
+    if listed is not None and "html" in wanted and len(standing := running.report.results()) > 1:
+        write_index(standing, listed)
     running.finish()
 
 
 def extract(
     paths: Paths,
-    output: Annotated[Path, typer.Option("--out", "-o", help="Folder for the .npz files.")] = Path("features"),
+    output: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the .npz files; of one video also such a file.")
+    ] = Path("features"),
     streams: Annotated[
         str | None, typer.Option(help="both or rgb; auto: both where flow has weights of its own.", show_default="auto")
     ] = None,
@@ -215,14 +228,20 @@ def extract(
     from pipeline import batch
     from pipeline.api import choose_device, default_streams, make_extractor
     from pipeline.cache import FeatureCache
-    from pipeline.storing import with_suffix
-    from pipeline.videos import find_videos, left_out
+    from pipeline.storing import prepare_output, with_suffix
+    from pipeline.videos import Job, find_videos, left_out
 
     videos = find_videos(paths)
     for remark in left_out(paths):
         note(remark)
-    running = Running("extract", videos, output, retry_failed, engine, jobs, address, gpus_per_worker)
-    declared = default_streams(settings)
+    listed: Path | None = output
+    if output.suffix == ".npz" and is_file_name(output):
+        if len(videos) != 1:
+            raise UsageError(f"-o {output}: is one file, and there are {len(videos)} videos; name a folder.")
+        listed, videos, output = None, [Job(videos[0].video, Path(output.stem))], output.parent
+    folder_only(listed, "features are written as .npz files", "features")
+    running = Running("extract", videos, listed, retry_failed, engine, jobs, address, gpus_per_worker)
+    declared, given = default_streams(settings), asked(settings)
     if settings.streams == "auto" and "flow" not in declared:
         note(
             f"RGB alone: no published flow weights are here (`{program()} models fetch i3d-flow`). Without them flow "
@@ -232,8 +251,11 @@ def extract(
     say_flow(extractor)
     running.choose_engine(extractor)
     if dry_run:
-        running.dry_run(extractor, FeatureCache(), batch.kept_features(extractor, output, overwrite), start, last)
+        kept = batch.kept_features(extractor, output, overwrite, start, last, given)
+        running.dry_run(extractor, FeatureCache(), kept, start, last)
         return
+    if listed is None:
+        prepare_output(output)
     with running.started() as (bars, stop):
         outcomes = batch.extract_batch(
             extractor,
@@ -246,6 +268,7 @@ def extract(
             bars.video,
             running.engine,
             stop,
+            given,
         )
         for outcome in running.each(outcomes):
             assert outcome.features is not None

@@ -15,7 +15,11 @@ G = Limits()
 Paths = Annotated[list[str], typer.Argument(help="Videos, folders (recursive) or glob patterns.")]
 Out = Annotated[
     str | None,
-    typer.Option("--out", "-o", help="Folder for results, or - for JSON on stdout. Without: a table."),
+    typer.Option(
+        "--out",
+        "-o",
+        help="Folder for results, or a file as x.json; - for JSON on stdout. Without: a table.",
+    ),
 ]
 Model = Annotated[str | None, typer.Option(help="Name of an embedded model, or a checkpoint.", show_default=C.model)]
 Classes = Annotated[
@@ -62,5 +66,7 @@ Memory = Annotated[
 CacheDir = Annotated[
     Path | None, typer.Option("--cache-dir", help="Folder of the cache.", show_default="JCDNET_CACHE, or the user's")
 ]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Only what failed in the last run into this folder.")]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Only what failed when it was last run into this folder.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, how long it takes, how much disk.")]

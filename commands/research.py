@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from commands.options import C, Classes, DecoderName, Device, Flow, Precision, Stride
+from commands.output import csv_only, folder_only
 from commands.terminal import complain, err, escape, finish, note, out, progress, say_flow, table
 from extractors.config import program
 from model.presets import PRESETS
@@ -62,6 +63,7 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over, whatever stands in --out.")] = False,
 ) -> None:
     """Learn your own actions from labels per video, without timestamps."""
+    folder_only(output, "a model is a folder with its training beside it", "runs/NAME")
     if preset not in PRESETS:
         raise UsageError(f"--preset {preset}: there are {', '.join(PRESETS)}.")
     if streams not in (None, "rgb", "both") and (streams != "flow" or features is None):
@@ -168,6 +170,7 @@ def labels_propose(
         raise UsageError(f"{folder}: no such folder; give the one that holds the videos.")
     if output is not None and output.is_dir():
         raise UsageError(f"{output}: is a folder; name a CSV file.")
+    csv_only(output)
     if output is not None and output.exists() and not overwrite:
         raise UsageError(f"{output}: is there already, perhaps with your corrections; use --overwrite or another -o.")
     settings = load_config(None, {"classes": classes, "device": device, "features.precision": precision})
@@ -199,8 +202,8 @@ def labels_propose(
             raise cannot_write(output, error, "choose another file") from error
         err.print(f"correct {escape(str(output))}, then: {program()} train {escape(str(output))} "
                   f"--videos {escape(str(folder))} -o runs/NAME", soft_wrap=True)  # fmt: skip
-    failed = sum(proposal.error is not None for proposal in found)
-    finish(len(found) - failed, failed, jobs)
+    errors = [proposal.error for proposal in found if proposal.error is not None]
+    finish(len(found) - len(errors), errors, jobs)
 
 
 @labels_app.command("import")
@@ -217,6 +220,7 @@ def labels_import(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
 ) -> None:
     """Bring corrections back: labels per video for `train`, ground truth for `evaluate`."""
+    csv_only(output)
     for path in (output, ground_truth):
         if path is not None and path.exists() and not overwrite:
             raise UsageError(f"{path}: is there already; use --overwrite or another name.")

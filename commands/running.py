@@ -12,9 +12,9 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from commands.stopping import stopping
-from commands.terminal import STAGES, complain, err, escape, note, out, progress
+from commands.terminal import STAGES, complain, err, escape, failure, note, out, progress
 from commands.terminal import table as draw
-from pipeline.errors import INPUT_FAILED, INTERRUPTED, EnvironmentMissing, Stopped, UsageError
+from pipeline.errors import INTERRUPTED, EnvironmentMissing, Stopped, UsageError
 from postprocess.writers import clock
 
 if TYPE_CHECKING:
@@ -47,19 +47,26 @@ class Running:
     ) -> None:
         from pipeline import runreport
         from pipeline.engine import Engine, check_engine
+        from pipeline.results import video_in
         from pipeline.storing import prepare_output
+        from pipeline.videos import in_their_places
 
         self.command, self.jobs, self.out, self.asked = command, list(videos), out, jobs
-        earlier: list[dict[str, Any]] = []
+        if out is not None:
+            self.jobs, said = in_their_places(videos, out, ".json" if command == "run" else ".npz", video_in)
+            for sentence in said:
+                note(sentence)
         if retry_failed:
             if out is None:
-                raise UsageError("--retry-failed reads the report of the last run; name its folder with -o.")
-            self.jobs, earlier = runreport.failed_before(out, videos)
+                raise UsageError(
+                    "--retry-failed reads the report among the results of earlier runs; name its folder with -o."
+                )
+            self.jobs = runreport.failed_before(out, self.jobs)
             if not self.jobs:
-                note("nothing had failed in the last run into this folder.")
+                note("nothing had failed when it was last run into this folder.")
         self.engine = Engine(kind, address=address, gpus_per_worker=gpus_per_worker)
         check_engine(self.engine)
-        self.report = runreport.RunReport(command, self.jobs, out, earlier)
+        self.report = runreport.RunReport(command, self.jobs, out)
         self._prepare = prepare_output
 
     def choose_engine(self, extractor: Any) -> None:
@@ -112,6 +119,8 @@ class Running:
             self._bars.done(outcome)
             with self._bars.away():
                 self.report.add(outcome)
+                for said in outcome.said:
+                    note(said)
                 if outcome.error is not None:
                     complain(outcome.error)
                 else:
@@ -124,8 +133,10 @@ class Running:
         self.report.write(interrupted)
         if self.command == "run":
             self.report.write_segments()
+        for said in self.report.said:
+            note(said)
         runreport.remember_speed(self.speed_key, self.report)
-        if self.out is not None:
+        if self.out is not None and any(outcome.error is None for outcome in self.report.outcomes.values()):
             err.print(f"[dim]results are in {escape(str(self.out))}[/]", soft_wrap=True)
         if len(self.report.rows) > 1:
             counts = self.report.counts
@@ -134,15 +145,15 @@ class Running:
             speed = f", {self.report.computed / elapsed:.2f} × real time" if self.report.computed else ""
             said = ", ".join(f"{count} {name}" for name, count in shown.items())
             err.print(f"{said}; {clock(seconds)} of video in {clock(elapsed)}{speed}", soft_wrap=True)
-            failed = [row for row in self.report.rows.values() if row["status"] == "failed"]
-            unsaid = [row for row in failed if row["name"] not in self.report.outcomes]  # of the run before
-            for row in failed if len(self.report.rows) > MANY else unsaid:
-                err.print(f"[red]failed:[/] {escape(row.get('error', row['video']))}", soft_wrap=True)
+        if len(self.report.rows) > MANY:
+            for row in self.report.rows.values():
+                if row["status"] == "failed":
+                    err.print(f"[red]failed:[/] {escape(row['error'])}", soft_wrap=True)
 
     def finish(self) -> None:
-        """Exit code 3 where a video failed."""
-        if self.report.failed:
-            raise typer.Exit(INPUT_FAILED)
+        """Exit code 1 where a video failed over a bug, else 3 where one failed."""
+        if errors := self.report.errors:
+            raise typer.Exit(failure(errors))
 
     def dry_run(self, extractor: Any, cache: Any, kept: "Kept", start: float, end: float) -> None:
         """Show what would be done."""
@@ -150,14 +161,17 @@ class Running:
         from pipeline.dryrun import plan
         from pipeline.engine import Request
 
-        rows, seconds, disk, failed = [], 0.0, 0, 0
+        rows, seconds, disk = [], 0.0, 0
+        errors: list[Exception] = []
         with progress() as bars:
             request = Request(extractor, cache, start, end)
             for planned in plan(request, self.jobs, kept, lambda job: bars.video(job.video)):
                 bars.clear()
                 if planned.error is not None:
-                    failed += 1
+                    errors.append(planned.error)
                     complain(planned.error)
+                if planned.said:
+                    note(f"{planned.said}.")
                 seconds, disk = seconds + planned.seconds, disk + planned.disk
                 rows.append((str(planned.job.video), planned.what, clock(planned.seconds) if planned.seconds else ""))
         draw(("video", "would", "video time"), rows)
@@ -166,8 +180,8 @@ class Running:
             f"about {clock(seconds / speed)} at {speed:.2f} × real time" if speed else "at a speed not yet known here"
         )
         out.print(f"{clock(seconds)} of video to extract, {took}; {disk / 1e6:.1f} MB of cache")
-        if failed:
-            raise typer.Exit(INPUT_FAILED)
+        if errors:
+            raise typer.Exit(failure(errors))
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from extractors.config import program
-from pipeline.errors import INPUT_FAILED
+from pipeline.errors import BUG, INPUT_FAILED, exit_code, traceback_of
 from postprocess.writers import clock
 
 out = Console(highlight=False)
@@ -129,9 +130,17 @@ def say_flow(extractor: Any) -> None:
         )
 
 
+def debugging() -> bool:
+    """Whether the user asked for tracebacks."""
+    return "--debug" in sys.argv
+
+
 def complain(error: Exception) -> None:
-    """An error, said even with --quiet."""
-    Console(stderr=True, highlight=False).print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+    """An error, said even with --quiet; with --debug where it comes from, too."""
+    console = Console(stderr=True, highlight=False)
+    if debugging():
+        console.print(escape(traceback_of(error)), soft_wrap=True)
+    console.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
@@ -146,9 +155,14 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = ""
     out.print(drawn)
 
 
-def finish(done: int, failed: int, jobs: Sequence[Any]) -> None:
-    """Say how many are done; exit code 3 where one failed."""
+def finish(done: int, errors: Sequence[Exception], jobs: Sequence[Any]) -> None:
+    """Say how many are done; exit code 1 where one failed over a bug, else 3 where one failed."""
     if len(jobs) > 1:
-        err.print(f"{done} done, {failed} failed")
-    if failed:
-        raise typer.Exit(INPUT_FAILED)
+        err.print(f"{done} done, {len(errors)} failed")
+    if errors:
+        raise typer.Exit(failure(errors))
+
+
+def failure(errors: Sequence[Exception]) -> int:
+    """The exit code of a command of which some inputs failed: a bug among them is the worse news."""
+    return BUG if any(exit_code(error) == BUG for error in errors) else INPUT_FAILED

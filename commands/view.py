@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from commands.output import folder_only, is_file_name
 from commands.terminal import complain, err, finish, note, progress
 from pipeline.errors import UsageError, cannot_write
 
@@ -17,7 +18,13 @@ Videos = Annotated[
 def report(
     results: Results,
     output: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for the pages.", show_default="beside the results")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder for the pages; of one result also an .html file.",
+            show_default="beside the results",
+        ),
     ] = None,
     embed: Annotated[bool, typer.Option("--embed", help="Put the video inside the page.")] = False,
     videos: Videos = None,
@@ -26,10 +33,15 @@ def report(
     from pipeline.results import common_folder, curves_of, read_results, video_of
     from pipeline.views import write_page, write_pages
 
+    named = output if output is not None and output.suffix == ".html" and is_file_name(output) else None
+    if named is None:
+        folder_only(output, "pages are .html files", "pages")
     stored = read_results(results)
+    if named is not None and (len(stored) != 1 or results[0].is_dir()):
+        raise UsageError(f"-o {named}: is one page, and several are made of a folder; name a folder, or one result.")
     with progress() as bars:
         if len(stored) == 1 and not results[0].is_dir():
-            path = (output or stored[0].path.parent) / f"{stored[0].stem}.html"
+            path = named or (output or stored[0].path.parent) / f"{stored[0].stem}.html"
             video = video_of(stored[0], videos)
             curves = curves_of(stored[0])
             if curves is None:
@@ -39,15 +51,15 @@ def report(
             print(path)
             return
         root = results[0] if len(results) == 1 else common_folder(stored)
-        failed = 0
+        errors: list[Exception] = []
         for path, error in write_pages(stored, root, output or root, videos, embed, bars.video):
             bars.clear()
             if error is None:
                 print(path)
             else:
-                failed += 1
+                errors.append(error)
                 complain(error)
-    finish(len(stored) - failed, failed, stored)
+    finish(len(stored) - len(errors), errors, stored)
 
 
 def clips(
@@ -76,19 +88,20 @@ def clips(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace clips that are there.")] = False,
 ) -> None:
     """Cut the segments of results out of their videos."""
+    folder_only(output, "clips are files of their own", "clips")
     if reel and copy:
         raise UsageError("--reel joins clips, which needs exact ones; leave --copy out.")
     if reel and name is not None:
         raise UsageError("--name is for single clips; a reel is called as its class.")
 
     from pipeline import clips as work
-    from pipeline.results import read_results, video_of
+    from pipeline.results import read_results, stems, video_of
     from postprocess.names import nfc
 
     wanted = None if classes is None else {nfc(part.strip()) for part in classes.split(",") if part.strip()}
     cuts: list[work.Cut] = []
     known: set[str] = set()
-    for stored in read_results(results):
+    for stored, stem in stems(read_results(results)):
         known |= {nfc(s.label) for s in stored.result.segments}
         chosen = [
             s
@@ -97,7 +110,7 @@ def clips(
         ]
         if chosen:
             video = video_of(stored, videos)
-            cuts += work.plan(video, stored.stem, chosen, stored.result.duration, before, after, name or work.NAME)
+            cuts += work.plan(video, stem, chosen, stored.result.duration, before, after, name or work.NAME)
     if wanted is not None and (missing := sorted(wanted - known)):
         raise UsageError(f"no segment is called {', '.join(missing)}; there are {', '.join(sorted(known)) or 'none'}.")
     work.check_names(cuts, output, reel=reel, copied=copy, overwrite=overwrite)

@@ -39,6 +39,10 @@ MOST_SLOTS, LEAST_SLOTS = 128, 4
 WATCH = 0.2  # seconds between two looks of the watchdog
 
 
+class DecoderBug(RuntimeError):
+    """The child met an error that no file explains: a mistake of ours. Its own traceback is the error's note."""
+
+
 @dataclass
 class Clip:
     """A video that is being decoded. `damage` and `sought` are as of the frame read last, the rest is for the end."""
@@ -233,7 +237,9 @@ class Decoder:
             raise (DecoderUnavailable if said.get("unavailable") else VideoError)(said["error"])
         if "bug" in said:
             last = said["bug"].strip().splitlines()[-1]
-            raise VideoError(f"{path}: the decoder failed on it ({last}); please report this, with the file.")
+            failed = DecoderBug(f"the decoder failed on {path} ({last})")
+            failed.add_note(f"In the decoder's process:\n{said['bug']}")
+            raise failed
         return said
 
     @contextlib.contextmanager

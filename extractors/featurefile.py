@@ -56,15 +56,18 @@ class Features:
         return np.concatenate([values for _, values in parts], axis=1)
 
 
-def save(features: Features, path: Path) -> None:
-    """Write a features file (.npz: rgb, flow, times, and a JSON string `settings`), without pickles."""
+def save(features: Features, path: Path, made: Mapping[str, Any] | None = None) -> None:
+    """Write a features file (.npz: rgb, flow, times, and a JSON string `settings`), without pickles.
+
+    made: what else is to be known of it, as plain JSON: which video it is of, which seconds (`made_of` reads it).
+    """
     meta = {
         "settings": features.settings,
         "duration": features.duration,
         "media": features.media,
         "warnings": features.warnings,
         "partial": features.partial,
-    }
+    } | ({} if made is None else {"made": dict(made)})
     rows = {name: v for name in STREAMS if (v := getattr(features, name)) is not None}
     write_arrays(path, rows, features.times, meta)
 
@@ -100,6 +103,15 @@ def load(path: Path) -> Features:
         )
     except Exception as error:  # a damaged ZIP raises many kinds
         raise FeaturesError(f"{path}: not a whole features file ({error}); delete it and extract again.") from error
+
+
+def made_of(path: Path) -> dict[str, Any]:
+    """What `save` was told of a features file beside the features; {} where that is nothing."""
+    try:
+        found = json.loads(str(read_npz(path, ("settings",))["settings"][()])).get("made")
+    except (OSError, ValueError, KeyError, AttributeError, RecursionError):
+        return {}
+    return dict(found) if isinstance(found, dict) else {}
 
 
 def write_arrays(path: Path, rows: Mapping[str, Floats], times: NDArray[np.float64], meta: Mapping[str, Any]) -> None:

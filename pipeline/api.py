@@ -19,7 +19,7 @@ from model.checkpoint import Checkpoint
 from model.jcdnet import JCDNet
 from model.predict import PredictError, Scores, predict
 from pipeline.cache import FeatureCache, content_hash
-from pipeline.config import Config, adopt
+from pipeline.config import Config, adopt, asked
 from pipeline.errors import EnvironmentMissing, UsageError
 from pipeline.version import package_version
 from postprocess.localize import localize
@@ -43,6 +43,7 @@ class Pipeline:
         """
         self.model = model
         self.classes = choose_classes(model, config.classes)
+        self.asked = asked(config)
         self.config = config = adopt(config, model.features, suited(model, self.classes))
         self.device = choose_device(config.device)
         self.cache = cache or FeatureCache()
@@ -148,7 +149,10 @@ class Pipeline:
         return [segment for segment in late if segment.end > segment.start]
 
     def provenance(self, content: str, start: float = 0.0, end: float = math.inf) -> dict[str, Any]:
-        """What a result came from: two results with the same provenance are the same result."""
+        """What a result came from: two results with the same provenance are the same result.
+
+        `asked` names the settings that somebody asked for; of the others a later version may choose differently.
+        """
         return {
             "content": f"sha256:{content}",
             "model": {"name": self.config.model, "fingerprint": self._fingerprint} | self.model.provenance,
@@ -157,6 +161,7 @@ class Pipeline:
             "features": self.extractor.settings(),
             "localize": dataclasses.asdict(self.config.localize),
             "range": [start, None if math.isinf(end) else end],
+            "asked": self.asked,
             "versions": {name: package_version(name) for name in ("jcdnet", "torch", "numpy")},
         }
 

@@ -7,10 +7,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from extractors.config import program
+from extractors.featurefile import made_of
 from extractors.features import Extractor, Features, Progress, load, save
 from extractors.video import VideoError
 from pipeline.api import Pipeline
@@ -23,10 +25,12 @@ from pipeline.errors import (
     DiskFull,
     OutputError,
     Stopped,
+    as_bug,
     cannot_write,
     exit_code,
 )
-from pipeline.storing import existing, with_suffix, write_result
+from pipeline.remaking import Redo, another_video, compare
+from pipeline.storing import existing, keep_beside, standing_formats, with_suffix, write_alone, write_result
 from pipeline.videos import Job
 from postprocess.curves import Curves
 from postprocess.segment import Result
@@ -48,6 +52,8 @@ class Outcome:
     duplicate_of: Job | None = None
     """an earlier video of the run with the same content"""
     error: Exception | None = None
+    said: tuple[str, ...] = ()
+    """what was replaced, why, and what was kept of it"""
 
     @property
     def seconds(self) -> float:
@@ -56,7 +62,8 @@ class Outcome:
         return 0.0 if found is None else found.duration
 
 
-Kept = Callable[[Job, str], Outcome | None]  # (video, hash of its content) -> what is there already
+Kept = Callable[[Job, str], Outcome | Redo | None]
+"""(video, hash of its content) -> what is there already, or that it is made anew, or that there is nothing"""
 
 
 def run_batch(
@@ -70,31 +77,42 @@ def run_batch(
     on_progress: Callable[[Job], Progress] = lambda job: lambda stage, done, total: None,
     engine: Engine | None = None,
     stop: Callable[[], bool] = lambda: False,
+    only: str | None = None,
 ) -> Iterator[Outcome]:
     """Run the videos, writing results below `out`; yields an outcome as each is done.
 
-    A result that is already there is kept when it has the same provenance, else that video fails. A video with the
-    content of an earlier one is not computed again.
+    only: the one format that is written, with no result beside it (but the curves beside a JSON).
+
+    A result that is already there is kept when it has the same provenance. It is made anew when the video's file has
+    changed, or another version or device made it; else, asked for otherwise, that video fails. A video with the content
+    of an earlier one is not computed again.
 
     Raises:
         Stopped: `stop` said so.
         EnvironmentMissing, WeightsError, ...: what this machine lacks would fail the next video too.
     """
 
-    def finish(job: Job, content: str, features: Features) -> Outcome:
+    def finish(job: Job, content: str, features: Features, redo: Redo | None) -> Outcome:
         result, scores = pipeline.result(job.video, content, features, start, end)
         if out is not None:
+            # What is made anew has the formats that stand there, too: nobody asked for them to go.
+            wanted = [*formats, *(standing_formats(out / job.name) if redo is not None else ())]
             # Under `paper` unsure segments take part in NMS: without them others would be found.
-            paged = "html" in formats and pipeline.config.localize.rule == "runs"
+            paged = "html" in wanted and pipeline.config.localize.rule == "runs"
             everything = pipeline.segments(scores, features, start, end, least=0.0) if paged else None
             target, progress = out / job.name, on_progress(job)
             arrays = (features.times, scores.actionness, scores.cas, scores.coarse_cas)
             curves = Curves(*arrays, tuple(pipeline.model.classes))
-            write_result(result, curves, target, formats, everything, progress, overwrite)
+            if only not in (None, "json"):
+                write_alone(result, curves, target, str(only), everything, progress)
+                return Outcome(job, result=result)
+            unsure = redo is not None and redo.unsure
+            kept = write_result(result, curves, target, wanted, everything, progress, overwrite, unsure)
+            return Outcome(job, result=result, said=_told(redo, kept))
         return Outcome(job, result=result)
 
     request = Request(pipeline.extractor, pipeline.cache, start, end, lambda item: on_progress(item.key), stop)
-    kept = kept_results(pipeline, out, formats, overwrite, start, end)
+    kept = kept_results(pipeline, out, formats, overwrite or only not in (None, "json"), start, end)
     return _batch(engine or Engine(), request, jobs, kept, finish)
 
 
@@ -106,11 +124,11 @@ def kept_results(
     It raises OutputError where another result stands.
     """
 
-    def kept(job: Job, content: str) -> Outcome | None:
+    def kept(job: Job, content: str) -> Outcome | Redo | None:
         if out is None or overwrite:
             return None
-        found = existing(out / job.name, pipeline.provenance(content, start, end), formats)
-        return None if found is None else Outcome(job, result=found, skipped=True)
+        found = existing(out / job.name, pipeline.provenance(content, start, end), formats, job.video)
+        return Outcome(job, result=found, skipped=True) if isinstance(found, Result) else found
 
     return kept
 
@@ -126,39 +144,101 @@ def extract_batch(
     on_progress: Callable[[Job], Progress] = lambda job: lambda stage, done, total: None,
     engine: Engine | None = None,
     stop: Callable[[], bool] = lambda: False,
+    asked: Sequence[str] = (),
 ) -> Iterator[Outcome]:
     """Write the features of videos below `out` as `<name>.npz`; yields an outcome as each is done.
+
+    asked: names of the settings that somebody asked for (`pipeline.config.asked`).
 
     Raises:
         As `run_batch`.
     """
 
-    def finish(job: Job, content: str, features: Features) -> Outcome:
+    def finish(job: Job, content: str, features: Features, redo: Redo | None) -> Outcome:
         path = with_suffix(out / job.name, ".npz")
-        if path.exists() and not overwrite:
-            if not _same(load(path), features):
-                raise OutputError(f"{path}: holds other features; use --overwrite or another -o.")
-            return Outcome(job, features=features, skipped=True)
+        replaced = []
         try:
-            save(features, path)
+            if redo is None and not overwrite and path.exists():  # of an older version, which did not say of what
+                there = load(path)
+                if there.settings != features.settings or not covers(there, start, end):
+                    raise OutputError(f"{path}: holds other features; use --overwrite or another -o.")
+                if _same(there, features):
+                    return Outcome(job, features=features, skipped=True)
+                redo = Redo(f"{path}: is made anew: it was made from another content", unsure=True)
+            if redo is not None and redo.unsure:
+                replaced.append(keep_beside(path))
+            save(features, path, _made(job.video, content, start, end, asked))
         except OSError as error:
             raise cannot_write(path, error) from error
-        return Outcome(job, features=features)
+        return Outcome(job, features=features, said=_told(redo, replaced))
 
     request = Request(extractor, cache, start, end, lambda item: on_progress(item.key), stop)
-    return _batch(engine or Engine(), request, jobs, kept_features(extractor, out, overwrite), finish)
+    kept = kept_features(extractor, out, overwrite, start, end, asked)
+    return _batch(engine or Engine(), request, jobs, kept, finish)
 
 
-def kept_features(extractor: Extractor, out: Path, overwrite: bool) -> Kept:
-    """As `kept_results`, but never sure: whether features are of this video is seen when its own are there."""
+def kept_features(
+    extractor: Extractor,
+    out: Path,
+    overwrite: bool,
+    start: float = 0.0,
+    end: float = math.inf,
+    asked: Sequence[str] = (),
+) -> Kept:
+    """As `kept_results`. Older files do not say which video they are of: that is seen when its own features are there.
 
-    def kept(job: Job, content: str) -> Outcome | None:
+    It raises OutputError where other features stand.
+    """
+
+    def kept(job: Job, content: str) -> Outcome | Redo | None:
         path = with_suffix(out / job.name, ".npz")
-        if not overwrite and path.exists() and load(path).settings != extractor.settings():
-            raise OutputError(f"{path}: holds features made otherwise; use --overwrite or another -o.")
-        return None
+        try:
+            if overwrite or not path.exists():
+                return None
+        except OSError as error:  # a name that is too long
+            raise cannot_write(path, error) from error
+        there, made = load(path), made_of(path)
+        wanted = _made(job.video, content, start, end, asked)
+        change = compare(
+            made | {"features": there.settings},
+            (wanted if made else {"asked": wanted["asked"]}) | {"features": extractor.settings()},
+        )
+        another = another_video(str(made.get("video")), job.video) if made else None
+        if change.content and another:
+            raise OutputError(
+                f"{path}: holds features of another video, {made['video']}; name another folder with -o, or use "
+                "--overwrite."
+            )
+        if change.asked or not (made or covers(there, start, end)):
+            why = change.conflict() or "other seconds of the video"
+            raise OutputError(f"{path}: holds features made otherwise ({why}); use --overwrite or another -o.")
+        if change.none:
+            return Outcome(job, features=there, skipped=True) if made else None
+        unsure = not made or (change.content and another is None)
+        return Redo(f"{path}: is made anew: {change.why()}", unsure)
 
     return kept
+
+
+def _made(video: Path, content: str, start: float, end: float, asked: Sequence[str]) -> dict[str, Any]:
+    """What a features file says of itself beside its settings."""
+    last = None if math.isinf(end) else end
+    return {"video": str(video), "content": f"sha256:{content}", "range": [start, last], "asked": list(asked)}
+
+
+def covers(features: Features, start: float, end: float) -> bool:
+    """Whether features of which it is not known may be those of start..end, as far as their times tell."""
+    times = features.times
+    length = float(times[0, 1] - times[0, 0])
+    first, last, until = float(times[0, 0]), float(times[-1, 1]), min(end, features.duration)
+    begins = first < length if start < length else first <= start < first + length
+    return begins and until - length < last < until + length
+
+
+def _told(redo: Redo | None, kept: Sequence[Path]) -> tuple[str, ...]:
+    """What a user is told of a result that took the place of another one."""
+    beside = [f"{path}: kept, since it was edited or may still be wanted" for path in kept]
+    return tuple(f"{said}." for said in ([] if redo is None else [redo.why]) + beside)
 
 
 def _batch(
@@ -166,7 +246,7 @@ def _batch(
     request: Request,
     jobs: Sequence[Job],
     kept: Kept,
-    finish: Callable[[Job, str, Features], Outcome],
+    finish: Callable[[Job, str, Features, Redo | None], Outcome],
 ) -> Iterator[Outcome]:
     """What `run` and `extract` have in common: each content once, and a video's fault is that video's alone."""
     early: deque[Outcome] = deque()  # outcomes that need no extraction
@@ -174,6 +254,15 @@ def _batch(
     firsts: dict[str, Job] = {}  # by content
     broken: set[str] = set()
     twins: list[Item] = []
+    redone: dict[Job, Redo] = {}
+    before: dict[Job, tuple[int, int]] = {}
+
+    def there(job: Job, content: str) -> Outcome | None:
+        found = kept(job, content)
+        if isinstance(found, Redo):
+            redone[job] = found
+            return None
+        return found
 
     def items() -> Iterator[Item]:
         nonlocal stopped
@@ -182,10 +271,12 @@ def _batch(
                 stopped = True
                 return
             try:
+                state = _state(job.video)
                 content = content_hash(job.video, request.on_progress(Item(job.video, "", job)))
+                before[job] = state
                 if firsts.setdefault(content, job) != job:
                     twins.append(Item(job.video, content, job))
-                elif (outcome := kept(job, content)) is None:
+                elif (outcome := there(job, content)) is None:
                     make_sure_of_room(request.cache.folder, job.video)
                     yield Item(job.video, content, job)
                 else:
@@ -201,7 +292,7 @@ def _batch(
                 early.append(Outcome(item.key, error=VideoError(f"{item.video}: is the same as {like}, which failed.")))
                 continue
             try:
-                if (outcome := kept(item.key, item.content)) is None:
+                if (outcome := there(item.key, item.content)) is None:
                     yield item
                 else:
                     early.append(dataclasses.replace(outcome, duplicate_of=firsts[item.content]))
@@ -230,7 +321,10 @@ def _batch(
                 if done.error is not None:
                     raise done.error
                 assert done.features is not None
-                outcome = dataclasses.replace(finish(job, content, done.features), cached=done.cached)
+                if not done.cached:
+                    _still_the_same(job.video, content, before.get(job))
+                outcome = finish(job, content, done.features, redone.get(job))
+                outcome = dataclasses.replace(outcome, cached=done.cached)
                 first = firsts[content]
                 yield outcome if first == job else dataclasses.replace(outcome, duplicate_of=first)
             except Exception as error:
@@ -238,6 +332,28 @@ def _batch(
                 yield _failed(job, error)
         if stopped:
             raise Stopped
+
+
+def _state(video: Path) -> tuple[int, int]:
+    """Size and time of change; (-1, -1) where there is no such file, which whoever reads it will say."""
+    try:
+        seen = video.stat()
+    except OSError:
+        return -1, -1
+    return seen.st_size, seen.st_mtime_ns
+
+
+def _still_the_same(video: Path, content: str, before: tuple[int, int] | None) -> None:
+    """After a video was read: whether it is what it was when its content was hashed.
+
+    Raises:
+        VideoError: it is not: somebody is still copying or recording it.
+    """
+    if before != _state(video) and content_hash(video) != content:
+        raise VideoError(
+            f"{video}: changed while it was read; it seems to be copied or recorded still, so run it again when it is "
+            "whole."
+        )
 
 
 def make_sure_of_room(folder: Path, video: Path) -> None:
@@ -264,12 +380,7 @@ def _failed(job: Job, error: Exception) -> Outcome:
         raise error
     if isinstance(error, OSError) and error.errno in FULL:
         raise DiskFull(f"{job.video}: the disk became full over it; make room and run again.") from error
-    if exit_code(error) == BUG:  # costs this video alone
-        told = f"{job.video}: a bug in jcdnet: {type(error).__name__}: {error}; please report it, with the file."
-        failed = VideoError(told)
-        failed.__cause__ = error
-        return Outcome(job, error=failed)
-    return Outcome(job, error=error)
+    return Outcome(job, error=as_bug(error, job.video) if exit_code(error) == BUG else error)  # costs this video alone
 
 
 def _same(kept: Features, features: Features) -> bool:

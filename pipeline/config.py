@@ -45,6 +45,19 @@ class Config:
             raise ValueError(f"streams must be one of {', '.join(STREAM_CHOICES)}, not {self.streams!r}.")
 
 
+def asked(config: Config) -> list[str]:
+    """The settings that decide results and that somebody asked for: by name, or by another value than the default."""
+    plain = Config()
+    found = {"device"} if "device" in config.given or config.device != plain.device else set()
+    for section in ("features", "localize"):
+        values, defaults = getattr(config, section), getattr(plain, section)
+        for field_ in dataclasses.fields(values):
+            name = f"{section}.{field_.name}"
+            if name in config.given or getattr(values, field_.name) != getattr(defaults, field_.name):
+                found.add(name)
+    return sorted(found)
+
+
 SECTIONS: dict[str, type] = {"features": FeatureConfig, "localize": LocalizeConfig, "limits": Limits}
 
 

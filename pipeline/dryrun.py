@@ -10,8 +10,9 @@ from extractors.video import VideoError
 from pipeline.batch import Kept
 from pipeline.cache import content_hash
 from pipeline.engine import Request
-from pipeline.errors import user_errors
+from pipeline.errors import as_bug, user_errors
 from pipeline.extraction import Extraction
+from pipeline.remaking import Redo
 from pipeline.videos import Job
 
 ROW_BYTES = 4 * 1024 + 16  # of a snippet in one stream, and its times
@@ -29,6 +30,8 @@ class Planned:
     disk: int = 0
     """bytes that its features would take"""
     error: Exception | None = None
+    said: str = ""
+    """why what stands there would be made anew"""
 
 
 def plan(
@@ -47,12 +50,14 @@ def plan(
                 yield Planned(job, "duplicate")
                 continue
             seen.add(content)
-            if kept(job, content) is not None:
+            there = kept(job, content)
+            if there is not None and not isinstance(there, Redo):
                 yield Planned(job, "keep")
                 continue
+            said = "" if there is None else there.why
             state = Extraction(request.cache, job.video, content, extractor, request.start, request.end)
             if all(entry.exists() for entry in state.entries.values()):
-                yield Planned(job, "from cache")
+                yield Planned(job, "from cache", said=said)
                 continue
             opened = extractor.decoder.open(job.video, config, 0.0, 0.0)
             with opened as (clip, frames):
@@ -61,10 +66,13 @@ def plan(
             seconds = max(min(clip.info.duration or 0.0, request.end) - request.start, 0.0)
             rows = seconds * config.fps / config.stride
             state.look()
-            there = max((sum(len(p.times) for p in parts) for parts in state.parts.values()), default=0)
-            left = max(rows - there, 0.0) * config.stride / config.fps
-            yield Planned(job, "go on" if there else "extract", left, round(rows * ROW_BYTES * len(extractor.streams)))
+            done = max((sum(len(p.times) for p in parts) for parts in state.parts.values()), default=0)
+            left = max(rows - done, 0.0) * config.stride / config.fps
+            disk = round(rows * ROW_BYTES * len(extractor.streams))
+            yield Planned(job, "go on" if done else "extract", left, disk, said=said)
         except user_errors() as error:
             yield Planned(job, "fail", error=error)
         except OSError as error:
             yield Planned(job, "fail", error=VideoError(f"{job.video}: cannot be read ({error.strerror})."))
+        except Exception as error:
+            yield Planned(job, "fail", error=as_bug(error, job.video))

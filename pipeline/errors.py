@@ -1,10 +1,12 @@
 """Which mistakes are the user's, and the exit code of each; everything else is a bug."""
 
 import errno
+import traceback
 from functools import cache
 from pathlib import Path
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+OURS = frozenset({"cli", "commands", "extractors", "jcdnet", "model", "pipeline", "postprocess"})  # packages
 BUG, USAGE, INPUT_FAILED, ENVIRONMENT, INTERRUPTED = 1, 2, 3, 4, 130
 
 
@@ -30,6 +32,33 @@ class Stopped(Exception):
 
 class Busy(Exception):
     """Another process is at work on this video."""
+
+
+class Bug(Exception):
+    """A mistake of this program, met over one video: that video fails, and the others go on.
+
+    `traceback` is text. A traceback itself does not survive the way from a worker, and it keeps the frames' memory.
+    """
+
+    def __init__(self, told: str, traceback: str) -> None:
+        super().__init__(told, traceback)
+        self.told, self.traceback = told, traceback
+
+    def __str__(self) -> str:
+        return self.told
+
+
+def as_bug(error: Exception, video: Path) -> Bug:
+    """An error that is nobody's mistake but ours, with its traceback; one that is a `Bug` already stays as it is."""
+    if isinstance(error, Bug):
+        return error
+    told = f"{video}: a bug in jcdnet: {type(error).__name__}: {error}; please report it, with the file."
+    return Bug(told, traceback_of(error))
+
+
+def traceback_of(error: Exception) -> str:
+    """Where an error comes from, as Python shows it."""
+    return error.traceback if isinstance(error, Bug) else "".join(traceback.format_exception(error))
 
 
 def cannot_write(path: Path, error: OSError, otherwise: str = "choose another folder") -> Exception:
@@ -79,8 +108,8 @@ def user_errors() -> tuple[type[Exception], ...]:
 
 def exit_code(error: Exception) -> int:
     """Exit code of a user's mistake, 1 for anything else."""
-    if isinstance(error, ImportError):  # a package is missing or broken
-        return ENVIRONMENT
+    if isinstance(error, ImportError):  # a package is missing or broken, unless it is one of ours
+        return BUG if (error.name or "").partition(".")[0] in OURS else ENVIRONMENT
     if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
         return ENVIRONMENT
     return next((code for kind, code in exit_codes().items() if isinstance(error, kind)), BUG)

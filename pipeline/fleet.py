@@ -124,19 +124,24 @@ class Fleet:
     def _round(self, tasks: Iterator[Task]) -> Iterator[Done]:
         """Hand tasks out and take in what comes back, until there are no more or a worker dies."""
         back = 0
-        try:
-            for report in self._reports(tasks):
-                back += 1
-                self._take(report)
-                while self.ready:
-                    yield self.ready.popleft()
-        except Exception as error:
-            if exit_code(error) != BUG:
-                raise
-            self.broken = True
-            self.barren = 0 if back or any(self.folder.glob("part-*")) else self.barren + 1
-            if self.barren == TRIES:  # nobody ever begins
-                raise EnvironmentMissing(f"no worker of --engine {self.engine.kind} can work: {error}") from error
+        reports = self._reports(tasks)
+        while True:
+            try:  # nothing but the waiting: a mistake of ours in what follows is not a worker's death
+                report = next(reports, None)
+            except Exception as error:
+                if exit_code(error) != BUG:
+                    raise
+                self.broken = True
+                self.barren = 0 if back or any(self.folder.glob("part-*")) else self.barren + 1
+                if self.barren == TRIES:  # nobody ever begins
+                    raise EnvironmentMissing(f"no worker of --engine {self.engine.kind} can work: {error}") from error
+                break
+            if report is None:
+                break
+            back += 1
+            self._take(report)
+            while self.ready:
+                yield self.ready.popleft()
         while self.ready:
             yield self.ready.popleft()
 

@@ -3,22 +3,25 @@
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from extractors.featurefile import made_of
 from extractors.npz import read_npz
 from extractors.video import VideoError
 from pipeline.annotations import read_ground_truth
 from pipeline.errors import UsageError
 from postprocess.curves import Curves
-from postprocess.names import FORMS, as_path, match_labels, match_names
+from postprocess.names import FORMS, as_path, match_labels, match_names, told_apart
 from postprocess.segment import Result, ResultError
-from postprocess.writers import is_result
+from postprocess.writers import RUN, is_result
 
 CURVES = ".scores.npz"
+# Bytes; a .json of somebody else's among the footage may hold gigabytes, and a result of 50,000 segments has 8 MB.
+LARGEST = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,36 @@ def read_results(paths: Sequence[Path]) -> list[Stored]:
     return found
 
 
+def standing(folder: Path, first: Collection[str] = ()) -> tuple[list[Stored], list[str]]:
+    """The results that stand in an output folder, by name, and what is to be said about files that are none.
+
+    Of results with the same content and the same segments one is given: one whose name below the folder is in `first`,
+    or else the first by name. A folder below with a report of its own is another output folder, and is left out.
+    """
+    found: list[tuple[str, Stored]] = []
+    problems = []
+    for root, folders, files in os.walk(folder):
+        if Path(root) != folder and RUN in files:
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in filter(is_result, (Path(root, name) for name in files)):
+            ours = f"{path.name.removesuffix('.json')}{CURVES}" in files
+            try:
+                if not ours and path.stat().st_size > LARGEST:
+                    continue
+                one = _read(path)
+            except (UsageError, ResultError, OSError) as error:
+                problems += [str(error)] if ours else []  # else it never was a result
+                continue
+            found.append((path.relative_to(folder).as_posix().removesuffix(".json"), one))
+    kept: dict[object, tuple[str, Stored]] = {}
+    for name, one in sorted(found, key=lambda pair: (pair[0] not in first, Path(pair[0]))):
+        content = one.result.provenance.get("content")
+        kept.setdefault((str(content), one.result.segments) if content else name, (name, one))
+    return [one for _, one in sorted(kept.values(), key=lambda pair: Path(pair[0]))], sorted(problems)
+
+
 def common_folder(stored: Sequence[Stored]) -> Path:
     """The lowest folder that holds all of them."""
     return Path(os.path.commonpath([one.path.absolute().parent for one in stored]))
@@ -71,8 +104,8 @@ def _read(path: Path) -> Stored:
         raise ResultError(f"{path}: is not JSON ({error}); give a result that `run -o` wrote.") from error
 
 
-def pack(curves: Curves) -> bytes:
-    """The curves as `curves_of` reads them."""
+def pack(curves: Curves, written: Mapping[str, str] | None = None) -> bytes:
+    """The curves as `curves_of` reads them. written: SHA-256 of each file that was written beside, by its suffix."""
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -81,8 +114,35 @@ def pack(curves: Curves) -> bytes:
         cas=curves.cas,
         coarse_cas=curves.coarse_cas,
         classes=np.array(curves.classes),
+        written=np.array(json.dumps(dict(written or {}), sort_keys=True)),
     )
     return buffer.getvalue()
+
+
+def stems(stored: Sequence[Stored]) -> list[tuple[Stored, str]]:
+    """Results with their stems; where two are alike, with as many of the folders above as tell them apart."""
+    names = [one.path.absolute().with_name(one.stem).as_posix() for one in stored]
+    return list(zip(stored, told_apart(names), strict=True))
+
+
+def video_in(path: Path) -> str | None:
+    """The video that a result, or a features file, says that it is of; None where it says none."""
+    if path.suffix == ".npz":
+        said = made_of(path).get("video")
+        return said if isinstance(said, str) else None
+    try:
+        return _read(path).result.video
+    except (UsageError, ResultError):
+        return None
+
+
+def written_beside(path: Path) -> dict[str, str]:
+    """What `pack` was told was written beside these curves: whoever edits a file changes its hash. {} if unknown."""
+    try:
+        found = json.loads(str(read_npz(path, ("written",))["written"][()]))
+        return {str(suffix): str(digest) for suffix, digest in found.items()}
+    except (OSError, ValueError, KeyError, AttributeError, RecursionError):
+        return {}
 
 
 def curves_of(stored: Stored) -> Curves | None:

@@ -1,14 +1,17 @@
 """Which videos are meant by files, folders and patterns, and what their results are called."""
 
 import glob
+import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from postprocess.writers import SUFFIXES, is_made
+from pipeline.remaking import another_video
+from postprocess.writers import SUFFIXES, is_made, is_result
 
 RESERVED = frozenset({"_run", "segments", "index"})  # what a run writes beside the results
 # fmt: off
@@ -36,6 +39,8 @@ class Job:
 
     video: Path
     name: Path
+    older: tuple[Path, ...] = ()
+    """names that it may have got in another run, or from an earlier version"""
 
 
 def find_videos(paths: Sequence[str]) -> list[Job]:
@@ -46,24 +51,25 @@ def find_videos(paths: Sequence[str]) -> list[Job]:
     Raises:
         UsageError: a folder or a pattern without a video in it, or two results would get one name.
     """
-    found: dict[Path, tuple[Path, Path]] = {}  # resolved -> (video, name with suffix)
+    found: dict[Path, _Place] = {}  # by resolved path
+    folders = _outermost([Path(given) for given in paths if Path(given).is_dir()])
     for given in paths:
         path = Path(given)
         if path.is_dir():
-            pairs = [(p, p.relative_to(path)) for p in sorted(_below(path))]
+            videos = sorted(_below(path))
         elif not path.exists() and glob.has_magic(given):
             matches = sorted(Path(p) for p in glob.glob(given, recursive=True))  # noqa: PTH207
-            pairs = [(p, Path(p.name)) for p in matches if p.suffix.lower() in VIDEO_SUFFIXES and not is_made(p)]
+            videos = [p for p in matches if p.suffix.lower() in VIDEO_SUFFIXES and not is_made(p)]
         else:
-            pairs = [(path, Path(path.name))]
-        if not pairs:
+            videos = [path]
+        if not videos:
             there = _counted(_others(given))
             raise UsageError(
                 f"{given}: no video in it{f', but {there}' if there else ''}; a file that is named is read whatever "
                 f"its suffix, in folders these count: {' '.join(sorted(VIDEO_SUFFIXES))}."
             )
-        for video, name in pairs:
-            found.setdefault(video.resolve(), (video, name))
+        for video in videos:
+            found.setdefault(video.resolve(), _Place(video, folders))
     return _named(list(found.values()))
 
 
@@ -113,16 +119,131 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _named(pairs: list[tuple[Path, Path]]) -> list[Job]:
-    """Names for results: the stem; with the suffix where two share it or a run writes it; else below the parent's."""
-    names = [name if name.stem in RESERVED else name.with_suffix("") for _, name in pairs]
-    for wider in (lambda video, name: name, lambda video, name: Path(video.absolute().parent.name) / name):
-        taken = Counter(names)
-        names = [
-            wider(video, name) if taken[short] > 1 else short for (video, name), short in zip(pairs, names, strict=True)
-        ]
-    taken = Counter(names)
-    clash = next((name for name in names if taken[name] > 1), None)
-    if clash is not None:
-        raise UsageError(f"two videos would both be written as {clash}; run their folders one at a time.")
-    return [Job(video, name) for (video, _), name in zip(pairs, names, strict=True)]
+def _outermost(folders: Sequence[Path]) -> dict[Path, Path]:
+    """Of the folders that are given, those in no other one, absolute: the folder of results of each.
+
+    That is the folder of results itself where there is one; else its own name, with as many of the names above it as
+    tell the folders apart.
+    """
+    whole = {folder.resolve(): _absolute(folder) for folder in folders}
+    top = [path for real, path in whole.items() if not any(other in real.parents for other in whole)]
+    if len(top) == 1:
+        return {top[0]: Path()}
+    for depth in itertools.count(1):
+        labels = [Path(*path.parts[1:][-depth:]) for path in top]
+        if len(set(labels)) == len(labels):
+            return dict(zip(top, labels, strict=True))
+    raise AssertionError("unreachable")
+
+
+class _Place:
+    """Where the results of a video belong."""
+
+    def __init__(self, video: Path, folders: Mapping[Path, Path]) -> None:
+        self.video, self.path = video, _absolute(video)
+        self.folder = next((folder for folder in folders if self.path.is_relative_to(folder)), None)
+        self.label = Path() if self.folder is None else folders[self.folder]
+        self.depth = 0
+        """how many of the folders above are part of the name; of a video in a given folder all are that lie below it"""
+
+    @property
+    def name(self) -> Path:
+        """Its name, without suffix where that tells it from the files beside it."""
+        return self.label / self._within / (self.path.name if self._must_be_told_apart() else _stem(self.path))
+
+    def widen(self) -> bool:
+        """Make one more folder part of the name; False where there is none."""
+        self.depth += 1
+        return self.folder is None and self.depth < len(self.path.parts) - 1
+
+    @property
+    def older(self) -> tuple[Path, ...]:
+        """The other names that it may have got: alone, among others, or from a version before."""
+        above = [Path(), self._within, self.label / self._within, Path(self.path.parent.name)]
+        if self.folder is not None:
+            above += [Path(self.folder.name) / self._within]
+        names = [place / name for place in above for name in (_stem(self.path), self.path.name)]
+        return tuple(name for name in dict.fromkeys(names) if name != self.name)
+
+    @property
+    def _within(self) -> Path:
+        if self.folder is not None:
+            return self.path.parent.relative_to(self.folder)
+        return Path(*self.path.parts[1:-1][-self.depth :]) if self.depth else Path()
+
+    def _must_be_told_apart(self) -> bool:
+        stem, (names, stems) = _stem(self.path), _videos_in(str(self.path.parent))
+        alike = stems[stem] > (self.path.name in names) or (stem in names and stem != self.path.name)
+        return alike or stem in RESERVED or not is_result(Path(f"_{stem}.json"))
+
+
+def _absolute(path: Path) -> Path:
+    """With ".." taken out, links as they are."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
+
+
+def _stem(path: Path) -> str:
+    return path.with_suffix("").name
+
+
+@lru_cache(maxsize=64)
+def _videos_in(folder: str) -> tuple[frozenset[str], Counter[str]]:
+    """Names of the videos in a folder, and how many have each stem."""
+    try:
+        names = [Path(name) for name in os.listdir(folder)]  # noqa: PTH208
+    except OSError:
+        names = []
+    videos = [p for p in names if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith(".") and not is_made(p)]
+    return frozenset(p.name for p in videos), Counter(map(_stem, videos))
+
+
+def _named(places: list[_Place]) -> list[Job]:
+    """Names for results: of one folder, as the videos lie in it; of several, below the name of each; of single files,
+    their own, and where two are alike with as many folders above as tell them apart. It does not depend on the other
+    videos of the run where that can be helped."""
+    _videos_in.cache_clear()
+    while True:
+        taken = Counter(place.name for place in places)
+        alike = [place for place in places if taken[place.name] > 1]
+        if not alike:
+            return [Job(place.video, place.name, place.older) for place in places]
+        if not any([place.widen() for place in alike]):
+            raise UsageError(
+                f"two videos would both be written as {alike[0].name}; run their folders one at a time, each with its "
+                "own -o."
+            )
+
+
+def in_their_places(
+    jobs: Sequence[Job], out: Path, suffix: str, video_in: Callable[[Path], str | None]
+) -> tuple[list[Job], list[str]]:
+    """The videos, each under the name that its result has in the folder already, if that is another one than now.
+
+    suffix: of results; video_in: the video that such a file names, or None. What was found is told, too.
+    """
+    names = {job.name for job in jobs}
+    found, said, moved = [], [], []
+    for job in jobs:
+        own = _file(out, job.name, suffix)
+        if not os.path.exists(own) or another_video(video_in(own) or "", job.video):  # noqa: PTH110  a name too long
+            for name in (name for name in job.older if name not in names):
+                path = _file(out, name, suffix)
+                named = video_in(path) if os.path.exists(path) else None  # noqa: PTH110
+                if named is None or Path(named).name != job.video.name:
+                    continue
+                if another_video(named, job.video) is False:
+                    job = Job(job.video, name)
+                    names.add(name)
+                    moved.append(f"{path} for {job.video}")
+                    break
+                if another_video(named, job.video) is None:  # it cannot be seen whether this is the one
+                    said.append(f"{path}: may be of {job.video}, under the name of an earlier run; it stays as it is.")
+        found.append(job)
+    if moved:
+        more = f" and {len(moved) - 1} more" if len(moved) > 1 else ""
+        said.append(f"results keep the names that they have from an earlier run: {moved[0]}{more}.")
+    return found, said
+
+
+def _file(out: Path, name: Path, suffix: str) -> Path:
+    return out / name.with_name(name.name + suffix)

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import cv2
 
 from extractors.features import Progress, write_atomically
+from extractors.video import VideoError
 from pipeline import render
 from pipeline.cut import pictures
 from pipeline.errors import OutputError, cannot_write, user_errors
@@ -29,17 +30,22 @@ def write(
     path: Path,
     everything: Sequence[Segment] | None = None,
     on_progress: Progress = lambda stage, done, total: None,
+    place: Path | None = None,
 ) -> None:
-    """Make one of `writers.VIEWS` of a result that was just computed; `everything`: segments of any confidence.
+    """Make one of `writers.VIEWS` of a result that was just computed.
+
+    everything: segments of any confidence; place: where to write it until it can take the place of `path`.
 
     Raises:
         VideoError: the video cannot be read.
         OutputError: the file cannot be written.
     """
     if name == "overlay":
-        render.overlay(result, Path(result.video), path, on_progress)
+        render.overlay(result, Path(result.video), place or path, on_progress)
     else:
-        write_page(result, curves, Path(result.video), path, everything=everything, on_progress=on_progress)
+        write_page(
+            result, curves, Path(result.video), path, everything=everything, on_progress=on_progress, place=place
+        )
 
 
 def write_page(
@@ -50,10 +56,11 @@ def write_page(
     embed: bool = False,
     everything: Sequence[Segment] | None = None,
     on_progress: Progress = lambda stage, done, total: None,
+    place: Path | None = None,
 ) -> None:
     """Write the page of one result; what browsers do not play gets a proxy beside it, as `<name>.proxy.mp4`.
 
-    embed: put the video (or its proxy) inside; everything: as in `report.page`.
+    embed: put the video (or its proxy) inside; everything: as in `report.page`; place: as in `write`.
 
     Raises:
         VideoError: the video cannot be read.
@@ -70,7 +77,7 @@ def write_page(
                 f"{shown}: {shown.stat().st_size / 2**20:.0f} MiB do not fit into a page; leave --embed out."
             )
         inside = shown.read_bytes() if embed else None
-        write_atomically(path, page(result, curves, link(shown, path.parent), inside, everything).encode())
+        write_atomically(place or path, page(result, curves, link(shown, path.parent), inside, everything).encode())
     except OSError as error:
         raise cannot_write(path, error) from error
 
@@ -114,12 +121,13 @@ def write_pages(
 def write_index(shown: Sequence[tuple[Result, Path | None, Path | None]], out: Path) -> Path:
     """Write `index.html` over (result, its page, its video), where there are such; returns its path.
 
+    A video that cannot be read any more has no picture there.
+
     Raises:
-        VideoError: a video cannot be read.
         OutputError: it cannot be written.
     """
     entries = [
-        Entry(result, "" if page is None else link(page, out), None if video is None else thumbnail(result, video))
+        Entry(result, "" if page is None else link(page, out), None if video is None else _thumbnail(result, video))
         for result, page, video in shown
     ]
     try:
@@ -138,6 +146,13 @@ def stills(video: Path, duration: float, count: int, short_side: int = 180) -> l
     times = [(k + 0.5) * duration / count for k in range(count)]
     shown = [next(iter(pictures(video, time, time + 0.01, short_side)), None) for time in times]
     return [found[1] for found in shown if found is not None]
+
+
+def _thumbnail(result: Result, video: Path) -> bytes | None:
+    try:
+        return thumbnail(result, video)
+    except VideoError:
+        return None
 
 
 def thumbnail(result: Result, video: Path) -> bytes | None:

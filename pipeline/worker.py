@@ -21,7 +21,7 @@ from extractors.config import FeatureConfig, Limits
 from extractors.features import Extractor
 from extractors.writing import is_alive
 from pipeline.cache import FeatureCache
-from pipeline.errors import DiskFull, EnvironmentMissing
+from pipeline.errors import BUG, DiskFull, EnvironmentMissing, as_bug, exit_code
 from pipeline.extraction import Chunk, Extraction
 from pipeline.locks import Lock
 
@@ -140,10 +140,11 @@ def work(setup: Setup, task: Task, run: Path) -> Report:
         marker.end()
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return Report(task, DiskFull(f"{setup.cache}: no room left for features; make some and run again."), said)
-        return Report(task, error, said)
+        return Report(task, as_bug(error, task.video), said)
     except Exception as error:
         marker.end()
-        return Report(task, error, said)
+        # Here, since the way back leaves tracebacks behind, and errors that cannot be pickled would end the worker.
+        return Report(task, as_bug(error, task.video) if exit_code(error) == BUG else error, said)
     marker.end()
     with contextlib.suppress(OSError):  # the run may be over
         (run / done_name(task)).touch()

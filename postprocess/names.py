@@ -4,7 +4,7 @@ import difflib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from postprocess.protocols import EvaluateError
@@ -207,3 +207,17 @@ def _uncounted(name: str) -> tuple[str, ...]:
     while words and words[-1] == "*":
         words.pop()
     return tuple(words)
+
+
+def told_apart(videos: Sequence[str]) -> list[str]:
+    """The file names of videos; where two are alike, with as many of the folders above as tell them apart."""
+    parts = [[part for part in video.replace("\\", "/").split("/") if part] or [video] for video in videos]
+    depth = [1] * len(parts)
+    while True:
+        names = ["/".join(own[-n:]) for own, n in zip(parts, depth, strict=True)]
+        counts = Counter(names)
+        wider = [i for i, name in enumerate(names) if counts[name] > 1 and depth[i] < len(parts[i])]
+        if not wider:
+            return names
+        for i in wider:
+            depth[i] += 1

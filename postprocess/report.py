@@ -18,6 +18,7 @@ import numpy as np
 
 from postprocess.curves import Curves
 from postprocess.exchange.text import encodable
+from postprocess.names import told_apart
 from postprocess.palette import COLOURS, rgb
 from postprocess.segment import Result, Segment
 from postprocess.writers import clock
@@ -147,12 +148,12 @@ def index(title: str, entries: Sequence[Entry]) -> str:
         about=_text(f"{len(entries)} video{'s' if len(entries) != 1 else ''} · {clock(total)}"),
         css=_asset("report.css"),
         rows=rows,
-        cards="".join(map(_card, entries)),
+        cards="".join(map(_card, entries, told_apart([entry.result.video for entry in entries]))),
     )
 
 
-def _card(entry: Entry) -> str:
-    name = _text(_name(entry.result.video))
+def _card(entry: Entry, shown: str) -> str:
+    name = _text(shown)
     if entry.thumbnail is None:
         image = '<div class="blank"></div>'
     else:

@@ -627,3 +627,84 @@ with training.alone(Path(sys.argv[1])):
 
 def test_help_names_the_tables_of_a_settings_file(jcdnet) -> None:
     assert "training.loss" in jcdnet("train", "--help")[1]
+
+
+# --- what -o names ---
+
+
+@needs_weights
+def test_a_file_after_o_is_that_file(jcdnet, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    code, _, said = jcdnet("run", clip, "-o", out / "my file.json", "--classes", "all")
+    assert code == 0 and f"the result is in {out / 'my file.json'}" in said
+    assert {p.name for p in out.iterdir()} == {"my file.json", "my file.scores.npz"}
+    assert json.loads((out / "my file.json").read_text())["video"] == str(clip)
+    assert "kept from before" in jcdnet("run", clip, "-o", out / "my file.json", "--classes", "all")[1]
+    code, _, said = jcdnet("run", clip, "-o", out / "my file.json")
+    assert code == 3 and "classes all, now sports" in one_sentence(said)
+    code, _, said = jcdnet("clips", out / "my file.json", "-o", tmp_path / "clips")
+    assert code == 0
+    for name in ("a.csv", "a.activitynet.json", "a.html", "a.eaf"):
+        assert jcdnet("run", clip, "-o", tmp_path / "alone" / name)[0] == 0
+    assert {p.name for p in (tmp_path / "alone").iterdir()} == {"a.csv", "a.activitynet.json", "a.html", "a.eaf"}
+    assert "results" in json.loads((tmp_path / "alone" / "a.activitynet.json").read_text())
+    (tmp_path / "alone" / "a.csv").write_text("mine")
+    code, _, said = jcdnet("run", clip, "-o", tmp_path / "alone" / "a.csv")
+    assert code == 2 and "a.csv: is there already; use --overwrite" in one_sentence(said)
+    assert jcdnet("run", clip, "-o", tmp_path / "alone" / "a.csv", "-f", "csv", "--overwrite")[0] == 0
+    assert (tmp_path / "alone" / "a.csv").read_text().startswith("video,start")
+    code, printed, _ = jcdnet("extract", clip, "-o", tmp_path / "alone" / "b.npz", "--streams", "rgb")
+    assert code == 0 and printed == f"{tmp_path / 'alone' / 'b.npz'}\t1 snippets\n"
+    assert not (tmp_path / "alone" / "_run.json").exists()
+    code, printed, _ = jcdnet("report", out / "my file.json", "-o", tmp_path / "pages" / "one.html")
+    assert code == 0 and printed == f"{tmp_path / 'pages' / 'one.html'}\n" and Path(printed.strip()).is_file()
+
+
+@needs_weights
+@pytest.mark.parametrize(
+    ("command", "output", "cause"),
+    [
+        ("run {} {}", "r/x.json", "is one file, and there are 2 videos; name a folder, or take -o - -f json for all"),
+        ("run {} {}", "x.srt", "is one file, and there are 2 videos; name a folder."),
+        ("run {} -f csv", "x.json", "is a file of the format json, and --format asks for csv"),
+        ("run {}", "x.mp4", "no result is such a file; name a folder, or a file that ends in .json, .jsonl, .csv"),
+        ("run {}", "x.txt", "no result is such a file"),
+        ("run {}", "x.JSON", "write the ending as .json"),
+        ("run {}", ".activitynet.json", "is an ending without a name"),
+        ("run {} --retry-failed", "x.json", "name its folder with -o"),
+        ("extract {} {}", "x.npz", "is one file, and there are 2 videos; name a folder"),
+        ("extract {}", "x.json", "features are written as .npz files; name a folder, as -o features"),
+        ("clips {}", "x.mp4", "clips are files of their own; name a folder, as -o clips"),
+        ("report .", "x.html", "several are made of a folder; name a folder, or one result"),
+        ("report {}", "x.pdf", "pages are .html files; name a folder, as -o pages"),
+        ("train labels.csv", "x.safetensors", "a model is a folder"),
+        ("labels propose .", "x.json", "what is written is a CSV; name a .csv file"),
+        ("labels import {} --from elan", "x.xlsx", "what is written is a CSV; name a .csv file"),
+    ],
+)
+def test_a_file_after_o_where_it_cannot_be_one(
+    jcdnet, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, output: str, cause: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("clip2.mp4").write_bytes(clip.read_bytes())
+    document = {"schema": 1, "video": "clip.mp4", "duration": 1.0, "media": {}, "partial": False}
+    Path("a.json").write_text(json.dumps(document | {"warnings": [], "segments": [], "provenance": {}}))
+    words = command.format(*("clip.mp4", "clip2.mp4")[: command.count("{}")]).split()
+    if words[0] in ("clips", "report", "labels"):
+        words = ["a.json" if word == "clip.mp4" else word for word in words]
+    code, _, said = jcdnet(*words, "-o", output)
+    assert code == 2 and cause in one_sentence(said)
+    assert not Path(output).exists()
+
+
+@needs_weights
+def test_a_folder_may_be_called_like_a_file(jcdnet, clip: Path, tmp_path: Path) -> None:
+    """Where it is there, or the slash says so."""
+    (tmp_path / "old.json").mkdir()
+    for output, folder in (
+        (tmp_path / "old.json", "old.json"),
+        (f"{tmp_path}/new.csv/", "new.csv"),
+        (tmp_path / "v1.2", "v1.2"),
+    ):
+        assert jcdnet("run", clip, "-o", output)[0] == 0
+        assert (tmp_path / folder / "clip.json").is_file()

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import pickle
 import random
 import shutil
 import signal
@@ -23,6 +24,7 @@ from test_parts import digest
 
 from extractors import weights
 from extractors.config import FeatureConfig, Limits
+from extractors.decoder import Decoder
 from extractors.features import Extractor
 from extractors.video import VideoError
 from pipeline import engine as engines
@@ -394,3 +396,42 @@ def test_threads_never_exceed_what_gives_the_same_bytes(monkeypatch: pytest.Monk
     assert Engine().threads is None
     assert [Engine(jobs=n).threads for n in (2, 8, 16, 40)] == [2, 2, 1, 1]
     assert dataclasses.replace(Engine("ray"), jobs=-1).threads == 1
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_bug_in_the_decoder_or_a_worker_is_no_fault_of_the_video(
+    videos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    """Nor is its traceback lost on the way from the process in which it happened."""
+    from pipeline.errors import BUG, as_bug, exit_code
+
+    monkeypatch.setattr(Decoder, "_code", lambda self: BROKEN_DECODER)
+    monkeypatch.setattr(fleet, "work", _with_a_broken_decoder)
+    done = run(Engine(jobs=jobs, small=0), Extractor(SMALL), videos[:1], FeatureCache(tmp_path / "cache"))
+    error = done["a.mp4"].error
+    assert error is not None and exit_code(error) == BUG and not isinstance(error, VideoError)
+    assert "the decoder failed on" in str(error) and "ZeroDivisionError" in str(error)
+    found = as_bug(error, videos[0])
+    assert f"{videos[0]}: a bug in jcdnet: DecoderBug" in str(found)
+    assert "in _serve_video\n" in found.traceback and "ZeroDivisionError: division by zero" in found.traceback
+    assert pickle.loads(pickle.dumps(found)).traceback == found.traceback
+
+
+# A decoder's process in which a mistake of ours shows when a video is opened.
+BROKEN_DECODER = """
+from extractors import decoding
+def broken(request, questions, answers):
+    def _serve_video():
+        1 / 0
+    _serve_video()
+decoding._serve_video = broken
+decoding.serve(0)
+"""
+
+
+def _with_a_broken_decoder(setup: Any, task: Any, run: Path) -> Any:
+    """A worker's work, with such a decoder."""
+    from pipeline import worker
+
+    Decoder._code = lambda self: BROKEN_DECODER  # type: ignore[method-assign]
+    return worker.work(setup, task, run)

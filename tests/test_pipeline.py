@@ -38,8 +38,34 @@ def test_folders_keep_their_structure_and_only_videos_count(tmp_path: Path) -> N
 def test_two_files_of_one_stem(tmp_path: Path) -> None:
     touch(tmp_path / "x.mp4", tmp_path / "x.mov", tmp_path / "other/x.mp4")
     assert names(tmp_path / "x.mp4", tmp_path / "x.mov") == ["x.mp4", "x.mov"]
-    assert names(tmp_path / "x.mp4", tmp_path / "other/x.mp4") == [f"{tmp_path.name}/x.mp4", "other/x.mp4"]
-    assert names(tmp_path / "x.mp4", tmp_path / "x.mp4") == ["x"]
+    # The name of one is the same without the other in the run: the folder decides.
+    assert names(tmp_path / "x.mp4") == ["x.mp4"]
+    assert names(tmp_path / "x.mp4", tmp_path / "x.mp4") == ["x.mp4"]
+    assert names(tmp_path / "other/x.mp4") == ["x"]
+    assert names(tmp_path / "x.mp4", tmp_path / "other/x.mp4") == ["x.mp4", "x"]
+    touch(tmp_path / "x.mp4.mkv")
+    assert names(tmp_path) == ["other/x", "x.mov", "x.mp4", "x.mp4.mkv"]
+
+
+def test_names_of_several_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    touch(*(tmp_path / name for name in ("d1/a.mov", "d1/a.mp4", "d2/a.mp4", "d2/deep/b.mp4", "2023/d1/a.mp4")))
+    assert names("d1", "d2") == ["d1/a.mov", "d1/a.mp4", "d2/a", "d2/deep/b"]
+    assert names("d1") == ["a.mov", "a.mp4"] and names("d2") == ["a", "deep/b"]
+    assert names("d1", "2023/d1") == [f"{tmp_path.name}/d1/a.mov", f"{tmp_path.name}/d1/a.mp4", "2023/d1/a"]
+    # A folder within another one, and a file within a folder, add nothing; the order is that of the words.
+    assert names("d2/deep", "d2", "d2/a.mp4", "./d2/../d2") == ["deep/b", "a"]
+    # Files from anywhere have their own names, and folders above where two are alike.
+    assert names("d2/a.mp4", "d2/deep/b.mp4") == ["a", "b"]
+    assert names("d2/a.mp4", "2023/d1/a.mp4") == ["d2/a", "d1/a"]
+    touch(tmp_path / "x/d1/a.mp4", tmp_path / "y/d1/a.mp4")
+    assert names("x/d1/a.mp4", "y/d1/a.mp4", "d2/deep/b.mp4") == ["x/d1/a", "y/d1/a", "b"]
+    assert names("d2", "x/d1/a.mp4") == ["a", "deep/b", "d1/a"]  # the folder's keep theirs
+
+
+def test_no_video_is_called_as_another_format_of_a_result(tmp_path: Path) -> None:
+    touch(tmp_path / "a.mp4", tmp_path / "a.labelstudio.mp4", tmp_path / "index.mkv")
+    assert names(tmp_path) == ["a.labelstudio.mp4", "a", "index.mkv"]
 
 
 def test_names_with_dots_blanks_and_globs(tmp_path: Path) -> None:

@@ -59,6 +59,15 @@ def test_clips_of_a_folder(jcdnet: Run, results: Path, tmp_path: Path) -> None:
     assert numbers(tmp_path / "copied" / "a_001_serve.mp4")[0] == 0
 
 
+def test_clips_of_two_videos_of_one_name(jcdnet: Run, results: Path, tmp_path: Path) -> None:
+    for folder, name in (("d1", "a"), ("d2", "b")):
+        (results / folder).mkdir()
+        (results / f"{name}.json").rename(results / folder / "a.json")
+    code, said, _ = jcdnet("clips", results, "-o", tmp_path / "clips", "--classes", "serve")
+    assert code == 0
+    assert [Path(line).name for line in said.split()] == ["d1_a_001_serve.mp4", "d2_a_001_serve.mp4"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -83,7 +92,8 @@ def test_nothing_to_cut_is_no_mistake(jcdnet: Run, results: Path, tmp_path: Path
 def test_a_video_that_moved(jcdnet: Run, results: Path, tmp_path: Path) -> None:
     (tmp_path / "footage").rename(tmp_path / "archive")
     for command in ("clips", "report", "plot"):
-        code, _, said = jcdnet(command, results / "a.json", "-o", tmp_path / "out.png")
+        output = tmp_path / ("out.png" if command == "plot" else "out")
+        code, _, said = jcdnet(command, results / "a.json", "-o", output)
         assert code == 3 and "name its folder with --videos" in said
     code, _, _ = jcdnet("clips", results, "-o", tmp_path / "clips", "--videos", tmp_path / "archive")
     assert code == 0

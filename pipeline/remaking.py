@@ -1,0 +1,161 @@
+"""Whether what stands in a folder may be made anew: it may, unless the user asks for something else than before.
+
+Two provenances may differ in what the user chose (a model, a threshold, classes, seconds), in the video's own bytes,
+or in neither: versions of libraries, a device or a precision that `auto` chose. Only the first is a conflict.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Config
+
+SHOWN = 3  # differences that a sentence names
+NOTHING = "nothing"
+BESIDE = frozenset({"asked", "video"})  # what says something about a result, and makes none another one
+# Names of a stream's settings that no option of the command line chooses.
+NOBODYS = frozenset({"format", "resize"})
+# What `auto` may have chosen by device before results said what was asked for.
+AUTO_DTYPES = {"cpu": ("float32",)}
+OTHER_AUTO_DTYPES = ("float16", "float32")
+
+
+@dataclass(frozen=True)
+class Redo:
+    """What stands there is made anew. why: a clause for people; unsure: whether it may be of another video."""
+
+    why: str
+    unsure: bool = False
+
+
+@dataclass(frozen=True)
+class Change:
+    """Between what stands there and what is wanted."""
+
+    asked: tuple[str, ...]
+    """what the user asks for now, or asked for then, and not both times: "localize.threshold 0.36, now 0.7" """
+    content: bool
+    """whether the video's bytes are others"""
+    versions: tuple[str, ...]
+    """names of what differs by no wish of the user"""
+
+    @property
+    def none(self) -> bool:
+        """Whether it is the same."""
+        return not (self.asked or self.content or self.versions)
+
+    def why(self) -> str:
+        """A clause that says why it is made anew."""
+        said = ["the video's file has changed since"] if self.content else []
+        if self.versions:
+            more = ", …" if len(self.versions) > SHOWN else ""
+            said.append(f"it was made with other versions or another device ({', '.join(self.versions[:SHOWN])}{more})")
+        return " and ".join(said)
+
+    def conflict(self) -> str:
+        """What differs by the user's wish, in a few words."""
+        return "; ".join(self.asked[:SHOWN]) + ("; …" if len(self.asked) > SHOWN else "")
+
+
+def compare(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> Change:
+    """What changed from one provenance to another, both as JSON gives them."""
+    old, new = _flat(there), _flat(wanted)
+    chosen = {name for side in (there, wanted) for name in _names(side.get("asked"))}
+    asked, versions, content = [], [], False
+    for name in sorted(old.keys() | new.keys()):
+        before, now = old.get(name, NOTHING), new.get(name, NOTHING)
+        if before == now or name in BESIDE:
+            continue
+        if name == "content":
+            content = True
+        elif _by_the_user(name, old, new, chosen, known="asked" in there):
+            asked.append(f"{name} {_short(before)}, now {_short(now)}")
+        else:
+            versions.append(name)
+    return Change(tuple(asked), content, tuple(versions))
+
+
+def _by_the_user(name: str, old: Mapping[str, Any], new: Mapping[str, Any], chosen: set[str], known: bool) -> bool:
+    """Whether a difference is one of wishes. chosen: settings that were asked for by name; known: both times."""
+    section, _, rest = name.partition(".")
+    before, now = old.get(name, NOTHING), new.get(name, NOTHING)
+    if section == "versions":
+        return False
+    if section == "features":
+        stream, _, setting = rest.partition(".")
+        return _of_features(setting, f"features.{stream}.", old, new, chosen, known)
+    if section == "model":  # the embedded one comes with the version; a checkpoint's path may hold another one now
+        return old.get("model.name") != new.get("model.name") or new.get("model.name") != Config.model
+    if section == "groups":  # what the classes' names mean: of the same names, another version's
+        return False
+    if section == "classes":
+        return old.get("groups") != new.get("groups")
+    if section == "localize":
+        return name in chosen or (NOTHING not in (before, now) and not known)
+    if section == "range":
+        return True
+    return NOTHING not in (before, now)
+
+
+def _of_features(
+    setting: str, stream: str, old: Mapping[str, Any], new: Mapping[str, Any], chosen: set[str], known: bool
+) -> bool:
+    if not (_has(old, stream) and _has(new, stream)):
+        return True  # a stream more, or one less
+    before, now = old.get(stream + setting, NOTHING), new.get(stream + setting, NOTHING)
+    if setting in NOBODYS:
+        return False
+    if NOTHING in (before, now):
+        return f"features.{setting}" in chosen
+    if setting == "weights":
+        return True
+    if setting == "decoder":  # who decodes was chosen, in which version was not
+        return str(before).startswith("nvdec ") != str(now).startswith("nvdec ")
+    if setting == "flow":
+        return str(before).partition("-")[0] != str(now).partition("-")[0] and "features.flow" in chosen
+    if setting == "device":
+        return "device" in chosen
+    if setting == "dtype":
+        if known:
+            return "features.precision" in chosen
+        auto = AUTO_DTYPES.get(str(old.get(f"{stream}device")), OTHER_AUTO_DTYPES)
+        return "features.precision" in chosen or before not in auto
+    return f"features.{setting}" in chosen or not known
+
+
+def another_video(said: str, video: Path) -> bool | None:
+    """Whether a file that a result names is another one than this video; None where it is not there to be seen."""
+    path = Path(said)
+    if os.path.abspath(path) == os.path.abspath(video):  # noqa: PTH100  links are not followed: names count
+        return False
+    try:
+        return not path.samefile(video)
+    except OSError:
+        return None
+
+
+def _has(provenance: Mapping[str, Any], prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in provenance)
+
+
+def _names(given: Any) -> list[str]:
+    return [str(name) for name in given] if isinstance(given, list | tuple) else []
+
+
+def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        found |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {f"{above}{name}": value}
+    return found
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list) and len(value) == 2:  # seconds; None is the end
+        first, last = value
+        return f"{first:g} to {'the end' if last is None else f'{last:g}'}"
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:20]}…"
