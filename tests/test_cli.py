@@ -476,7 +476,7 @@ TRAIN_USAGE = {
     "device": (("--device", "toaster"), "unknown device"),
     "no config": (("--config", "no.toml"), "no.toml: cannot be read"),
     "config": (("--config", "bad.toml"), "bad.toml: Unknown training setting 'step'; did you mean steps?"),
-    "output": (("-o", "labels.csv"), "choose another folder"),
+    "output": (("-o", "labels.csv"), "a model is a folder with its training beside it; name a folder, as -o runs/NAME"),
     "stride": (("--stride", "8"), "--stride is about extraction"),
     "conjoint": (("--conjoint", "all"), "leave the labels out"),
 }
