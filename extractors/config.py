@@ -58,7 +58,7 @@ class Limits:
     stall: float = 120.0
     """seconds in which the decoder gives no sign of life"""
     memory: float = 4.0
-    """GiB of memory for decoding a video (Linux only); 0: any amount"""
+    """GiB of memory for a video in the decoder (Linux only), beside what the process and threads take; 0: any amount"""
 
     def __post_init__(self) -> None:
         for name in ("timeout", "memory"):

@@ -82,7 +82,7 @@ def beside(threads: int) -> int:
 
     Each of the decoder's threads, and of OpenCV's, which resize, has a stack, mostly of 8 MiB, and all of it counts
     from the start. Those of the decoder hold frames of their own, of THREAD_BYTES together. For 16 threads that is
-    2 * 16 * 8 MiB + 512 MiB = 768 MiB.
+    2 * 16 * 8 MiB + 1 GiB = 1.25 GiB.
     """
     return 2 * threads * stack_size() + (THREAD_BYTES if threads > 1 else 0)
 
