@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import av.error
 
-from extractors.features import Progress
+from extractors.config import Progress
 from extractors.streams import plays_first
 from extractors.video import Damage, decode, open_video, orientation
 from pipeline.cut import THE_END, shape_of, shoot
