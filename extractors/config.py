@@ -11,7 +11,7 @@ from pathlib import Path
 DECODERS = ("cpu", "nvdec")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 Progress = Callable[[str, int, int], None]
-"""(stage, done, total): how far something has come; features count snippets, and their total is the header's estimate"""
+"""(stage, done, total): how far something has come; features count snippets, of an estimated total"""
 STREAMS = ("rgb", "flow")  # the order in which streams are stacked: RGB first (W-TALC, CO2-Net)
 
 
