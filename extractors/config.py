@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 DECODERS = ("cpu", "nvdec")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
+Progress = Callable[[str, int, int], None]
+"""(stage, done, total): how far something has come; features count snippets, of an estimated total"""
 STREAMS = ("rgb", "flow")  # the order in which streams are stacked: RGB first (W-TALC, CO2-Net)
 
 
@@ -58,7 +61,7 @@ class Limits:
     stall: float = 120.0
     """seconds in which the decoder gives no sign of life"""
     memory: float = 4.0
-    """GiB of memory for decoding a video (Linux only); 0: any amount"""
+    """GiB of memory for a video in the decoder (Linux only), beside what the process and threads take; 0: any amount"""
 
     def __post_init__(self) -> None:
         for name in ("timeout", "memory"):

@@ -27,7 +27,7 @@ def serve(memory: int = 0) -> None:
     """The child: videos in on stdin, frames out through the ring, until stdin ends. `memory`: bytes a video, or 0."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the parent's to handle, where they reach all of its group
         signal.signal(number, signal.SIG_IGN)
-    before = held_memory()
+    held = held_memory()
     # FFmpeg, or a library of it, may print: the pipe gets another number, so that it carries nothing but answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -38,7 +38,7 @@ def serve(memory: int = 0) -> None:
         try:
             request = json.loads(line)
             cv2.setNumThreads(threads_of(request))
-            limit_memory(memory and before + memory + beside(threads_of(request)))
+            limit_memory(memory and held + memory + beside(threads_of(request)))
             _serve_video(request, sys.stdin, answers)
         except (VideoError, DecoderUnavailable) as error:
             _answer(answers, {"error": str(error), "unavailable": isinstance(error, DecoderUnavailable)})
@@ -61,14 +61,16 @@ def limit_memory(size: int) -> None:
     if size and sys.platform == "linux":
         import resource  # not on Windows
 
-        resource.setrlimit(resource.RLIMIT_DATA, (size, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (size if hard == resource.RLIM_INFINITY else min(size, hard), hard))
 
 
 def held_memory() -> int:
     """Bytes that count for that limit already: the interpreter's and its libraries'. 0 where there is no limit."""
-    if sys.platform != "linux":
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:  # no Linux, or no /proc
         return 0
-    status = Path("/proc/self/status").read_text()
     return int(status.partition("VmData:")[2].split()[0]) * 1024
 
 
@@ -82,7 +84,7 @@ def beside(threads: int) -> int:
 
     Each of the decoder's threads, and of OpenCV's, which resize, has a stack, mostly of 8 MiB, and all of it counts
     from the start. Those of the decoder hold frames of their own, of THREAD_BYTES together. For 16 threads that is
-    2 * 16 * 8 MiB + 512 MiB = 768 MiB.
+    2 * 16 * 8 MiB + 1 GiB = 1.25 GiB.
     """
     return 2 * threads * stack_size() + (THREAD_BYTES if threads > 1 else 0)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from extractors import backbones, flow
 from extractors.ahead import ahead
-from extractors.config import STREAMS, FeatureConfig, Limits
+from extractors.config import STREAMS, FeatureConfig, Limits, Progress
 from extractors.decoder import Clip, Decoder
 from extractors.device import DeviceInputs
 from extractors.featurefile import Features, FeaturesError, Floats, load, save
@@ -29,9 +29,6 @@ from extractors.video import Damage, VideoError, require_nvdec
 from extractors.writing import write_atomically
 
 __all__ = ["Extractor", "Features", "FeaturesError", "Progress", "load", "save", "write_atomically"]
-
-Progress = Callable[[str, int, int], None]
-"""(stage, done, total), in snippets; total is an estimate from the container's duration"""
 
 # Two snippets at once run 1.5 times as fast as one by one on two cores, and four no faster (benchmarks/README.md).
 CPU_BATCH = 2

@@ -2,7 +2,7 @@
 
 The signal becomes light on a display (the EOTF), the light is compressed to the range of an SDR screen, its colours are
 told in BT.709's primaries, and all that becomes a signal again. PQ and HLG: Rec. ITU-R BT.2100-2, tables 4 and 5. The
-curve: the EETF of Report ITU-R BT.2390, section 5.4.1, from a mastering display of 1000 cd/m2 to SDR's white, which is
+curve: the EETF of Report ITU-R BT.2390, section 5.4, from a mastering display of 1000 cd/m2 to SDR's white, which is
 203 cd/m2 (HDR reference white, Report ITU-R BT.2408). SDR's signal is that of BT.1886's display: gamma 2.4.
 
 Dolby Vision of profile 8 and HDR10+ are PQ to everybody who does not read what they add.

@@ -40,8 +40,8 @@ MAX_DAMAGE = 500
 WIDEST_PIXEL = 8
 # FFmpeg itself takes no more threads than these by default: frames lean on one another.
 MOST_THREADS = 16
-# Bytes of frames that the threads of a decoder hold beyond what one thread would: 16 frames of 4K with 10 bits (25 MB).
-THREAD_BYTES = 512 << 20
+# Bytes of frames that a decoder's threads may hold, two each: enough for 16 of them in 4K with 10 bits (25 MB a frame).
+THREAD_BYTES = 1 << 30
 # AVI has no true PTS and MPEG-PS gives one to some frames only: after a jump into them no time can be trusted.
 UNSEEKABLE = frozenset({"avi", "mpeg"})
 # What FFmpeg opens too: playlists lead to other files or the network and may be read again for ever; text and ANSI
@@ -145,12 +145,12 @@ def open_video(
 def decoder_threads(wanted: int, stream: av.video.VideoStream) -> int:
     """How many threads decode a stream: `wanted` (0: the cores), MOST_THREADS at most, and as THREAD_BYTES allow.
 
-    Each thread works on a frame of its own, and holds it.
+    Each thread works on a frame of its own, and another one that it has finished waits for its turn.
     """
     codec = stream.codec_context
     depth = codec.format.padded_bits_per_pixel if codec.format is not None else 0
     frame = max(codec.width * codec.height * (depth or 24) / 8, 1)
-    return max(1, min(wanted or cores(), MOST_THREADS, int(THREAD_BYTES / frame)))
+    return max(1, min(wanted or cores(), MOST_THREADS, int(THREAD_BYTES / (2 * frame))))
 
 
 def cores() -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import av.error
 
-from extractors.features import Progress
+from extractors.config import Progress
 from extractors.streams import best_sound
 from extractors.video import VideoError, open_video
 from pipeline.cut import shape_of, shoot

@@ -1,13 +1,14 @@
 """Films made of whole videos: the overlay, and the proxy for what no browser plays."""
 
+from itertools import islice
 from pathlib import Path
 
 import av
 import av.error
 
-from extractors.features import Progress
+from extractors.config import Progress
 from extractors.streams import plays_first
-from extractors.video import open_video
+from extractors.video import Damage, decode, open_video, orientation
 from pipeline.cut import THE_END, shape_of, shoot
 from pipeline.draw import Overlay
 from pipeline.film import film
@@ -50,6 +51,9 @@ def playable(video: Path) -> bool:
             return False
         # Browsers play the first picture and the first sound, and are not disturbed by others.
         if not plays_first(container, stream):
+            return False
+        # They turn a picture as its header says, and do not look for what its key frames say.
+        if len({orientation(frame) for _, frame in islice(decode(container, stream, Damage()), 2)}) > 1:
             return False
         heard = [s.codec_context.name for s in container.streams.audio if s.codec_context is not None]
         return stream.codec_context.name in PICTURES[kind] and all(n in SOUNDS[kind] for n in heard[:1])

@@ -7,8 +7,9 @@ from urllib.parse import quote
 
 import cv2
 
-from extractors.features import Progress, write_atomically
+from extractors.config import Progress
 from extractors.video import VideoError
+from extractors.writing import write_atomically
 from pipeline import render
 from pipeline.cut import pictures
 from pipeline.errors import OutputError, cannot_write, user_errors

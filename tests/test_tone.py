@@ -279,5 +279,5 @@ def test_a_case_in_hdr10_means_what_its_original_means(cases: Path, tmp_path: Pa
     norms = np.linalg.norm(plain.rgb, axis=1) * np.linalg.norm(toned.rgb, axis=1)
     assert ((plain.rgb * toned.rgb).sum(1) / norms).min() > 0.97
     found = [(s.label, round(s.start, 2), round(s.end, 2)) for s in other.segments]
-    assert found == [("badminton", 0.0, 2.56), ("golf", 2.56, 5.12)]
+    assert found == [("playing badminton", 0.0, 2.56), ("golf driving", 2.56, 5.12)]
     assert found == [(s.label, round(s.start, 2), round(s.end, 2)) for s in one.segments]

@@ -20,7 +20,7 @@ from extractors import frames as framing
 from extractors import video
 from extractors.frames import Frames, fit
 from extractors.video import Damage, Orientation, VideoError, decode, open_video
-from pipeline import cut
+from pipeline import cut, render
 
 Image = np.ndarray
 NTSC = Fraction(30000, 1001)
@@ -283,6 +283,7 @@ def test_an_orientation_that_only_key_frames_carry_is_every_frames(tmp_path: Pat
         assert {corners(image) for image in images.values()} == {ORIENTATIONS[90, False]}
     for shown in (cut.pictures(path, 0.0, 9.0), cut.pictures(path, 1.3, 9.0)):
         assert {corners(image) for _, image in shown} == {ORIENTATIONS[90, False]}
+    assert render.playable(plain) and not render.playable(path)  # browsers would show it lying
 
 
 @pytest.mark.parametrize("turned_first", [True, False])
