@@ -93,8 +93,14 @@ def run_batch(
             write_result(result, curves, target, formats, everything, progress, overwrite)
         return Outcome(job, result=result)
 
+    there = kept_results(pipeline, out, formats, overwrite, start, end)
+
+    def kept(job: Job, content: str) -> Outcome | None:
+        if (outcome := there(job, content)) is None:  # there is something to localise
+            pipeline.warm()
+        return outcome
+
     request = Request(pipeline.extractor, pipeline.cache, start, end, lambda item: on_progress(item.key), stop)
-    kept = kept_results(pipeline, out, formats, overwrite, start, end)
     return _batch(engine or Engine(), request, jobs, kept, finish)
 
 
