@@ -49,7 +49,7 @@ def _settings() -> Iterator[None]:
     )
     matmul = torch.backends.cuda.matmul
     with cudnn:
-        # Off by default, but the environment may say otherwise (TORCH_ALLOW_TF32_CUBLAS_OVERRIDE in NVIDIA's containers).
+        # Off by default; TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, which NVIDIA's containers set, switches it on.
         before = matmul.fp32_precision
         matmul.fp32_precision = "ieee"
         try:
