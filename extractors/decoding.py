@@ -17,7 +17,7 @@ import numpy as np
 from extractors.config import FeatureConfig
 from extractors.frames import Frames
 from extractors.snippets import frame_range, snippet_range
-from extractors.video import DecoderUnavailable, VideoError
+from extractors.video import DecoderUnavailable, ReadError, VideoError
 
 SIGN_OF_LIFE = 1.0  # seconds after which a child that reads but has no frame says so
 
@@ -37,7 +37,8 @@ def serve(memory: int = 0) -> None:
         try:
             _serve_video(json.loads(line), sys.stdin, answers)
         except (VideoError, DecoderUnavailable) as error:
-            _answer(answers, {"error": str(error), "unavailable": isinstance(error, DecoderUnavailable)})
+            kinds = {"unavailable": DecoderUnavailable, "unreadable": ReadError}
+            _answer(answers, {"error": str(error)} | {name: isinstance(error, k) for name, k in kinds.items()})
         except (BrokenPipeError, EOFError):
             return
         except MemoryError:
