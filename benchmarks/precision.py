@@ -63,7 +63,7 @@ def main() -> None:
     clock = time.process_time if arguments.threads == 1 and arguments.device == "cpu" else time.perf_counter
 
     def measure(pixels: Tensor, stream: str, precision: str) -> tuple[float, np.ndarray]:
-        extractor.precision = precision
+        extractor.precisions[stream] = precision
         begin = clock()
         features = extractor.forward(pixels, stream)  # ends with a copy to the host, which waits for the device
         return clock() - begin, features

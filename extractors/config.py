@@ -32,7 +32,7 @@ class FeatureConfig:
     crop: int = 224
     """pixels of the square centre crop that the network sees"""
     precision: str = "auto"
-    """float32, float16 or bfloat16 in the networks; auto: float32 on the CPU, float16 on a GPU"""
+    """float32, float16 or bfloat16 in the networks; auto: float32, but float16 for RGB on a GPU"""
     decoder: str = "cpu"
     """cpu, or nvdec: NVIDIA's decoder, whose pictures differ by rounding; files that it cannot decode fail"""
     flow: str = "auto"

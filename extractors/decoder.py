@@ -32,7 +32,7 @@ import numpy as np
 
 from extractors.config import FeatureConfig, Limits, program
 from extractors.frames import is_partial, warnings
-from extractors.video import Damage, DecoderUnavailable, Image, VideoError, VideoInfo
+from extractors.video import Damage, DecoderUnavailable, Image, ReadError, VideoError, VideoInfo
 
 RING_BYTES = 32 << 20  # about 90 frames of 256 x 455; half of the 64 MiB that Docker gives /dev/shm
 MOST_SLOTS, LEAST_SLOTS = 128, 4
@@ -234,7 +234,8 @@ class Decoder:
         if "error" in said:
             if child is self._child:
                 self._busy = False
-            raise (DecoderUnavailable if said.get("unavailable") else VideoError)(said["error"])
+            kind = DecoderUnavailable if said.get("unavailable") else VideoError
+            raise (ReadError if said.get("unreadable") else kind)(said["error"])
         if "bug" in said:
             last = said["bug"].strip().splitlines()[-1]
             failed = DecoderBug(f"the decoder failed on {path} ({last})")

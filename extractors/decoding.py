@@ -18,7 +18,7 @@ import numpy as np
 from extractors.config import FeatureConfig
 from extractors.frames import Frames
 from extractors.snippets import frame_range, snippet_range
-from extractors.video import MOST_THREADS, THREAD_BYTES, DecoderUnavailable, VideoError, cores
+from extractors.video import MOST_THREADS, THREAD_BYTES, DecoderUnavailable, ReadError, VideoError, cores
 
 SIGN_OF_LIFE = 1.0  # seconds after which a child that reads but has no frame says so
 
@@ -41,7 +41,8 @@ def serve(memory: int = 0) -> None:
             limit_memory(memory and held + memory + beside(threads_of(request)))
             _serve_video(request, sys.stdin, answers)
         except (VideoError, DecoderUnavailable) as error:
-            _answer(answers, {"error": str(error), "unavailable": isinstance(error, DecoderUnavailable)})
+            kinds = {"unavailable": DecoderUnavailable, "unreadable": ReadError}
+            _answer(answers, {"error": str(error)} | {name: isinstance(error, k) for name, k in kinds.items()})
         except (BrokenPipeError, EOFError):
             return
         except MemoryError:

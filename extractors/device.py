@@ -15,6 +15,7 @@ from torch import Tensor
 
 from extractors import flow
 from extractors.config import FeatureConfig
+from extractors.exact import exact
 from extractors.frames import fit
 from extractors.inputs import centre
 from extractors.snippets import Snippet
@@ -52,7 +53,8 @@ def resize(frame: Tensor, size: tuple[int, int]) -> Tensor:
     rows = resampling(height, size[0], device, shrink)
     columns = resampling(width, size[1], device, shrink)
     planes = frame.permute(2, 0, 1).float()
-    resized = rows @ planes @ columns.T
+    with exact():  # TF32 has 10 bits, too few to round as OpenCV does
+        resized = rows @ planes @ columns.T
     return resized.round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0)
 
 

@@ -33,6 +33,7 @@ from extractors.video import (
     frame_step,
     open_video,
     orientation,
+    raise_if_unreadable,
     upright_size,
 )
 
@@ -261,12 +262,16 @@ class Frames:
             return True
         longest = LONGEST_STILL / float(self._stream.time_base or 1)
         last: int | None = None
-        with contextlib.suppress(av.error.FFmpegError, IndexError):  # as in `decode`
+        try:
             for packet in self._container.demux(self._stream):
                 self._tick()
                 if packet.dts is not None and last is not None and not 0 <= packet.dts - last <= longest:
                     return False
                 last = last if packet.dts is None else packet.dts
+        except av.error.FFmpegError as error:
+            raise_if_unreadable(self._container, error)
+        except IndexError:  # as in `decode`
+            pass
         return True
 
     def partial(self, whole: bool) -> bool:
@@ -280,9 +285,10 @@ class Frames:
     def missing(self) -> float:
         """Seconds by which the frames fall short of the duration that the header declares, if it does.
 
-        Some formats count it from the stream's own start, some from 0: the later end is believed.
+        Some formats count it from the stream's own start, some from 0: the later end is believed. (A start before 0,
+        as of MPEG-TS whose clock wraps, is one's own.)
         """
-        return self._declared - self._zero - self.end
+        return self._declared - max(self._zero, 0.0) - self.end
 
     def warnings(self, whole: bool) -> tuple[str, ...]:
         """What to tell the user; `whole`: the video was read to its end."""

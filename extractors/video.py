@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -51,6 +52,10 @@ NOT_VIDEO = frozenset({"adf", "bin", "concat", "dash", "hls", "idf", "imf", "lav
 
 class VideoError(Exception):
     """A video cannot be read; the message names the file, the cause and the next step."""
+
+
+class ReadError(VideoError):
+    """A file could not be read, or was written to meanwhile: what came out of it says nothing about the file."""
 
 
 class DecoderUnavailable(Exception):
@@ -251,6 +256,33 @@ class Damage:
     """frames whose time had to be made up, since they have none or one that does not rise"""
 
 
+# What the system says when it cannot read a file, as opposed to FFmpeg's own codes for what it reads. A demuxer that
+# goes on after such an error, or takes it for the file's end, says it at the end.
+UNREADABLE = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EIO", "ENXIO", "ENODEV", "EREMOTEIO", "EMEDIUMTYPE", "ENOMEDIUM"),  # disks, cards and optical media
+        *("ENOENT", "ESTALE", "EACCES", "EBADF", "EISDIR", "ENOLINK", "EREMCHG"),  # files that went away
+        *("ETIMEDOUT", "ENOTCONN", "ECONNRESET", "ECONNABORTED", "ECONNREFUSED", "EHOSTDOWN", "EHOSTUNREACH"),
+        *("ENETDOWN", "ENETUNREACH", "ENETRESET", "EPIPE", "ESHUTDOWN"),  # file servers
+    )
+    if hasattr(errno, name)
+)
+
+
+def raise_if_unreadable(container: av.container.InputContainer, error: av.error.FFmpegError) -> None:
+    """Tell a disk or a network that fails from a damaged file.
+
+    Raises:
+        ReadError: it fails.
+    """
+    if error.errno in UNREADABLE:
+        path = container.name.removeprefix("file:")
+        raise ReadError(
+            f"{path}: cannot be read to its end ({_reason(error)}); look after the disk or the network, then run again."
+        ) from error
+
+
 def frame_step(stream: av.video.VideoStream) -> float:
     """Seconds from one frame to the next, nominally.
 
@@ -272,6 +304,10 @@ def decode(
 
     `tick` is called with each packet: a sign of life while no frame comes out.
 
+    Raises (while it is iterated):
+        ReadError: the disk or the network fails. FFmpeg may have gone on behind the place, so that nothing of this
+            reading counts.
+
     Times always rise: a frame without PTS, or whose PTS does not (H.264 in AVI carries decoding order), follows
     the one before by a frame's duration.
     """
@@ -281,18 +317,27 @@ def decode(
     last: float | None = None
     shift = 0.0
     packets = container.demux(stream)
+    spliced = _Splices(container, base, step)
+    shown: av.VideoFrame | None = None
+    stays = -math.inf  # until when packets without a picture say that the last one is shown
     while True:
         try:
             packet = next(packets, None)
-        except av.error.FFmpegError:
+        except av.error.FFmpegError as error:
             packet = None  # the demuxer cannot go on: what came so far is all there is
+            raise_if_unreadable(container, error)
             damage.errors += 1
         except IndexError:
             packet = None  # PyAV trips at the very end over a stream that appeared midway; ours is through by then
+        damage.errors += spliced.errors(packet)
         if packet is None:
+            if shown is not None and last is not None and stays - shift > last:
+                yield stays - shift, shown
             return
         tick()
-        damage.errors += packet.is_corrupt
+        if not packet.size and packet.pts is not None:  # Theora: the picture before stays (specification, chapter 7)
+            stays = packet.pts * base - zero
+            continue
         try:
             frames = packet.decode()
         except av.error.FFmpegError as error:
@@ -314,4 +359,42 @@ def decode(
                     time = last + step
                     damage.jumps += 1
             last = time = 0.0 if time is None else time
+            shown = frame
             yield time, frame
+
+
+class _Splices:
+    """Tells places where whole MPEG-TS files were joined (`cat`) from places where some of a file is lost.
+
+    In both the packets' counter breaks, and FFmpeg marks one of the last two pictures before the break as corrupt.
+    Where files were joined that picture is whole; behind it stands a key frame, and the clock starts anew. Had the
+    picture lost something, its decoder would say so itself.
+    """
+
+    def __init__(self, container: av.container.InputContainer, base: float, step: float) -> None:
+        """`base`: seconds of a tick; `step`: seconds from one frame to the next."""
+        self._possible = container.format.name == "mpegts"
+        self._longest, self._step = LONGEST_STILL / base, 1.5 * step / base
+        self._marked = False
+        self._waited = False
+        """whether one more packet came behind the one that is marked"""
+        self._last = 0
+
+    def errors(self, packet: av.Packet | None) -> int:
+        """How many places are damaged, as far as this packet says (None: there are no more)."""
+        found = 0
+        if self._marked and (packet is None or packet.dts is not None):
+            ahead = 0 if packet is None or packet.dts is None else packet.dts - self._last
+            if packet is not None and packet.is_keyframe and not 0 <= ahead <= self._longest:
+                self._marked = False
+            elif packet is not None and not self._waited and 0 < ahead <= self._step:
+                self._waited = True
+            else:
+                found, self._marked = 1, False
+        if packet is None or packet.dts is None:
+            return found + bool(packet is not None and packet.is_corrupt)
+        self._last = packet.dts
+        if packet.is_corrupt and self._possible and not self._marked:
+            self._marked, self._waited = True, False
+            return found
+        return found + packet.is_corrupt

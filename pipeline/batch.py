@@ -111,8 +111,15 @@ def run_batch(
             return Outcome(job, result=result, said=_told(redo, kept))
         return Outcome(job, result=result)
 
+    there = kept_results(pipeline, out, formats, overwrite or only not in (None, "json"), start, end)
+
+    def kept(job: Job, content: str) -> Outcome | Redo | None:
+        outcome = there(job, content)
+        if not isinstance(outcome, Outcome):  # there is something to localise
+            pipeline.warm()
+        return outcome
+
     request = Request(pipeline.extractor, pipeline.cache, start, end, lambda item: on_progress(item.key), stop)
-    kept = kept_results(pipeline, out, formats, overwrite or only not in (None, "json"), start, end)
     return _batch(engine or Engine(), request, jobs, kept, finish)
 
 
@@ -255,7 +262,6 @@ def _batch(
     broken: set[str] = set()
     twins: list[Item] = []
     redone: dict[Job, Redo] = {}
-    before: dict[Job, tuple[int, int]] = {}
 
     def there(job: Job, content: str) -> Outcome | None:
         found = kept(job, content)
@@ -271,9 +277,7 @@ def _batch(
                 stopped = True
                 return
             try:
-                state = _state(job.video)
                 content = content_hash(job.video, request.on_progress(Item(job.video, "", job)))
-                before[job] = state
                 if firsts.setdefault(content, job) != job:
                     twins.append(Item(job.video, content, job))
                 elif (outcome := there(job, content)) is None:
@@ -321,8 +325,6 @@ def _batch(
                 if done.error is not None:
                     raise done.error
                 assert done.features is not None
-                if not done.cached:
-                    _still_the_same(job.video, content, before.get(job))
                 outcome = finish(job, content, done.features, redone.get(job))
                 outcome = dataclasses.replace(outcome, cached=done.cached)
                 first = firsts[content]
@@ -332,28 +334,6 @@ def _batch(
                 yield _failed(job, error)
         if stopped:
             raise Stopped
-
-
-def _state(video: Path) -> tuple[int, int]:
-    """Size and time of change; (-1, -1) where there is no such file, which whoever reads it will say."""
-    try:
-        seen = video.stat()
-    except OSError:
-        return -1, -1
-    return seen.st_size, seen.st_mtime_ns
-
-
-def _still_the_same(video: Path, content: str, before: tuple[int, int] | None) -> None:
-    """After a video was read: whether it is what it was when its content was hashed.
-
-    Raises:
-        VideoError: it is not: somebody is still copying or recording it.
-    """
-    if before != _state(video) and content_hash(video) != content:
-        raise VideoError(
-            f"{video}: changed while it was read; it seems to be copied or recorded still, so run it again when it is "
-            "whole."
-        )
 
 
 def make_sure_of_room(folder: Path, video: Path) -> None:

@@ -106,7 +106,7 @@ def stages(pipeline: Pipeline, video: Path, repeats: int = 3) -> list[Stage]:
     extractor = pipeline.extractor
     batch = _snippets(video, extractor.config)
     frames = len(batch) * extractor.config.stride
-    features = extractor.chunk(video, end=LONGEST)  # warms up: loads, compiles
+    features = warm_up(pipeline, video)
     jobs: dict[str, Callable[[], object]] = {"decode": lambda: _decode(pipeline, video)}
     if extractor.flow_backend is not None:
         backend = extractor.flow_backend
@@ -122,6 +122,13 @@ def stages(pipeline: Pipeline, video: Path, repeats: int = 3) -> list[Stage]:
     jobs["localisation"] = lambda: pipeline.segments(pipeline.scores(features), features)
     jobs["end to end"] = lambda: run_afresh(pipeline, video)
     return [Stage(name, frames, tuple(_seconds(job) for _ in range(repeats))) for name, job in jobs.items()]
+
+
+def warm_up(pipeline: Pipeline, video: Path) -> Features:
+    """Go once through every stage, which loads and compiles: no repeat is to pay for the first use of a device."""
+    features = pipeline.extractor.chunk(video, end=LONGEST)
+    pipeline.segments(pipeline.scores(features), features)
+    return features
 
 
 def run_afresh(pipeline: Pipeline, video: Path) -> tuple[Result, Features, Scores]:
@@ -177,7 +184,7 @@ def against(pipeline: Pipeline, video: Path, repeats: int = 3) -> Iterator[Ratio
         WeightsError: the reference's weights are not here.
     """
     reference = Reference(pipeline.extractor.config, pipeline.extractor.streams)
-    pipeline.extractor.chunk(video, end=LONGEST)  # warms up
+    warm_up(pipeline, video)
     ratios, agreement = [], 1.0
     for _ in range(repeats):
         theirs, rows = _timed(lambda: reference(video))

@@ -9,37 +9,14 @@ from pathlib import Path
 from extractors.config import cache_dir
 from extractors.features import PART, Extractor, Features, Progress
 from extractors.video import VideoError
+from pipeline.content import content_hash
 from pipeline.errors import Busy, Stopped
 from pipeline.extraction import Extraction, Told, merge
 from pipeline.locks import Lock
 
 __all__ = ["FeatureCache", "content_hash", "merge"]
 
-CONTENT_BLOCK = 1 << 20
 LOCK = ".lock"
-
-
-def content_hash(path: Path, on_progress: Progress = lambda stage, done, total: None) -> str:
-    """SHA-256 of a file's bytes: a renamed or moved video is still the same video.
-
-    Raises:
-        VideoError: the file cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        if not path.is_file() and path.exists() and not path.is_dir():
-            raise VideoError(f"{path}: is a pipe or a device, not a file; give a file.")
-        total, done = path.stat().st_size, 0
-        with path.open("rb") as file:
-            while block := file.read(CONTENT_BLOCK):
-                digest.update(block)
-                done += len(block)
-                on_progress("hash", done, total)
-    except FileNotFoundError as error:
-        raise VideoError(f"{path}: no such file; check the path.") from error
-    except OSError as error:
-        raise VideoError(f"{path}: cannot be read ({error.strerror}); check its permissions.") from error
-    return digest.hexdigest()
 
 
 class FeatureCache:
@@ -84,7 +61,7 @@ class FeatureCache:
             wait: for another process that is at work on the video.
 
         Raises:
-            VideoError: what is missing cannot be extracted.
+            VideoError: what is missing cannot be extracted; ReadError: the file cannot be read, or is written to.
             Stopped: `stop` said so.
             Busy: another process is at work on it, and there was to be no waiting.
         """

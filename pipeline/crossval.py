@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from extractors.exact import exact
 from model.checkpoint import Checkpoint, fingerprint, write_atomically
 from model.config import TrainConfig
 from model.datasets import VideoSet
@@ -166,7 +167,8 @@ def cross_validate(
         below = folder / f"fold-{k + 1}-of-{folds}"
         net = train(start, part, config, below, device=device, resume=resume, on_progress=told).build()
         for v in outside:
-            found = predict(net, data.features[v], device=device)
+            with exact():
+                found = predict(net, data.features[v], device=device)
             scores[v] = found.video
             drawn[v] = _drawn(found.cas, found.actionness, found.video, data.classes, localize_config)
     quality = _judge(data, drawn, scores, folds)

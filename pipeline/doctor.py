@@ -6,20 +6,34 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from extractors.config import cache_dir, program
 from extractors.flow import compiler
 from pipeline.version import package_version
 
-PACKAGES = ("torch", "torchvision", "pytorchvideo", "opencv-contrib-python-headless", "av", "numpy", "numba",
-            "joblib", "typer", "safetensors")  # fmt: skip
+# What `run` imports, by distribution: the module. OpenCV, of which there are several, has a look of its own.
+PACKAGES = {"torch": "torch", "av": "av", "numpy": "numpy", "joblib": "joblib", "typer": "typer",
+            "safetensors": "safetensors", "pillow": "PIL"}  # fmt: skip
+# What it does not import: the module, and what it is for.
+OPTIONAL = {
+    "numba": ("numba", "optical flow on a CPU"),
+    "pytorchvideo": ("pytorchvideo", "--backbone i3d_r50"),
+    "torchvision": ("torchvision", "--backbone i3d_r50"),
+    "matplotlib": ("matplotlib", "plot, and names drawn into videos and pictures"),
+    "pympi-ling": ("pympi", "ELAN's files"),
+}
 FRESH = "install jcdnet into a fresh virtual environment; in a checkout: rm -r .venv; make setup"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report; `fix` says what to do where `ok` is false, `needed` whether jcdnet works without."""
+    """One line of the report.
+
+    fix: what to do where `ok` is false, and of what is not needed, what it is for.
+    needed: whether `run`, as it stands without options, does not work without.
+    """
 
     name: str
     ok: bool
@@ -34,7 +48,8 @@ def examine() -> list[Check]:
     found = [
         Check("jcdnet", True, package_version("jcdnet")),
         Check("python", True, f"{platform.python_version()} on {platform.platform()}, {cores}"),
-        *(_package(name) for name in PACKAGES),
+        *(_package(name, module) for name, module in PACKAGES.items()),
+        *(_package(name, module, purpose) for name, (module, purpose) in OPTIONAL.items()),
     ]
     for name, look in LOOKS.items():
         try:
@@ -44,17 +59,23 @@ def examine() -> list[Check]:
     return [*found, _offline(), _cache()]
 
 
-def _package(name: str) -> Check:
+def _package(name: str, module: str, purpose: str = "") -> Check:
     found = package_version(name)
-    return Check(name, found != "absent", found, f"pip install {name}")
+    if found == "absent" and find_spec(module) is not None:  # brought by another distribution, such as conda's
+        found = "here, of an unknown version"
+    fix = f"pip install {name}" + (f"; only for {purpose}" if purpose else "")
+    return Check(name, found != "absent", found, fix, needed=not purpose)
 
 
-def _tvl1() -> list[Check]:
+def _opencv() -> list[Check]:
     import cv2
 
     here = hasattr(cv2, "optflow")
     fix = "pip uninstall opencv-python; pip install --force-reinstall opencv-contrib-python-headless"
-    return [Check("TV-L1", here, f"OpenCV {cv2.__version__}" + ("" if here else " without optflow"), fix)]
+    return [
+        Check("OpenCV", True, cv2.__version__),
+        Check("TV-L1 of OpenCV", here, "here" if here else "absent", f"{fix}; only for --flow opencv", needed=False),
+    ]
 
 
 def _ffmpeg() -> list[Check]:
@@ -64,7 +85,7 @@ def _ffmpeg() -> list[Check]:
     wanted = ("h264", "hevc", "vp9", "av1", "mpeg4", "prores", "gif")
     missing = [name for name in wanted if name not in av.codecs_available]
     said = "missing: " + " ".join(missing) if missing else " ".join(wanted)
-    fix = "pip install --force-reinstall av"
+    fix = "pip install --force-reinstall av; until then videos of these codecs fail"
     return [Check("ffmpeg", True, libraries), Check("decoders", not missing, said, fix, needed=False)]
 
 
@@ -84,7 +105,7 @@ def _nvdec() -> Check:
     try:
         require_nvdec()
     except DecoderUnavailable as error:
-        fix = "in Docker, set NVIDIA_DRIVER_CAPABILITIES to compute,utility,video; without it the CPU decodes"
+        fix = "in Docker, set NVIDIA_DRIVER_CAPABILITIES to compute,utility,video; only for --decoder nvdec"
         return Check("NVDEC", False, str(error), fix, needed=False)
     return Check("NVDEC", True, "here; --decoder nvdec uses it")
 
@@ -93,7 +114,7 @@ def _compiler() -> list[Check]:
     """Build one line of C, as Triton does when it starts, on a GPU."""
     if found := compiler.fault():
         cause, fix = found
-        return [Check("C compiler", False, cause, f"{fix}; needed for TV-L1 on a GPU", needed=False)]
+        return [Check("C compiler", False, cause, f"{fix}; only for optical flow on a GPU", needed=False)]
     return [Check("C compiler", True, str(compiler.find()))]
 
 
@@ -116,7 +137,7 @@ def _weights() -> list[Check]:
 
 
 LOOKS: dict[str, Callable[[], list[Check]]] = {
-    "TV-L1": _tvl1,
+    "OpenCV": _opencv,
     "ffmpeg": _ffmpeg,
     "gpu": _gpu,
     "weights": _weights,
@@ -137,7 +158,7 @@ def _cache() -> Check:
             pass
         free = shutil.disk_usage(folder).free / 2**30
     except OSError as error:
-        fix = "set JCDNET_CACHE to a folder that can be written"
-        return Check("cache", False, f"{folder}: {error.strerror}", fix)
+        fix = "set JCDNET_CACHE to a folder that can be written; until then features are not kept, and --jobs fails"
+        return Check("cache", False, f"{folder}: {error.strerror}", fix, needed=False)
     size = sum(p.stat().st_size for p in Path(folder).rglob("*") if p.is_file()) / 2**20
     return Check("cache", True, f"{folder}: {size:.0f} MiB used, {free:.0f} GiB free")

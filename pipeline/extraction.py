@@ -7,17 +7,19 @@ import dataclasses
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from extractors.features import Extractor, Features, FeaturesError, Progress, load, save
+from extractors.frames import is_partial
 from extractors.parts import Part, consistent, from_the_start, gaps, load_part, ordered, save_part
 from extractors.snippets import snippet_range
-from extractors.video import VideoError
+from extractors.video import ReadError, VideoError
 from extractors.writing import sweep
+from pipeline.content import Watched
 
 if TYPE_CHECKING:
     from pipeline.cache import FeatureCache
@@ -54,6 +56,7 @@ class Extraction:
         """As `FeatureCache.features`; `strict`: a part that cannot be written is an error (OSError)."""
         self.strict = strict
         self.cache, self.path, self.extractor = cache, path, extractor
+        self.watched = Watched(path, content)
         self.start, self.end, self.on_damage = start, end, on_damage
         self.entries = {n: cache.entry(content, s, start, end) for n, s in extractor.settings().items()}
         self.whole: dict[str, Features] = {}
@@ -142,9 +145,29 @@ class Extraction:
         `each`: keep also one that is the whole video, and of which the entry itself would come next.
 
         Raises:
-            VideoError: it cannot be decoded.
+            VideoError: it cannot be decoded; ReadError: the file cannot be read, or is written to, and nothing of it is
+                kept.
         """
+        with self._all_or_nothing():
+            try:
+                self._extract(chunk, on_progress, stop, each, on_part)
+            except ReadError:
+                raise
+            except VideoError:
+                self.watched.check()  # that somebody writes to it is the better reason
+                raise
+        self._settle()
+
+    def _extract(
+        self,
+        chunk: Chunk,
+        on_progress: Progress,
+        stop: Callable[[], bool],
+        each: bool,
+        on_part: Callable[[int], None],
+    ) -> None:
         span = (chunk.first, chunk.last)
+        self.watched.begin()
         for part in self.extractor.parts(
             self.path,
             self.start,
@@ -161,10 +184,14 @@ class Extraction:
             if each or self.next_chunk() is not None or len(self) > len(chunk.streams):
                 self.keep(part)
             on_part(part.until)
-        self._settle()
 
     def keep(self, part: Part) -> None:
-        """Write a part, or say once that it cannot be."""
+        """Write a part, or say once that it cannot be.
+
+        Raises:
+            ReadError: the file that it was read from is not the one that was hashed any more.
+        """
+        self.watched.check(suspicious(part))
         try:
             if self.writable:
                 for name in part.rows:
@@ -184,12 +211,29 @@ class Extraction:
                 "them again; set JCDNET_CACHE to another folder."
             )
 
+    @contextlib.contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        try:
+            yield
+        except ReadError:
+            self.forget()
+            raise
+
+    def forget(self) -> None:
+        """Take away what was kept of a video whose reading failed: FFmpeg may have left pictures out in silence."""
+        self.parts = {}
+        for name in self.missing:
+            shutil.rmtree(parts_folder(self.entries[name]), ignore_errors=True)
+
     def finish(self) -> Features:
         """Join the parts, put them into the cache as one, and give them.
 
         Raises:
-            VideoError: there is nothing between the seconds that were asked for.
+            VideoError: there is nothing between the seconds that were asked for; ReadError: the file was written to
+                while it was read, or cannot be read, and nothing of it is kept.
         """
+        with self._all_or_nothing():
+            self.watched.check(any(map(suspicious, self._all)), finally_=True)
         for name, parts in self.parts.items():
             if not any(len(part.times) for part in parts):
                 for entry in self.entries.values():
@@ -208,6 +252,12 @@ class Extraction:
             for name in self.parts:
                 shutil.rmtree(parts_folder(self.entries[name]), ignore_errors=True)
         return merge([self.whole[name] for name in self.entries])
+
+
+def suspicious(part: Part) -> bool:
+    """Whether a part shows something that a file which was cut or overwritten for a while would show, too."""
+    seen = part.seen
+    return bool(seen.damage.errors or seen.damage.jumps) or is_partial(seen.damage, seen.missing)
 
 
 def parts_folder(entry: Path) -> Path:

@@ -23,7 +23,7 @@ from typing import Any
 
 from extractors.features import Progress
 from extractors.snippets import snippet_range
-from extractors.video import VideoError
+from extractors.video import ReadError, VideoError
 from extractors.writing import identity
 from pipeline import backends
 from pipeline.engine import RUNS, Done, Engine, Item, Request, clear_runs, told
@@ -289,6 +289,8 @@ class Fleet:
             video.error = error
         if video.error is not None:
             (self.folder / f"skip-{video.item.content}").touch()  # what is still out need not be done
+        if isinstance(video.error, ReadError):
+            video.state.forget()
         video.lock.release()
         del self.videos[video.item.content]
         done = None if features is None else told(features, video.said)

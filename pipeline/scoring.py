@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from extractors.exact import exact
 from extractors.features import Progress
 from model.checkpoint import Checkpoint
 from model.datasets import DatasetError
@@ -58,7 +59,8 @@ def predictions_of(
     scores: dict[str, dict[str, float]] = {}
     for done, (name, video) in enumerate(chosen.videos.items(), start=1):
         try:
-            found = predict(net, video.load(), device=device)
+            with exact():
+                found = predict(net, video.load(), device=device)
         except PredictError as error:
             raise DatasetError(f"{name}: {error}") from error
         ends = float(video.times[-1, 1])
