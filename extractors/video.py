@@ -163,12 +163,17 @@ def describe(
 ) -> VideoInfo:
     """What is known of a video once its first frame is decoded."""
     height, width = upright_size(frame, stream)
-    duration = container.duration / 1e6 if container.duration else 0.0
-    if not duration and stream.duration and stream.time_base:
-        duration = float(stream.duration * stream.time_base)
+    duration = stated_duration(container, stream)
     rate = stream.guessed_rate or stream.average_rate
     timecode = stream.metadata.get("timecode") or container.metadata.get("timecode")
     return VideoInfo(path, duration, width, height, str(rate or "0"), timecode)
+
+
+def stated_duration(container: av.container.InputContainer, stream: av.video.VideoStream) -> float:
+    """Seconds that the header gives the file, 0 where it does not say."""
+    if container.duration:
+        return container.duration / 1e6
+    return float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
 
 
 def upright_size(frame: av.VideoFrame, stream: av.video.VideoStream) -> tuple[int, int]:

@@ -29,6 +29,8 @@ class Planned:
     disk: int = 0
     """bytes that its features would take"""
     error: Exception | None = None
+    mute: bool = False
+    """whether it would be extracted, and its header does not say how long it is"""
 
 
 def plan(
@@ -63,7 +65,8 @@ def plan(
             state.look()
             there = max((sum(len(p.times) for p in parts) for parts in state.parts.values()), default=0)
             left = max(rows - there, 0.0) * config.stride / config.fps
-            yield Planned(job, "go on" if there else "extract", left, round(rows * ROW_BYTES * len(extractor.streams)))
+            disk = round(rows * ROW_BYTES * len(extractor.streams))
+            yield Planned(job, "go on" if there else "extract", left, disk, mute=not clip.info.duration)
         except user_errors() as error:
             yield Planned(job, "fail", error=error)
         except OSError as error:
