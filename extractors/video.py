@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extractors.config import program
+from extractors.foreign import foreign, picture
 
 Image = NDArray[np.uint8]
 
@@ -113,6 +114,8 @@ def open_video(
             require_nvdec(gpu)
         if isinstance(error, PermissionError):
             raise VideoError(f"{path}: may not be read; check its permissions.") from error
+        if (said := foreign(path)) is not None:
+            raise VideoError(f"{path}: not a video that FFmpeg can open: {said}.") from error
         raise VideoError(
             f"{path}: not a video that FFmpeg can open ({_reason(error)}); "
             "if it is a cut download, get it again, else convert it to MP4."
@@ -121,7 +124,13 @@ def open_video(
         # An attached cover picture is a video stream to FFmpeg, not to a viewer.
         streams = [s for s in container.streams.video if not int(s.disposition) & _ATTACHED_PICTURE]
         if not streams:
-            raise VideoError(f"{path}: holds no video stream (audio only?); give the file with the picture.")
+            held = {"audio": "sound", "subtitle": "subtitles"}
+            kinds = sorted({held.get(s.type, s.type) for s in container.streams if s.type != "video"}) or ["nothing"]
+            raise VideoError(
+                f"{path}: holds no video stream, only {' and '.join(kinds)}; give the file with the picture."
+            )
+        if (said := picture(path, container.format.name, container.metadata.get("major_brand", ""))) is not None:
+            raise VideoError(f"{path}: {said}.")
         stream = streams[0]
         # Without a decoder PyAV has no codec context, and decoding would crash the interpreter (PyAV#2344).
         if stream.codec_context is None:

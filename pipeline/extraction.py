@@ -15,7 +15,7 @@ import numpy as np
 
 from extractors.features import Extractor, Features, FeaturesError, Progress, load, save
 from extractors.parts import Part, consistent, from_the_start, gaps, load_part, ordered, save_part
-from extractors.snippets import snippet_range
+from extractors.snippets import nothing_there, snippet_range
 from extractors.video import VideoError
 from extractors.writing import sweep
 
@@ -71,7 +71,9 @@ class Extraction:
                     self.whole[name] = load(entry)
                     with contextlib.suppress(OSError):  # when it was used last, for `cache prune`
                         os.utime(entry)
-            except (FeaturesError, OSError) as error:
+            except OSError as error:
+                self.unwritable(error)
+            except FeaturesError as error:
                 self.on_damage(f"damaged cache entry: {error}")
                 with contextlib.suppress(OSError):
                     entry.unlink()
@@ -94,7 +96,12 @@ class Extraction:
             with contextlib.suppress(OSError):
                 sweep(folder)
                 sweep(folder.parent)
-            for file in sorted(folder.glob("*.npz")) if folder.is_dir() and not folder.is_symlink() else ():
+            try:
+                files = sorted(folder.glob("*.npz")) if folder.is_dir() and not folder.is_symlink() else []
+            except OSError as error:  # may not be looked at
+                self.unwritable(error)
+                continue
+            for file in files:
                 try:
                     self.parts[name].append(load_part(file))
                 except FeaturesError as error:
@@ -194,10 +201,7 @@ class Extraction:
             if not any(len(part.times) for part in parts):
                 for entry in self.entries.values():
                     shutil.rmtree(parts_folder(entry), ignore_errors=True)
-                raise VideoError(
-                    f"{self.path}: nothing between {self.start:g} s and {self.end:g} s; "
-                    f"the video ends at {parts[-1].seen.end:.2f} s."
-                )
+                raise VideoError(nothing_there(self.path, self.start, self.end, parts[-1].seen.end))
             self.whole[name] = self.extractor.join(parts, math.isinf(self.end))
             try:
                 if self.writable:

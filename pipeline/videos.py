@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,10 +38,15 @@ def find_videos(paths: Sequence[str]) -> list[Job]:
     """
     found: dict[Path, tuple[Path, Path]] = {}  # resolved -> (video, name with suffix)
     for given in paths:
+        refuse(given)
         path = Path(given)
-        if path.is_dir():
+        try:
+            folder, there = path.is_dir(), path.exists()
+        except OSError:  # too long a name, or a folder that may not be looked into: reading it says so
+            folder, there = False, True
+        if folder:
             pairs = [(p, p.relative_to(path)) for p in sorted(_below(path))]
-        elif not path.exists() and glob.has_magic(given):
+        elif not there and glob.has_magic(given):
             matches = sorted(Path(p) for p in glob.glob(given, recursive=True))  # noqa: PTH207
             pairs = [(p, Path(p.name)) for p in matches if p.suffix.lower() in VIDEO_SUFFIXES and not is_made(p)]
         else:
@@ -48,8 +54,28 @@ def find_videos(paths: Sequence[str]) -> list[Job]:
         if not pairs:
             raise UsageError(f"{given}: no video in it; known suffixes: {' '.join(sorted(VIDEO_SUFFIXES))}.")
         for video, name in pairs:
-            found.setdefault(video.resolve(), (video, name))
+            found.setdefault(Path(os.path.realpath(video)), (video, name))  # `resolve` raises where links go in circles
     return _named(list(found.values()))
+
+
+def refuse(given: str) -> None:
+    """What cannot be the name of a file, though people give it as one.
+
+    Raises:
+        UsageError: an address, or nothing.
+    """
+    if not given.strip():
+        raise UsageError("a video's name is empty; was a variable of the shell meant that is not set?")
+    scheme = _ADDRESS.match(given)
+    if scheme is None or Path(given).exists():
+        return
+    if (scheme[1] or "").lower() == "file":
+        raise UsageError(f"{given}: jcdnet reads files: give its path, without file://.")
+    how = {"http": "yt-dlp", "https": "yt-dlp", "s3": "aws s3 cp", "gs": "gsutil cp"}.get((scheme[1] or "http").lower())
+    raise UsageError(f"{given}: jcdnet reads files: download it first{f' ({how} {given})' if how else ''}.")
+
+
+_ADDRESS = re.compile(r"(?:([a-z][a-z0-9+.-]+)://|www\.[^/]+/)", re.IGNORECASE)
 
 
 def _below(folder: Path) -> Iterator[Path]:
