@@ -36,7 +36,7 @@ from commands.options import (
     Timeout,
 )  # fmt: skip
 from commands.running import Running, choose_cache
-from commands.terminal import err, escape, note, result_table, say_flow
+from commands.terminal import err, escape, need_stdout, note, result_table, say_flow
 from extractors.config import program
 from pipeline.config import load_config
 from pipeline.errors import UsageError
@@ -140,7 +140,7 @@ def run(
         return
     single = len(videos) == 1
     results = []
-    with running.started() as (bars, stop):
+    with running.started(start, last) as (bars, stop):
         outcomes = batch.run_batch(
             pipeline, running.jobs, folder, wanted, overwrite, start, last, bars.video, running.engine, stop
         )
@@ -230,7 +230,7 @@ def extract(
     if dry_run:
         running.dry_run(extractor, FeatureCache(), batch.kept_features(extractor, output, overwrite), start, last)
         return
-    with running.started() as (bars, stop):
+    with running.started(start, last) as (bars, stop):
         outcomes = batch.extract_batch(
             extractor,
             FeatureCache(),
@@ -264,6 +264,8 @@ def _check_output(output: str | None, formats: list[str], asked: bool, single: b
     """Before any work: a table takes no format, stdout one document, JSON Lines or one CSV."""
     if output is None and asked:
         raise UsageError("--format and --overwrite are about files; name a folder with -o, or - for stdout.")
+    if output == "-":
+        need_stdout()
     if output == "-" and (shown := [name for name in formats if name in VIEWS]):
         raise UsageError(f"{shown[0]} is a file beside the result; use -o FOLDER.")
     if output == "-" and (len(formats) > 1 or (formats[0] not in SEVERAL and not single)):

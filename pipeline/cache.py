@@ -38,7 +38,7 @@ def content_hash(path: Path, on_progress: Progress = lambda stage, done, total: 
     except FileNotFoundError as error:
         raise VideoError(f"{path}: no such file; check the path.") from error
     except OSError as error:
-        raise VideoError(f"{path}: cannot be read ({error.strerror}); check its permissions.") from error
+        raise VideoError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions.") from error
     return digest.hexdigest()
 
 

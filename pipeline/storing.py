@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -35,6 +36,27 @@ def prepare_output(folder: Path, jobs: Sequence[Job] = ()) -> None:
 def with_suffix(target: Path, suffix: str) -> Path:
     """`target` plus a suffix; Path.with_suffix would take "clip.v2" for a name with one."""
     return target.with_name(target.name + suffix)
+
+
+def check_names(target: Path, video: Path, suffixes: Iterable[str]) -> None:
+    """Before a video is extracted: whether the file system takes the names of its results.
+
+    Raises:
+        OutputError: one is too long.
+    """
+    place = target.parent
+    while not place.exists():
+        place = place.parent
+    try:
+        most = os.pathconf(place, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # Windows, or a file system that does not say
+        return
+    suffix = max(suffixes, key=len)
+    if (length := len(os.fsencode(target.name + suffix))) > most:
+        raise OutputError(
+            f"{video}: its result would be called {target.name[:20]}…{suffix}, {length} bytes, and the folder "
+            f"takes {most}; rename the video."
+        )
 
 
 def existing(target: Path, wanted: dict[str, object], formats: Sequence[str]) -> Result | None:
