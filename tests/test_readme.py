@@ -192,7 +192,9 @@ def test_examples_of_one_video_agree() -> None:
     (readme,), (first, golf) = tables("README.md"), tables("docs/first-video.md")
     assert len(readme) > 3
     assert first == readme
-    assert golf == [row for row in readme if row[3] == "golf driving"]
+    # Where one name is asked for, the others of its sport add nothing to its confidence.
+    ((begin, end, _, label),) = golf
+    assert (begin, end, label) in [(row[0], row[1], row[3]) for row in readme]
     (block,) = blocks("json", "docs/formats.md")
     result = Result.from_dict(json.loads(block))
     (shown,) = result.segments
