@@ -3,15 +3,16 @@
 import io
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 # torch and the siblings are imported inside the commands: `--help` answers in under a second.
 from commands import cachecare, footage, machine, research, view
-from commands.terminal import complain, debugging, err
+from commands.terminal import complain, debugging, err, without_closed_streams
 from extractors.config import program
-from pipeline.errors import BUG, FULL, DiskFull, exit_code
+from pipeline.errors import BUG, FULL, DiskFull, EnvironmentMissing, circumstance, exit_code
 
 INSTALLED = program() == "jcdnet"  # shells complete the word jcdnet; in a checkout that word would be python
 app = typer.Typer(
@@ -52,10 +53,15 @@ def main_options(
 ) -> None:
     """Find what happens when in a video: timestamped actions from raw footage."""
     err.quiet = quiet
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:  # libraries that are loaded later would end the process over it
+        raise EnvironmentMissing("the folder that this is run in is gone; change into another one.") from error
 
 
 def main() -> None:
     """Run the command line; every user error is one sentence on stderr and an exit code."""
+    without_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names need not be UTF-8
             stream.reconfigure(errors="backslashreplace")
@@ -70,6 +76,7 @@ def main() -> None:
             raise
         if isinstance(error, OSError) and error.errno in FULL:  # writes of files say so themselves
             error = DiskFull("the disk that the output goes to is full; make room and run again.")
+        error = circumstance(error) or error
         code = exit_code(error)
         if code == BUG:
             complain(

@@ -8,7 +8,7 @@ import typer
 from commands.options import CacheDir
 from commands.running import choose_cache
 from commands.terminal import complain, table
-from pipeline.errors import INPUT_FAILED, UsageError
+from pipeline.errors import INPUT_FAILED, EnvironmentMissing, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,10 +21,14 @@ cache_app = typer.Typer(help="The feature cache: its size, list, prune, verify."
 @cache_app.callback()
 def size(context: typer.Context, cache_dir: CacheDir = None) -> None:
     """Where the cache is, and how large."""
+    from extractors.config import cache_dir as folder
+
     choose_cache(cache_dir)
+    for place in (folder(), folder() / "features"):
+        if place.is_file():
+            raise EnvironmentMissing(f"{place}: is a file, and the cache needs a folder; set JCDNET_CACHE to another.")
     if context.invoked_subcommand is not None:
         return
-    from extractors.config import cache_dir as folder
     from pipeline.cachecare import scan
 
     entries = scan()

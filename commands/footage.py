@@ -37,7 +37,7 @@ from commands.options import (
 )  # fmt: skip
 from commands.output import folder_only, is_file_name, one_result
 from commands.running import Running, choose_cache
-from commands.terminal import err, escape, note, result_table, say_flow
+from commands.terminal import err, escape, need_stdout, note, result_table, say_flow
 from extractors.config import program
 from pipeline.config import asked, load_config
 from pipeline.errors import UsageError
@@ -151,7 +151,7 @@ def run(
     results = []
     if folder is not None and only is not None:
         prepare_output(folder)
-    with running.started() as (bars, stop):
+    with running.started(start, last) as (bars, stop):
         outcomes = batch.run_batch(
             pipeline, running.jobs, folder, wanted, overwrite, start, last, bars.video, running.engine, stop, only
         )
@@ -256,7 +256,7 @@ def extract(
         return
     if listed is None:
         prepare_output(output)
-    with running.started() as (bars, stop):
+    with running.started(start, last) as (bars, stop):
         outcomes = batch.extract_batch(
             extractor,
             FeatureCache(),
@@ -291,6 +291,8 @@ def _check_output(output: str | None, formats: list[str], asked: bool, single: b
     """Before any work: a table takes no format, stdout one document, JSON Lines or one CSV."""
     if output is None and asked:
         raise UsageError("--format and --overwrite are about files; name a folder with -o, or - for stdout.")
+    if output == "-":
+        need_stdout()
     if output == "-" and (shown := [name for name in formats if name in VIEWS]):
         raise UsageError(f"{shown[0]} is a file beside the result; use -o FOLDER.")
     if output == "-" and (len(formats) > 1 or (formats[0] not in SEVERAL and not single)):

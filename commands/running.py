@@ -1,6 +1,7 @@
 """What `run` and `extract` share: choosing workers, bars over many videos, the report and its table."""
 
 import contextlib
+import math
 import os
 import threading
 import time
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from commands.remaining import Remaining
 from commands.stopping import stopping
 from commands.terminal import STAGES, complain, err, escape, failure, note, out, progress
 from commands.terminal import table as draw
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 MANY = 20  # videos, after which nobody sees the first errors any more
 SHOWN = 8  # videos that have a bar at the same time
+COMPUTED = ("flow", "i3d")  # stages that tell how far a video is; decoding runs ahead
+TELLING = 10.0  # seconds of video from which on a speed is remembered
 
 
 def choose_cache(folder: Path | None) -> None:
@@ -76,6 +80,7 @@ class Running:
         from pipeline.engine import choose_jobs
 
         c = extractor.config
+        self._step = c.stride / c.fps
         self._work = f"{extractor.device} {extractor.streams} {c.backbone} {c.fps:g}/{c.stride} {c.short_side}/{c.crop}"
         jobs = choose_jobs(self.asked, self.engine.kind, extractor.device, [job.video for job in self.jobs])
         self.engine = dataclasses.replace(self.engine, jobs=jobs)
@@ -91,11 +96,14 @@ class Running:
         return f"{self.engine.kind} {self.engine.jobs} {self._work}"
 
     @contextlib.contextmanager
-    def started(self) -> "Iterator[tuple[Any, Callable[[], bool]]]":
+    def started(self, start: float = 0.0, end: float = math.inf) -> "Iterator[tuple[Any, Callable[[], bool]]]":
         """Bars and what tells whether to stop; the report is written however the block ends."""
+        from pipeline import runreport
+
         if self.out is not None:
             self._prepare(self.out, self.jobs)
-        bars = single() if len(self.jobs) == 1 else Bars(self.jobs)
+        remaining = Remaining({job.name: size_of(job) for job in self.jobs}, self._step, start, end)
+        bars = single(remaining) if len(self.jobs) == 1 else Bars(self.jobs, remaining)
         interrupted = True
         try:
             with stopping() as stop, bars as shown:
@@ -109,6 +117,8 @@ class Running:
                     shown.clear()
                     raise
         finally:
+            if (speed := remaining.speed(time.monotonic())) is not None and remaining.worked > TELLING:
+                runreport.remember_speed(self.speed_key, speed)
             self._report(interrupted)
         if interrupted:
             raise typer.Exit(INTERRUPTED)
@@ -135,7 +145,6 @@ class Running:
             self.report.write_segments()
         for said in self.report.said:
             note(said)
-        runreport.remember_speed(self.speed_key, self.report)
         if self.out is not None and any(outcome.error is None for outcome in self.report.outcomes.values()):
             err.print(f"[dim]results are in {escape(str(self.out))}[/]", soft_wrap=True)
         if len(self.report.rows) > 1:
@@ -161,7 +170,7 @@ class Running:
         from pipeline.dryrun import plan
         from pipeline.engine import Request
 
-        rows, seconds, disk = [], 0.0, 0
+        rows, seconds, disk, mute = [], 0.0, 0, 0
         errors: list[Exception] = []
         with progress() as bars:
             request = Request(extractor, cache, start, end)
@@ -173,6 +182,7 @@ class Running:
                 if planned.said:
                     note(f"{planned.said}.")
                 seconds, disk = seconds + planned.seconds, disk + planned.disk
+                mute += planned.mute
                 rows.append((str(planned.job.video), planned.what, clock(planned.seconds) if planned.seconds else ""))
         draw(("video", "would", "video time"), rows)
         speed = runreport.speeds().get(self.speed_key)
@@ -180,23 +190,47 @@ class Running:
             f"about {clock(seconds / speed)} at {speed:.2f} × real time" if speed else "at a speed not yet known here"
         )
         out.print(f"{clock(seconds)} of video to extract, {took}; {disk / 1e6:.1f} MB of cache")
+        if mute:
+            note(f"{mute} of the videos do not say how long they are, and are not in these figures.")
         if errors:
             raise typer.Exit(failure(errors))
 
 
 @contextlib.contextmanager
-def single() -> Iterator[Any]:
+def single(remaining: Remaining) -> Iterator[Any]:
     """Bars of the stages of one video."""
     with progress() as bars:
-        yield _One(bars)
+        yield _One(bars, remaining)
+
+
+def measure(remaining: Remaining, job: "Job", stage: str, done: int, total: int) -> None:
+    """Take a video's progress into the estimate."""
+    if stage in COMPUTED:
+        remaining.progress(job.name, done, time.monotonic())
+    elif stage == "compile" and done == total:
+        remaining.compiled(time.monotonic())
+
+
+def size_of(job: "Job") -> int:
+    """Bytes of a video, 0 where it is not there or may not be looked at."""
+    try:
+        return job.video.stat().st_size if job.video.is_file() else 0
+    except OSError:
+        return 0
 
 
 class _One:
-    def __init__(self, bars: Any) -> None:
-        self.bars = bars
+    def __init__(self, bars: Any, remaining: Remaining) -> None:
+        self.bars, self.remaining = bars, remaining
 
     def video(self, job: "Job") -> Any:
-        return self.bars.video(job.video)
+        show = self.bars.video(job.video)
+
+        def on_progress(stage: str, done: int, total: int) -> None:
+            measure(self.remaining, job, stage, done, total)
+            show(stage, done, total)
+
+        return on_progress
 
     def done(self, outcome: "Outcome") -> None:
         pass
@@ -213,29 +247,38 @@ class _One:
 class Bars:
     """One bar over all videos, by seconds of video, and one for each that is at work."""
 
-    def __init__(self, jobs: "Sequence[Job]") -> None:
-        self.bytes = {job.name: job.video.stat().st_size if job.video.is_file() else 0 for job in jobs}
+    def __init__(self, jobs: "Sequence[Job]", remaining: Remaining) -> None:
+        self.jobs, self.remaining = jobs, remaining
         self.total, self.finished = len(jobs), 0
-        self.seconds: dict[Path, float] = {}
-        self.share: dict[Path, float] = {}
-        self.worked: dict[Path, float] = {}
         self.live: Progress | None = None
         self.tasks: dict[Path, Any] = {}
-        self.began = time.monotonic()
         self._lock = threading.RLock()  # workers' progress comes from a thread of its own
         self._away = False
+        self._ended = threading.Event()
 
     def __enter__(self) -> "Bars":
+        threading.Thread(target=self._read_headers, name="headers", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ended.set()
         self.clear()
+
+    def _read_headers(self) -> None:
+        """How long the videos are, beside the work: nothing but the estimate waits for it."""
+        from extractors.headers import durations
+
+        names = {job.video: job.name for job in self.jobs}
+        for path, seconds in durations(list(names), self._ended.is_set):
+            with self._lock:
+                self.remaining.header(names[path], seconds)
 
     def video(self, job: "Job") -> Any:
         """Progress callable for a video."""
 
         def on_progress(stage: str, done: int, total: int) -> None:
             with self._lock:
+                measure(self.remaining, job, stage, done, total)
                 if not self._away:
                     show(stage, done, total)
 
@@ -250,19 +293,15 @@ class Bars:
                 self.tasks[job.name] = live.add_task("", total=1)
             label = f"  {escape(job.video.name)} {STAGES.get(stage, stage)}"
             live.update(self.tasks[job.name], description=label, completed=done, total=max(total, done))
-            if stage in ("decode", "flow", "i3d") and total:
-                self.share[job.name] = self.worked[job.name] = done / max(total, done)
             self._overall()
 
         return on_progress
 
     def done(self, outcome: "Outcome") -> None:
         """One less to do."""
-        name = outcome.job.name
-        self.finished += 1
-        self.seconds[name], self.share[name] = outcome.seconds, 1.0
-        if name in self.worked:
-            self.worked[name] = 1.0
+        with self._lock:
+            self.finished += 1
+            self.remaining.finished(outcome.job.name, outcome.seconds)
 
     def clear(self) -> None:
         """Take the bars away."""
@@ -298,16 +337,10 @@ class Bars:
         return self.live
 
     def _overall(self) -> None:
-        """Seconds of video are known of those that are through; the others are taken to have as many a byte."""
-        known = sum(self.bytes[name] for name in self.seconds)
-        seconds = sum(self.seconds.values())
-        rate = seconds / known if known and seconds else 1.0
-        weight = {name: self.seconds.get(name, size * rate) for name, size in self.bytes.items()}
-        total = sum(weight.values()) or 1.0
-        through = sum(weight[name] * share for name, share in self.share.items())
-        worked = sum(weight[name] * share for name, share in self.worked.items())
-        elapsed = time.monotonic() - self.began
-        left = f", {clock(elapsed * (total - through) / worked).partition('.')[0]} left" if worked else ""
-        label = f"{self.finished} of {self.total} videos{left}"
+        """The bar over all, and how long the rest takes as soon as that can be known."""
+        left, total = self.remaining.left(time.monotonic()), self.remaining.total()
+        said = "" if left is None else f", {clock(left).partition('.')[0]} left"
+        share = self.remaining.through() / total if total else self.finished / self.total
         if self.live is not None:
-            self.live.update(self.overall, description=label, completed=through / total, total=1.0)
+            label = f"{self.finished} of {self.total} videos{said}"
+            self.live.update(self.overall, description=label, completed=share, total=1.0)

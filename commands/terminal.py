@@ -1,6 +1,7 @@
 """What the command line shows: bars, tables and notes. Standard output carries data, standard error all else."""
 
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from extractors.config import program
-from pipeline.errors import BUG, INPUT_FAILED, exit_code, traceback_of
+from pipeline.errors import BUG, INPUT_FAILED, EnvironmentMissing, circumstance, exit_code, traceback_of
 from postprocess.writers import clock
 
 out = Console(highlight=False)
@@ -137,10 +138,43 @@ def debugging() -> bool:
 
 def complain(error: Exception) -> None:
     """An error, said even with --quiet; with --debug where it comes from, too."""
-    console = Console(stderr=True, highlight=False)
+    said = f"[red]error:[/] {escape(str(circumstance(error) or error))}"
     if debugging():
-        console.print(escape(traceback_of(error)), soft_wrap=True)
-    console.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+        said = f"{escape(traceback_of(error))}\n{said}"
+    try:
+        Console(stderr=True, highlight=False).print(said, soft_wrap=True)
+    except MemoryError:  # rich loads more of itself first
+        sys.stderr.write(f"error: {printable(str(circumstance(error) or error))}\n")
+    except OSError:  # nobody can be told; the exit code stays
+        pass
+
+
+_closed: set[int] = set()  # of 0, 1 and 2
+
+
+def without_closed_streams() -> None:
+    """Lead standard streams that the caller closed (`>&-`) to nowhere.
+
+    Else the next file that is opened gets such a stream's number, and what a C library prints goes into that file.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+            _closed.add(number)
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
+
+
+def need_stdout() -> None:
+    """Before work whose whole outcome goes to standard output.
+
+    Raises:
+        EnvironmentMissing: the caller closed it.
+    """
+    if 1 in _closed:
+        raise EnvironmentMissing("standard output is closed, and -o - writes to it; name a folder with -o.")
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:

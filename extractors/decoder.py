@@ -187,16 +187,22 @@ class Decoder:
             paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
             self._answered = False
             self._ended = ""
-            self._child = subprocess.Popen(
-                # -P: what lies in the folder of the videos is not imported.
-                [sys.executable, "-P", "-c", self._code()],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,  # FFmpeg's own chatter; what matters comes as a message
-                text=True,
-                # One thread for numpy's products, which are small: each of a pool takes memory from the start.
-                env=os.environ | {"PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},
-            )
+            try:
+                self._child = subprocess.Popen(
+                    # -P: what lies in the folder of the videos is not imported.
+                    [sys.executable, "-P", "-c", self._code()],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,  # FFmpeg's own chatter; what matters comes as a message
+                    text=True,
+                    # One thread for numpy's products, which are small: each of a pool takes memory from the start.
+                    env=os.environ | {"PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},
+                )
+            except OSError as error:
+                raise DecoderUnavailable(
+                    f"the decoder's process cannot be started ({sys.executable}: {error.strerror}); "
+                    f"see `{program()} doctor`."
+                ) from error
             self._finalizer = weakref.finalize(self, _kill, self._child)
         return self._child
 

@@ -25,7 +25,7 @@ from extractors.featurefile import Features, FeaturesError, Floats, load, save
 from extractors.frames import fit
 from extractors.inputs import HostInputs
 from extractors.parts import Part, Seen, join
-from extractors.snippets import Snippet, snippet_range, snippet_times, snippets
+from extractors.snippets import Snippet, nothing_there, snippet_range, snippet_times, snippets
 from extractors.video import Damage, VideoError, require_nvdec
 from extractors.writing import write_atomically
 
@@ -137,7 +137,7 @@ class Extractor:
         parts = list(self.parts(path, start, end, streams, on_progress, size=None))
         if not any(len(part.times) for part in parts):
             shown = parts[-1].seen.end if parts else 0.0
-            raise VideoError(f"{path}: nothing between {start:g} s and {end:g} s; the video ends at {shown:.2f} s.")
+            raise VideoError(nothing_there(path, start, end, shown))
         return self.join(parts, math.isinf(end))
 
     def join(self, parts: list[Part], whole: bool) -> Features:

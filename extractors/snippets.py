@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from extractors.config import FeatureConfig
@@ -80,6 +81,12 @@ def snippet_range(start: float, end: float, origin: float, config: FeatureConfig
 def frame_range(first: int, last: float, config: FeatureConfig) -> tuple[int, float]:
     """Grid points [first, last) that the snippets [first, last) are made of, flow's extra frame included."""
     return first * config.stride, (last - 1) * config.stride + config.length + 1
+
+
+def nothing_there(path: Path, start: float, end: float, shown: float) -> str:
+    """The sentence for a range in which a video has no snippet; `shown`: where the video ends (s)."""
+    asked = f"after {start:g} s" if math.isinf(end) else f"between {start:g} s and {end:g} s"
+    return f"{path}: nothing {asked}; the video ends at {shown:.2f} s, give an earlier --start."
 
 
 def snippet_times(index: int, origin: float, config: FeatureConfig) -> tuple[float, float]:

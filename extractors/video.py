@@ -24,6 +24,7 @@ from av.sidedata.sidedata import SideDataContainer
 from numpy.typing import NDArray
 
 from extractors.config import program
+from extractors.foreign import foreign, picture
 from extractors.streams import best_video, tagged_seconds
 
 Image = NDArray[np.uint8]
@@ -125,6 +126,8 @@ def open_video(
             require_nvdec(gpu)
         if isinstance(error, PermissionError):
             raise VideoError(f"{path}: may not be read; check its permissions.") from error
+        if (said := foreign(path)) is not None:
+            raise VideoError(f"{path}: not a video that FFmpeg can open: {said}.") from error
         raise VideoError(
             f"{path}: not a video that FFmpeg can open ({_reason(error)}); "
             "if it is a cut download, get it again, else convert it to MP4."
@@ -132,7 +135,13 @@ def open_video(
     with container:
         stream = best_video(container)
         if stream is None:
-            raise VideoError(f"{path}: holds no video stream (audio only?); give the file with the picture.")
+            held = {"audio": "sound", "subtitle": "subtitles"}
+            kinds = sorted({held.get(s.type, s.type) for s in container.streams if s.type != "video"}) or ["nothing"]
+            raise VideoError(
+                f"{path}: holds no video stream, only {' and '.join(kinds)}; give the file with the picture."
+            )
+        if (said := picture(path, container.format.name, container.metadata.get("major_brand", ""))) is not None:
+            raise VideoError(f"{path}: {said}.")
         # Without a decoder PyAV has no codec context, and decoding would crash the interpreter (PyAV#2344).
         if stream.codec_context is None:
             raise VideoError(f"{path}: no decoder here for its video codec; convert it to H.264 MP4.")
@@ -186,12 +195,17 @@ def describe(
 ) -> VideoInfo:
     """What is known of a video once its first frame is decoded, which tells the upright size (H, W)."""
     height, width = size
-    duration = container.duration / 1e6 if container.duration else 0.0
-    if not duration and stream.duration and stream.time_base:
-        duration = float(stream.duration * stream.time_base)
+    duration = stated_duration(container, stream)
     rate = stream.guessed_rate or stream.average_rate
     timecode = stream.metadata.get("timecode") or container.metadata.get("timecode")
     return VideoInfo(path, duration, width, height, str(rate or "0"), timecode)
+
+
+def stated_duration(container: av.container.InputContainer, stream: av.video.VideoStream) -> float:
+    """Seconds that the header gives the file, 0 where it does not say."""
+    if container.duration:
+        return container.duration / 1e6
+    return float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
 
 
 @dataclass(frozen=True)

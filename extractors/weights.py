@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from extractors.config import cache_dir, program
+from extractors.config import cache_dir, expand, program
 from extractors.numpy_pickle import unpickle_arrays
 
 
@@ -91,7 +91,8 @@ def git_blob(path: Path) -> str:
 
 def weights_dir() -> Path:
     """Folder of fetched weights: `JCDNET_WEIGHTS`, or `weights` in the cache folder."""
-    return Path(os.environ.get("JCDNET_WEIGHTS") or cache_dir() / "weights").expanduser()
+    chosen = os.environ.get("JCDNET_WEIGHTS")
+    return expand("JCDNET_WEIGHTS", chosen) if chosen else cache_dir() / "weights"
 
 
 def offline() -> bool:

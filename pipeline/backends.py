@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import multiprocessing
 import os
 import socket
 from collections.abc import Iterator
@@ -55,6 +56,12 @@ def _gpus(engine: Engine, name: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _loky(engine: Engine) -> Iterator[None]:
+    try:
+        multiprocessing.Semaphore()
+    except (ImportError, OSError) as error:  # /dev/shm is missing, full or read-only
+        raise EnvironmentMissing(
+            f"workers need semaphores, and this machine gives none ({error}); mend /dev/shm, or leave --jobs out."
+        ) from error
     follow = {"initializer": die_with, "initargs": (identity(),)}
     with joblib.parallel_config("loky", inner_max_num_threads=engine.threads, **follow):
         yield

@@ -22,6 +22,7 @@ from pipeline.errors import (
     BUG,
     ENVIRONMENT,
     FULL,
+    MEMORY,
     DiskFull,
     OutputError,
     Stopped,
@@ -30,10 +31,20 @@ from pipeline.errors import (
     exit_code,
 )
 from pipeline.remaking import Redo, another_video, compare
-from pipeline.storing import existing, keep_beside, standing_formats, with_suffix, write_alone, write_result
+from pipeline.results import CURVES
+from pipeline.storing import (
+    check_names,
+    existing,
+    keep_beside,
+    standing_formats,
+    with_suffix,
+    write_alone,
+    write_result,
+)
 from pipeline.videos import Job
 from postprocess.curves import Curves
 from postprocess.segment import Result
+from postprocess.writers import SUFFIXES
 
 LEAST_ROOM = 4 << 20  # bytes that must be free in the cache, and half of the video's own
 
@@ -132,6 +143,8 @@ def kept_results(
     """
 
     def kept(job: Job, content: str) -> Outcome | Redo | None:
+        if out is not None:
+            check_names(out / job.name, job.video, [".json", CURVES, *(SUFFIXES[name] for name in formats)])
         if out is None or overwrite:
             return None
         found = existing(out / job.name, pipeline.provenance(content, start, end), formats, job.video)
@@ -199,6 +212,7 @@ def kept_features(
 
     def kept(job: Job, content: str) -> Outcome | Redo | None:
         path = with_suffix(out / job.name, ".npz")
+        check_names(out / job.name, job.video, [".npz"])
         try:
             if overwrite or not path.exists():
                 return None
@@ -356,6 +370,10 @@ def make_sure_of_room(folder: Path, video: Path) -> None:
 
 def _failed(job: Job, error: Exception) -> Outcome:
     """The outcome of a video that could not be done; what this machine lacks would fail the next one too."""
+    if isinstance(error, MemoryError):  # another video may take less
+        failed = VideoError(f"{job.video}: {MEMORY}.")
+        failed.__cause__ = error
+        return Outcome(job, error=failed)
     if isinstance(error, Stopped) or exit_code(error) == ENVIRONMENT:
         raise error
     if isinstance(error, OSError) and error.errno in FULL:

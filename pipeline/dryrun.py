@@ -32,6 +32,8 @@ class Planned:
     error: Exception | None = None
     said: str = ""
     """why what stands there would be made anew"""
+    mute: bool = False
+    """whether it would be extracted, and its header does not say how long it is"""
 
 
 def plan(
@@ -69,7 +71,8 @@ def plan(
             done = max((sum(len(p.times) for p in parts) for parts in state.parts.values()), default=0)
             left = max(rows - done, 0.0) * config.stride / config.fps
             disk = round(rows * ROW_BYTES * len(extractor.streams))
-            yield Planned(job, "go on" if done else "extract", left, disk, said=said)
+            what, mute = "go on" if done else "extract", not clip.info.duration
+            yield Planned(job, what, left, disk, said=said, mute=mute)
         except user_errors() as error:
             yield Planned(job, "fail", error=error)
         except OSError as error:

@@ -140,10 +140,13 @@ def extract(engine: Engine, request: Request, items: Iterable[Item]) -> Iterator
         Stopped: `request.stop` said so; what is complete is in the cache.
         EnvironmentMissing: no worker can work.
     """
-    from pipeline.fleet import Fleet  # which imports this
-
     clear_runs(request.cache.folder)
-    yield from _here(request, items) if engine.here else Fleet(engine, request).run(items)
+    if engine.here:
+        yield from _here(request, items)
+        return
+    from pipeline.fleet import Fleet  # which imports this, and joblib
+
+    yield from Fleet(engine, request).run(items)
 
 
 def clear_runs(folder: Path) -> None:

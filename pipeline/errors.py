@@ -1,12 +1,29 @@
 """Which mistakes are the user's, and the exit code of each; everything else is a bug."""
 
 import errno
+import os
 import traceback
 from functools import cache
 from pathlib import Path
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 OURS = frozenset({"cli", "commands", "extractors", "jcdnet", "model", "pipeline", "postprocess"})  # packages
+MEMORY = "there is not enough memory; end other programs, or raise the limit (`ulimit -v`, or the container's)"
+# What a system refuses, whatever program asks: the cause and the next step. Other errors of it may be bugs of ours.
+REFUSALS = {
+    errno.EACCES: "permission is denied; check who may read and write it and the folders above it, or name another one",
+    errno.EPERM: "this is not permitted; check who may read and write it, or name another one",
+    errno.EROFS: "the file system is read-only; name a folder on another one",
+    errno.EFBIG: "a file would be larger than this process may write; raise the limit (`ulimit -f`)",
+    errno.EMFILE: "this process has too many files open; raise the limit (`ulimit -n`)",
+    errno.ENFILE: "this machine has too many files open; end other programs",
+    errno.ENOMEM: MEMORY,
+    errno.EAGAIN: "no further process or thread may be started; raise the limit (`ulimit -u`, or the container's)",
+    errno.EIO: "the disk or the share does not answer; see whether it is still there",
+    errno.ESTALE: "the share has changed or is gone; mount it again",
+    errno.ENOTCONN: "the share is not connected any more; mount it again",
+    errno.ELOOP: "its links lead in a circle; name the file that is meant",
+}
 BUG, USAGE, INPUT_FAILED, ENVIRONMENT, INTERRUPTED = 1, 2, 3, 4, 130
 
 
@@ -65,12 +82,15 @@ def cannot_write(path: Path, error: OSError, otherwise: str = "choose another fo
     """The user's error for a write that failed."""
     if error.errno in FULL:
         return DiskFull(f"{path}: the disk is full; make room and run again, what is complete is kept.")
+    if error.errno in (errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.EIO):  # in another folder it would be the same
+        return EnvironmentMissing(f"{path}: {REFUSALS[error.errno]}.")
     return OutputError(f"{path}: cannot be written ({error.strerror}); {otherwise}.")
 
 
 @cache
 def exit_codes() -> dict[type[Exception], int]:
     """Exit code by kind of user error. A function, so that `--help` need not import the siblings."""
+    from extractors.config import NoHome
     from extractors.features import FeaturesError
     from extractors.flow import FlowError, FlowUnavailable
     from extractors.video import DecoderUnavailable, VideoError
@@ -98,7 +118,38 @@ def exit_codes() -> dict[type[Exception], int]:
         DatasetError: USAGE,
         TrainError: USAGE,
         EnvironmentMissing: ENVIRONMENT,
+        NoHome: ENVIRONMENT,
     }
+
+
+def circumstance(error: BaseException) -> Exception | None:
+    """The user's error for what the machine refused, in one sentence; None for what may be a bug.
+
+    For what comes up from anywhere: where a file is read or written on the user's behalf, that place knows better what
+    to say.
+    """
+    text = str(error)
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError | ImportError)
+        and any(sign in text for sign in ("out of memory", "can't allocate memory", "failed to map segment"))
+    ):
+        return EnvironmentMissing(f"{MEMORY}.")
+    if isinstance(error, RuntimeError) and "can't start new thread" in text:
+        return EnvironmentMissing(f"{REFUSALS[errno.EAGAIN]}.")
+    if not isinstance(error, OSError):
+        return None
+    if "No usable temporary directory" in text:  # of tempfile
+        return EnvironmentMissing("no folder for temporary files can be written; set TMPDIR to one that can.")
+    if "MPLCONFIGDIR" in text:  # matplotlib's own sentence
+        return EnvironmentMissing(
+            "matplotlib, which draws the picture, has no folder to write to; set MPLCONFIGDIR to one."
+        )
+    where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    if error.errno == errno.ENAMETOOLONG:
+        return UsageError(f"{where}this name is longer than the file system takes; shorten it.")
+    if (said := REFUSALS.get(error.errno or 0)) is None:
+        return None
+    return EnvironmentMissing(f"{where}{said}.")
 
 
 def user_errors() -> tuple[type[Exception], ...]:
@@ -112,4 +163,7 @@ def exit_code(error: Exception) -> int:
         return BUG if (error.name or "").partition(".")[0] in OURS else ENVIRONMENT
     if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
         return ENVIRONMENT
-    return next((code for kind, code in exit_codes().items() if isinstance(error, kind)), BUG)
+    known = circumstance(error) or error
+    if isinstance(known, EnvironmentMissing):  # known without the siblings, which might not even load
+        return ENVIRONMENT
+    return next((code for kind, code in exit_codes().items() if isinstance(known, kind)), BUG)

@@ -16,7 +16,7 @@ import numpy as np
 from extractors.features import Extractor, Features, FeaturesError, Progress, load, save
 from extractors.frames import is_partial
 from extractors.parts import Part, consistent, from_the_start, gaps, load_part, ordered, save_part
-from extractors.snippets import snippet_range
+from extractors.snippets import nothing_there, snippet_range
 from extractors.video import ReadError, VideoError
 from extractors.writing import sweep
 from pipeline.content import Watched
@@ -74,7 +74,9 @@ class Extraction:
                     self.whole[name] = load(entry)
                     with contextlib.suppress(OSError):  # when it was used last, for `cache prune`
                         os.utime(entry)
-            except (FeaturesError, OSError) as error:
+            except OSError as error:
+                self.unwritable(error)
+            except FeaturesError as error:
                 self.on_damage(f"damaged cache entry: {error}")
                 with contextlib.suppress(OSError):
                     entry.unlink()
@@ -97,7 +99,12 @@ class Extraction:
             with contextlib.suppress(OSError):
                 sweep(folder)
                 sweep(folder.parent)
-            for file in sorted(folder.glob("*.npz")) if folder.is_dir() and not folder.is_symlink() else ():
+            try:
+                files = sorted(folder.glob("*.npz")) if folder.is_dir() and not folder.is_symlink() else []
+            except OSError as error:  # may not be looked at
+                self.unwritable(error)
+                continue
+            for file in files:
                 try:
                     self.parts[name].append(load_part(file))
                 except FeaturesError as error:
@@ -238,10 +245,7 @@ class Extraction:
             if not any(len(part.times) for part in parts):
                 for entry in self.entries.values():
                     shutil.rmtree(parts_folder(entry), ignore_errors=True)
-                raise VideoError(
-                    f"{self.path}: nothing between {self.start:g} s and {self.end:g} s; "
-                    f"the video ends at {parts[-1].seen.end:.2f} s."
-                )
+                raise VideoError(nothing_there(self.path, self.start, self.end, parts[-1].seen.end))
             self.whole[name] = self.extractor.join(parts, math.isinf(self.end))
             try:
                 if self.writable:

@@ -133,6 +133,10 @@ def find_videos(
         if len(matches) == 1:
             found[row.video] = available[matches[0]]
             said[found[row.video]][row.video] = row.line
+        elif "://" in row.video:
+            problems.append(
+                f"{row.at} {row.line}: {row.video} is an address, and jcdnet reads files: download it first"
+            )
         elif not row.video:
             problems.append(f"{row.at} {row.line}: names no video")
         elif matches:

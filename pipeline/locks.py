@@ -60,10 +60,11 @@ class Lock:
         return _alive(self._read()) is True
 
     def release(self) -> None:
-        """Give it back, if it is still ours."""
+        """Give it back, if it is still ours. Where the folder is gone or closed by now, it goes stale by itself."""
         self._stop.set()
-        if self._mine and self._read().startswith(self._mine.encode()):
-            self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the work under it is done, and is not lost over this
+            if self._mine and self._read().startswith(self._mine.encode()):
+                self.path.unlink(missing_ok=True)
         self._mine = ""
 
     @contextlib.contextmanager
@@ -86,8 +87,13 @@ class Lock:
                 handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
             except FileExistsError:
                 return False
-            os.write(handle, f"{mine} 0\n".encode())
-            os.close(handle)
+            try:
+                os.write(handle, f"{mine} 0\n".encode())
+            except OSError:  # full: an empty lock would hold up others
+                self.path.unlink(missing_ok=True)
+                raise
+            finally:
+                os.close(handle)
         finally:
             temporary.unlink(missing_ok=True)
         self._mine, self._watched = mine, None

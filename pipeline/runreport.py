@@ -30,7 +30,6 @@ STATUSES = ("done", "from cache", "kept", "duplicate", "failed", "not done")
 UNFINISHED = ("failed", "not done")
 LOCK = ".run.lock"
 OFTEN = 10.0  # seconds between two writes while the run goes on
-TELLING = 10.0  # seconds of video from which on a speed is remembered
 
 
 class RunReport:
@@ -242,12 +241,11 @@ def speeds() -> dict[str, float]:
     return {}
 
 
-def remember_speed(key: str, report: RunReport) -> None:
-    """For `--dry-run`: how fast this was, if it says anything."""
-    if report.computed > TELLING:
-        with contextlib.suppress(OSError):
-            found = speeds() | {key: round(report.computed / report.elapsed, 3)}
-            write_atomically(cache_dir() / "speed.json", json.dumps(found).encode())
+def remember_speed(key: str, speed: float) -> None:
+    """For `--dry-run`: how fast a run was, × real time, its start apart."""
+    with contextlib.suppress(OSError):
+        found = speeds() | {key: round(speed, 3)}
+        write_atomically(cache_dir() / "speed.json", json.dumps(found).encode())
 
 
 def _absolute(row: Mapping[str, Any]) -> str:

@@ -41,6 +41,27 @@ def with_suffix(target: Path, suffix: str) -> Path:
     return target.with_name(target.name + suffix)
 
 
+def check_names(target: Path, video: Path, suffixes: Iterable[str]) -> None:
+    """Before a video is extracted: whether the file system takes the names of its results.
+
+    Raises:
+        OutputError: one is too long.
+    """
+    place = target.parent
+    while not place.exists():
+        place = place.parent
+    try:
+        most = os.pathconf(place, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # Windows, or a file system that does not say
+        return
+    suffix = max(suffixes, key=len)
+    if (length := len(os.fsencode(target.name + suffix))) > most:
+        raise OutputError(
+            f"{video}: its result would be called {target.name[:20]}…{suffix}, {length} bytes, and the folder "
+            f"takes {most}; rename the video."
+        )
+
+
 def standing_formats(target: Path) -> list[str]:
     """The formats of which a file stands at `target`."""
     return [name for name, suffix in SUFFIXES.items() if os.path.exists(with_suffix(target, suffix))]  # noqa: PTH110

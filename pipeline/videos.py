@@ -3,6 +3,7 @@
 import glob
 import itertools
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,25 +53,42 @@ def find_videos(paths: Sequence[str]) -> list[Job]:
         UsageError: a folder or a pattern without a video in it, or two results would get one name.
     """
     found: dict[Path, _Place] = {}  # by resolved path
-    folders = _outermost([Path(given) for given in paths if Path(given).is_dir()])
+    for given in paths:
+        refuse(given)
+    folders = _outermost([Path(given) for given in paths if _is_folder(Path(given))])
     for given in paths:
         path = Path(given)
-        if path.is_dir():
+        if _is_folder(path):
             videos = sorted(_below(path))
-        elif not path.exists() and glob.has_magic(given):
+        elif _is_pattern(given):
             matches = sorted(Path(p) for p in glob.glob(given, recursive=True))  # noqa: PTH207
             videos = [p for p in matches if p.suffix.lower() in VIDEO_SUFFIXES and not is_made(p)]
         else:
             videos = [path]
         if not videos:
-            there = _counted(_others(given))
+            others = _counted(_others(given))
             raise UsageError(
-                f"{given}: no video in it{f', but {there}' if there else ''}; a file that is named is read whatever "
+                f"{given}: no video in it{f', but {others}' if others else ''}; a file that is named is read whatever "
                 f"its suffix, in folders these count: {' '.join(sorted(VIDEO_SUFFIXES))}."
             )
         for video in videos:
-            found.setdefault(video.resolve(), _Place(video, folders))
+            # `resolve` raises where links go in circles.
+            found.setdefault(Path(os.path.realpath(video)), _Place(video, folders))
     return _named(list(found.values()))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # too long a name, or a folder that nobody may look into: reading it says so
+        return False
+
+
+def _is_pattern(given: str) -> bool:
+    try:
+        return glob.has_magic(given) and not Path(given).exists()
+    except OSError:
+        return False
 
 
 def left_out(paths: Sequence[str]) -> list[str]:
@@ -82,8 +100,8 @@ def left_out(paths: Sequence[str]) -> list[str]:
 def _others(given: str) -> list[Path]:
     """The files in a folder or of a pattern that `find_videos` leaves out, but for what is quiet."""
     path = Path(given)
-    files = _files(path) if path.is_dir() else ()
-    if not path.exists() and glob.has_magic(given):
+    files = _files(path) if _is_folder(path) else ()
+    if _is_pattern(given):
         files = (Path(p) for p in glob.glob(given, recursive=True) if Path(p).is_file())  # noqa: PTH207
     quiet = tuple(suffix for suffix in SUFFIXES.values() if suffix.count(".") > 1)
     return [p for p in files if p.suffix.lower() not in VIDEO_SUFFIXES | QUIET and not p.name.endswith(quiet)]
@@ -96,6 +114,26 @@ def _counted(files: Sequence[Path]) -> str:
     if more := sum(count for _, count in kinds[KINDS:]):
         shown.append(f"{more} of other kinds")
     return f"{len(files)} file{'s' if len(files) > 1 else ''} ({', '.join(shown)})" if files else ""
+
+
+def refuse(given: str) -> None:
+    """What cannot be the name of a file, though people give it as one.
+
+    Raises:
+        UsageError: an address, or nothing.
+    """
+    if not given.strip():
+        raise UsageError("a video's name is empty; was a variable of the shell meant that is not set?")
+    scheme = _ADDRESS.match(given)
+    if scheme is None or Path(given).exists():
+        return
+    if (scheme[1] or "").lower() == "file":
+        raise UsageError(f"{given}: jcdnet reads files: give its path, without file://.")
+    how = {"http": "yt-dlp", "https": "yt-dlp", "s3": "aws s3 cp", "gs": "gsutil cp"}.get((scheme[1] or "http").lower())
+    raise UsageError(f"{given}: jcdnet reads files: download it first{f' ({how} {given})' if how else ''}.")
+
+
+_ADDRESS = re.compile(r"(?:([a-z][a-z0-9+.-]+)://|www\.[^/]+/)", re.IGNORECASE)
 
 
 def _below(folder: Path) -> Iterator[Path]:

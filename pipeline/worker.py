@@ -6,7 +6,6 @@ While it is at a part, a marker stands in the run's folder: it says how far the 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import signal
@@ -21,7 +20,7 @@ from extractors.config import FeatureConfig, Limits
 from extractors.features import Extractor
 from extractors.writing import is_alive
 from pipeline.cache import FeatureCache
-from pipeline.errors import BUG, DiskFull, EnvironmentMissing, as_bug, exit_code
+from pipeline.errors import BUG, FULL, DiskFull, EnvironmentMissing, as_bug, circumstance, exit_code
 from pipeline.extraction import Chunk, Extraction
 from pipeline.locks import Lock
 
@@ -138,9 +137,9 @@ def work(setup: Setup, task: Task, run: Path) -> Report:
         state.extract(task.chunk, marker.progress, marker.stop, each=True, on_part=marker.begin)
     except OSError as error:
         marker.end()
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             return Report(task, DiskFull(f"{setup.cache}: no room left for features; make some and run again."), said)
-        return Report(task, as_bug(error, task.video), said)
+        return Report(task, circumstance(error) or as_bug(error, task.video), said)
     except Exception as error:
         marker.end()
         # Here, since the way back leaves tracebacks behind, and errors that cannot be pickled would end the worker.

@@ -440,7 +440,7 @@ def test_odd_names_come_through(config: Path, tmp_path: Path) -> None:
             assert status[name] == "done", said
             assert (tmp_path / "out" / f"{name}.json").is_file()
         else:  # its results would need a longer name than a file may have
-            assert status[name] == "failed" and "File name too long" in said
+            assert status[name] == "failed" and "and the folder takes 255; rename the video." in said
     assert code == 3 and "a bug" not in said
     code, said = ended(jcdnet("run", folder, "-o", tmp_path / "out", "--config", config, cache=tmp_path / "c"))
     assert code == 3 and "a bug" not in said and said.count("error: ") == 2

@@ -113,6 +113,35 @@ def test_the_holder_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.Monk
     lock.release()
 
 
+def test_a_lock_whose_folder_is_gone_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(self: Lock) -> bytes:
+        raise PermissionError(13, "Permission denied", str(self.path))
+
+    lock = Lock(tmp_path / "a.lock")
+    assert lock.take()
+    with monkeypatch.context() as patch, lock.held():
+        patch.setattr(Lock, "_read", closed)
+        lock.release()
+
+
+def test_a_disk_that_is_full_without_hard_links_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "link", no_links)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            Lock(tmp_path / "a.lock").take()
+    assert list(tmp_path.iterdir()) == []
+    lock = Lock(tmp_path / "a.lock")
+    assert lock.take()
+    lock.release()
+
+
 def _count(path: str, out: str, times: int) -> None:
     for _ in range(times):
         lock = Lock(Path(path))

@@ -1,5 +1,6 @@
 """What the documents say holds: their commands run, on tiny videos, and their links lead somewhere."""
 
+import importlib.util
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from model import checkpoint
 from model.config import ModelConfig
 from model.train import initialise
 from postprocess.segment import Result, Segment
+from postprocess.writers import clock
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
@@ -161,6 +164,92 @@ def test_json_examples_are_whole() -> None:
     (shown,) = blocks("json", "docs/formats.md")
     result = Result.from_dict(json.loads(shown))
     assert result.to_dict() == json.loads(shown) and result.segments
+
+
+# --- the video of the README's picture --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def examples() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("examples", ROOT / "tools" / "examples.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def tables(name: str) -> list[list[tuple[float, float, str, str]]]:
+    """Tables of `run match.mp4` in a document: start and end (s), confidence as it is shown, name."""
+    row = re.compile(r"^    +(\d+):([\d.]+) +(\d+):([\d.]+) +([\d.]+)  (.+)$", re.MULTILINE)
+    return [
+        [(60 * int(a) + float(b), 60 * int(c) + float(d), conf, label) for a, b, c, d, conf, label in row.findall(t)]
+        for t in re.findall(r"^    match\.mp4  .*\n(?:^    .*\n)+", SHOWN[name], re.MULTILINE)
+    ]
+
+
+def test_examples_of_one_video_agree() -> None:
+    """A segment that several documents show is the same in all of them."""
+    (readme,), (first, golf) = tables("README.md"), tables("docs/first-video.md")
+    assert len(readme) > 3
+    assert first == readme
+    # Where one name is asked for, the others of its sport add nothing to its confidence.
+    ((begin, end, _, label),) = golf
+    assert (begin, end, label) in [(row[0], row[1], row[3]) for row in readme]
+    (block,) = blocks("json", "docs/formats.md")
+    result = Result.from_dict(json.loads(block))
+    (shown,) = result.segments
+    assert (shown.start, shown.end, f"{shown.confidence:.2f}", shown.label) == readme[0]
+    assert f"(shortened: {len(readme) - 1} more segments" in SHOWN["docs/formats.md"]
+    assert f"match.mp4  {clock(result.duration)}\n" in SHOWN["README.md"]
+    # What the text says of the tables.
+    said = re.search(r"draws the weightlifting from ([\d.]+) to ([\d.]+)", SHOWN["docs/wrong.md"])
+    assert said is not None
+    assert (float(said[1]), float(said[2])) == readme[0][:2] and readme[0][3] == "clean and jerk"
+
+
+def test_every_table_of_the_video_has_its_command(examples: ModuleType) -> None:
+    shown = {name: len(tables(name)) for name in SHOWN if tables(name)}
+    assert shown == {name: len(options) for name, options in examples.TABLES.items()}
+    for name, runs in examples.TABLES.items():
+        for options in runs:
+            command = f"python cli.py run match.mp4 {options}".strip()
+            assert command in SHOWN[name] or (name == "README.md" and "make run VIDEO=match.mp4" in SHOWN[name])
+
+
+def test_examples_are_put_where_they_stand(
+    examples: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what the documents show now they stay as they are; with anything else they do not."""
+    (block,) = blocks("json", "docs/formats.md")
+    segments = [s.to_dict() if hasattr(s, "to_dict") else vars(s) for s in Result.from_dict(json.loads(block)).segments]
+    rest = [
+        {"start": a, "end": b, "score": 1.0, "confidence": 0.9, "label": n} for a, b, _, n in tables("README.md")[0]
+    ]
+    result = json.loads(block) | {"segments": segments + rest[1:]}
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "match.json").write_text(json.dumps(result))
+    shown = {
+        options: found.replace("\n    ", "\n")[4:]
+        for name, runs in examples.TABLES.items()
+        for options, found in zip(runs, examples.TABLE.findall(SHOWN[name]), strict=True)
+    }
+    monkeypatch.setattr(examples, "printed", lambda folder, options: shown[options])
+    assert examples.differences(SHOWN, examples.regenerated(tmp_path, SHOWN)) == []
+    result["segments"][0]["confidence"] = 0.1234
+    (tmp_path / "results" / "match.json").write_text(json.dumps(result))
+    shown["-o results"] = shown["-o results"].replace("0.97", "0.98")
+    differ = "\n".join(examples.differences(SHOWN, examples.regenerated(tmp_path, SHOWN)))
+    assert "0.1234" in differ and "+    0:22.40  0:26.88  0.98  playing basketball" in differ
+
+
+@pytest.mark.slow
+@needs_weights
+def test_examples_are_what_the_commands_print(
+    examples: ModuleType, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JCDNET_CACHE", str(tmp_path / "cache"))
+    examples.make_video(corpus, tmp_path / "match.mp4")
+    assert examples.differences(SHOWN, examples.regenerated(tmp_path, SHOWN)) == []
 
 
 def mentioned() -> Iterator[tuple[str, list[str]]]:

@@ -4,13 +4,14 @@ What it keeps is machine code and pickles, which are run as they are: the one ca
 stands where nobody else can write, also when the features' cache is shared by a team.
 """
 
+import contextlib
 import os
 import stat
 import tempfile
 import warnings
 from pathlib import Path
 
-from extractors.config import cache_dir, user_cache_dir
+from extractors.config import NoHome, cache_dir, user_cache_dir
 
 
 def prepare() -> bool:
@@ -45,8 +46,10 @@ def _private() -> Path:
     first = cache_dir() / "numba"
     if not hasattr(os, "getuid"):
         return first
-    temporary = Path(tempfile.gettempdir()) / f"jcdnet-numba-{os.getuid()}"
-    for folder in (first, user_cache_dir() / "numba", temporary):
+    folders = [first]
+    with contextlib.suppress(NoHome):  # JCDNET_CACHE need not lie in a home folder
+        folders.append(user_cache_dir() / "numba")
+    for folder in (*folders, Path(tempfile.gettempdir()) / f"jcdnet-numba-{os.getuid()}"):
         # Looked at when it is there, not before: between a look and the making somebody else could make it.
         if all(map(_is_safe, folder.absolute().parents)):
             try:
