@@ -35,7 +35,8 @@ class LocalizeConfig:
     """runs: θ, the probability that a snippet must exceed."""
     merge_gap: int = 1
     """runs: runs of one group with at most this many snippets between them become one, unless a sure one would fall
-    below min_confidence by it. This and the next two count snippets side by side; of overlapping ones as many as cover the same time."""
+    below min_confidence by it. This and the next two count snippets side by side; of overlapping ones as many as cover
+    the same time."""
     min_snippets: int = 2
     """runs: shorter ones are dropped; a video with fewer snippets than this needs all of them."""
     smooth: int = 3
