@@ -7,15 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
-import av.error
-
 from extractors.features import Progress
-from extractors.video import VideoError, open_video
+from extractors.video import VideoError
 from pipeline.cut import shape_of, shoot
 from pipeline.draw import card
-from pipeline.errors import OutputError, UsageError
+from pipeline.errors import FULL, OutputError, UsageError, cannot_write
 from pipeline.film import film, temporary
+from pipeline.remux import Uncopyable, remux
 from postprocess.segment import Segment
 from postprocess.writers import clock
 
@@ -151,44 +149,14 @@ def copy(cuts: Sequence[Cut], out: Path, on_progress: Progress = lambda stage, d
         path = out / f"{one.name}{one.video.suffix.lower()}"
         with temporary(path) as beside:
             try:
-                begins = _copy(one, beside)
-            except (av.error.FFmpegError, ValueError, OverflowError) as error:
-                raise OutputError(
-                    f"{path}: what {one.video.name} holds cannot be copied ({error}); leave --copy out."
-                ) from error
+                begins = remux(one.video, one.start, one.end, beside)
+            except Uncopyable as error:
+                code = getattr(error.__cause__, "errno", None)
+                if code in FULL:
+                    raise cannot_write(path, OSError(code, str(error))) from error
+                raise OutputError(f"{one.video}: cannot be copied ({error}); leave --copy out.") from error
         yield Made(path, begins)
     on_progress("clips", len(cuts), len(cuts))
-
-
-def _copy(one: Cut, path: Path) -> float:
-    """Write one clip; returns the second of the video that it begins with."""
-    with open_video(one.video) as (container, stream), av.open(str(path), "w") as out:
-        zero = (container.start_time or 0) / 1e6
-        base = float(stream.time_base or 0) or 1 / 25
-        heard = [s for s in container.streams.audio if s.codec_context is not None][:1]
-        targets = {s.index: out.add_stream_from_template(s) for s in (stream, *heard)}
-        container.seek(int((one.start + zero) / base), stream=stream)
-        begins: float | None = None
-        for packet in container.demux(stream, *heard):
-            if packet.dts is None or packet.pts is None:
-                continue
-            at = packet.pts * float(packet.time_base) - zero
-            if packet.stream is stream:
-                if begins is None and not packet.is_keyframe:
-                    continue
-                begins = at if begins is None else begins
-                # By decoding order: a picture behind the end may be what one before it leans on.
-                if packet.dts * base - zero >= one.end:
-                    break
-            elif begins is None or not begins <= at < one.end:
-                continue
-            shift = round((begins + zero) / float(packet.time_base))
-            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-            packet.stream = targets[packet.stream.index]
-            out.mux(packet)
-        if begins is None:
-            raise VideoError(f"{one.video}: no keyframe of it before {clock(one.end)}; leave --copy out.")
-        return begins
 
 
 def reels(cuts: Sequence[Cut], out: Path, on_progress: Progress = lambda stage, done, total: None) -> Iterator[Made]:

@@ -99,6 +99,15 @@ def corpus() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def cases(corpus: Path) -> Path:
+    """The folder of small inputs that failed once, beside the corpus."""
+    folder = corpus.parent / "cases"
+    if not folder.is_dir():
+        pytest.skip(f"no cases at {folder}")
+    return folder
+
+
 class Pixels(torch.nn.Module):
     """A network whose feature is a sample of its input, of every frame: any wrong pixel shows, exactly."""
 
