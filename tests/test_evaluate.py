@@ -18,9 +18,9 @@ from postprocess.protocols import (
     EvaluateError,
     averages,
     choose_subset,
+    find_protocol,
     parse_tious,
     to_snippets,
-    find_protocol,
 )
 from postprocess.segment import Result, Segment
 
