@@ -118,8 +118,8 @@ def clips(
         made = list(make(cuts, output, bars.video(output), on_error=lambda one, error: failed.append((one, error))))
     for one in made:
         print(one.path)
-    for error in unread:
-        complain(error)
+    for lacking in unread:
+        complain(lacking)
     for said, lost in Counter(str(error) for _, error in failed).items():  # a video fails in all its clips alike
         complain(VideoError(f"{said} ({lost} clip{'s' if lost > 1 else ''} left out)"))
     left = {id(cut) for cut, _ in failed}

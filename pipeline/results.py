@@ -67,8 +67,8 @@ def read_results(paths: Sequence[Path], on_error: Callable[[Exception], None] | 
     if wrong and not found:
         raise wrong[0]
     if on_error is not None:
-        for error in wrong:
-            on_error(error)
+        for told in wrong:
+            on_error(told)
     return found
 
 
