@@ -68,6 +68,7 @@ class Arm:
             config=self.config,
             groups=self.model.groups,
             keep=keep or frozenset(self.model.groups),
+            bars=(self.model.localize.get("min_confidence", 0.0),),
         )
 
     def sport(self, segment: Segment) -> str:

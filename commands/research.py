@@ -270,6 +270,10 @@ def evaluate(
     tiou: Annotated[
         str | None, typer.Option(help="Thresholds, as in 0.1:0.9:0.1.", show_default="the protocol's")
     ] = None,
+    ignore_unknown: Annotated[
+        bool,
+        typer.Option("--ignore-unknown", help="Leave out predictions of labels that the ground truth does not have."),
+    ] = False,
     diagnose: Annotated[bool, typer.Option("--diagnose", help="Say what kind the false positives are.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw the diagnosis into this .png file, too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
@@ -294,6 +298,7 @@ def evaluate(
         "subset": subset,
         "tiou": tiou,
         "diagnosis": diagnose or plot is not None,
+        "ignore_unknown": ignore_unknown,
     }
     if model is not None and features is not None:
         from pipeline.api import choose_device, load_model

@@ -1,5 +1,6 @@
 """`report`, `clips` and `plot`: results for people, to look at and to take along."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from commands.output import folder_only, is_file_name
 from commands.terminal import complain, err, finish, note, progress
-from pipeline.errors import UsageError, cannot_write
+from pipeline.errors import INPUT_FAILED, UsageError, cannot_write
 
 Results = Annotated[list[Path], typer.Argument(help="Results of `run -o`: .json files or their folder.")]
 Videos = Annotated[
@@ -36,11 +37,16 @@ def report(
     named = output if output is not None and output.suffix == ".html" and is_file_name(output) else None
     if named is None:
         folder_only(output, "pages are .html files", "pages")
-    stored = read_results(results)
-    if named is not None and (len(stored) != 1 or results[0].is_dir()):
+    errors: list[Exception] = []
+    stored = read_results(results, on_error=errors.append)
+    for error in errors:
+        complain(error)
+    all_of_them = [*stored, *errors]
+    alone = len(all_of_them) == 1 and not results[0].is_dir()
+    if named is not None and not alone:
         raise UsageError(f"-o {named}: is one page, and several are made of a folder; name a folder, or one result.")
     with progress() as bars:
-        if len(stored) == 1 and not results[0].is_dir():
+        if alone:
             path = named or (output or stored[0].path.parent) / f"{stored[0].stem}.html"
             video = video_of(stored[0], videos)
             curves = curves_of(stored[0])
@@ -51,15 +57,14 @@ def report(
             print(path)
             return
         root = results[0] if len(results) == 1 else common_folder(stored)
-        errors: list[Exception] = []
-        for path, error in write_pages(stored, root, output or root, videos, embed, bars.video):
+        for path, wrong in write_pages(stored, root, output or root, videos, embed, bars.video):
             bars.clear()
-            if error is None:
+            if wrong is None:
                 print(path)
             else:
-                errors.append(error)
-                complain(error)
-    finish(len(stored) - len(errors), errors, stored)
+                errors.append(wrong)
+                complain(wrong)
+    finish(len(all_of_them) - len(errors), errors, all_of_them)
 
 
 def clips(
@@ -94,6 +99,7 @@ def clips(
     if reel and name is not None:
         raise UsageError("--name is for single clips; a reel is called as its class.")
 
+    from extractors.video import VideoError
     from pipeline import clips as work
     from pipeline.results import read_results, stems, video_of
     from postprocess.names import nfc
@@ -101,7 +107,8 @@ def clips(
     wanted = None if classes is None else {nfc(part.strip()) for part in classes.split(",") if part.strip()}
     cuts: list[work.Cut] = []
     known: set[str] = set()
-    for stored, stem in stems(read_results(results)):
+    unread: list[Exception] = []  # results and videos of which nothing can be cut
+    for stored, stem in stems(read_results(results, on_error=unread.append)):
         known |= {nfc(s.label) for s in stored.result.segments}
         chosen = [
             s
@@ -109,23 +116,38 @@ def clips(
             if s.confidence >= min_confidence and (wanted is None or nfc(s.label) in wanted)
         ]
         if chosen:
-            video = video_of(stored, videos)
+            try:
+                video = video_of(stored, videos)
+            except VideoError as error:
+                unread.append(error)
+                continue
             cuts += work.plan(video, stem, chosen, stored.result.duration, before, after, name or work.NAME)
     if wanted is not None and (missing := sorted(wanted - known)):
         raise UsageError(f"no segment is called {', '.join(missing)}; there are {', '.join(sorted(known)) or 'none'}.")
     work.check_names(cuts, output, reel=reel, copied=copy, overwrite=overwrite)
-    if not cuts:
+    if not cuts and not unread:
         note("nothing to cut: no segment is left.")
+    failed: list[tuple[work.Cut, Exception]] = []
     with progress() as bars:
         make = work.reels if reel else work.copy if copy else work.cut
-        made = list(make(cuts, output, bars.video(output)))
+        made = list(make(cuts, output, bars.video(output), on_error=lambda one, error: failed.append((one, error))))
     for one in made:
         print(one.path)
-    if copy and cuts:
+    for lacking in unread:
+        complain(lacking)
+    for said, lost in Counter(str(error) for _, error in failed).items():  # a video fails in all its clips alike
+        complain(VideoError(f"{said} ({lost} clip{'s' if lost > 1 else ''} left out)"))
+    left = {id(cut) for cut, _ in failed}
+    done = [cut for cut in cuts if id(cut) not in left]
+    if copy and done:
         note("copied clips begin at the keyframe before their segment.")
     if cuts:
-        err.print(f"[dim]{len(cuts)} clip{'s' if len(cuts) > 1 else ''} of {len({c.video for c in cuts})} video"
-                  f"{'s' if len({c.video for c in cuts}) > 1 else ''}[/]")  # fmt: skip
+        count = len({cut.video for cut in done})
+        lost_too = f", {len(failed)} left out" if failed else ""
+        err.print(f"[dim]{len(done)} clip{'s' if len(done) != 1 else ''} of {count} video"
+                  f"{'s' if count != 1 else ''}{lost_too}[/]")  # fmt: skip
+    if unread or failed:
+        raise typer.Exit(INPUT_FAILED)
 
 
 def plot(

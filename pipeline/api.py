@@ -154,8 +154,12 @@ class Pipeline:
         end: float = math.inf,
         least: float | None = None,
     ) -> list[Segment]:
-        """Scores as segments, within start..end; `least`: another confidence than the settings' to leave out below."""
+        """Scores as segments, within start..end; `least`: another confidence than the settings' to leave out below.
+
+        A lower `least` adds segments to those that the settings find, and to those of the model's own confidence.
+        """
         config = self.config.localize
+        declared = suited(self.model, self.classes).get("min_confidence", 0.0)
         found = localize(
             scores.cas,
             scores.actionness,
@@ -166,6 +170,7 @@ class Pipeline:
             config=config if least is None else dataclasses.replace(config, min_confidence=least),
             groups=self.model.groups,
             keep=self.classes,
+            bars=(config.min_confidence, declared),
         )
         late = (dataclasses.replace(s, start=max(s.start, start)) for s in found)
         return [segment for segment in late if segment.end > segment.start]

@@ -1,22 +1,20 @@
 """Segments cut out of their videos: exact or by keyframes, one file each or one highlight reel per class."""
 
 import dataclasses
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
-import av.error
-
 from extractors.config import Progress
-from extractors.streams import best_sound
-from extractors.video import VideoError, open_video
-from pipeline.cut import shape_of, shoot
+from extractors.video import VideoError
+from pipeline.cut import Shape, shape_of, shoot
 from pipeline.draw import card
-from pipeline.errors import OutputError, UsageError
+from pipeline.errors import FULL, OutputError, UsageError, cannot_write
 from pipeline.film import film, temporary
+from pipeline.remux import Uncopyable, remux
 from postprocess.segment import Segment
 from postprocess.writers import clock
 
@@ -35,6 +33,9 @@ class Cut:
     end: float
     segment: Segment
     name: str
+
+
+OnError = Callable[["Cut", Exception], None]
 
 
 @dataclass(frozen=True)
@@ -116,15 +117,23 @@ def check_names(cuts: Sequence[Cut], out: Path, *, reel: bool, copied: bool, ove
         raise OutputError(f"{there}: is there already; use --overwrite or another -o.")
 
 
-def cut(cuts: Sequence[Cut], out: Path, on_progress: Progress = lambda stage, done, total: None) -> Iterator[Made]:
+def cut(
+    cuts: Sequence[Cut],
+    out: Path,
+    on_progress: Progress = lambda stage, done, total: None,
+    on_error: OnError | None = None,
+) -> Iterator[Made]:
     """Encode each clip anew, exact to the frame, as `<name>.mp4`.
+
+    on_error: told of each clip that cannot be made; the others go on. None: the first such error is raised.
 
     Raises:
         VideoError: a video cannot be read.
         OutputError: a clip cannot be written.
+        DiskFull: the disk is full; always raised.
     """
-    for done, one in enumerate(cuts):
-        on_progress("clips", done, len(cuts))
+
+    def make(one: Cut) -> Made:
         path = out / f"{one.name}.mp4"
         shape = shape_of(one.video)
         begins = None
@@ -135,101 +144,143 @@ def cut(cuts: Sequence[Cut], out: Path, on_progress: Progress = lambda stage, do
                 begins = time if begins is None else begins
                 reel.picture(image, at)
             if begins is None:
-                raise VideoError(f"{one.video}: no frame of it at {clock(one.start)}; the file may be damaged.")
-        yield Made(path, begins)
-    on_progress("clips", len(cuts), len(cuts))
+                raise VideoError(_no_frame(one))
+        return Made(path, begins)
+
+    return _each(cuts, make, on_progress, on_error)
 
 
-def copy(cuts: Sequence[Cut], out: Path, on_progress: Progress = lambda stage, done, total: None) -> Iterator[Made]:
+def copy(
+    cuts: Sequence[Cut],
+    out: Path,
+    on_progress: Progress = lambda stage, done, total: None,
+    on_error: OnError | None = None,
+) -> Iterator[Made]:
     """Copy the packets of each clip, from the keyframe at or before its start: quick, lossless, and seldom exact.
+
+    on_error: as of `cut`.
 
     Raises:
         VideoError: a video cannot be read.
         OutputError: a clip cannot be written, or the container does not take what the video holds.
+        DiskFull: the disk is full; always raised.
     """
-    for done, one in enumerate(cuts):
-        on_progress("clips", done, len(cuts))
+
+    def make(one: Cut) -> Made:
         path = out / f"{one.name}{one.video.suffix.lower()}"
         with temporary(path) as beside:
             try:
-                begins = _copy(one, beside)
-            except (av.error.FFmpegError, ValueError, OverflowError) as error:
-                raise OutputError(
-                    f"{path}: what {one.video.name} holds cannot be copied ({error}); leave --copy out."
-                ) from error
-        yield Made(path, begins)
+                return Made(path, remux(one.video, one.start, one.end, beside))
+            except Uncopyable as error:
+                code = getattr(error.__cause__, "errno", None)
+                if code in FULL:
+                    raise cannot_write(path, OSError(code, str(error))) from error
+                raise OutputError(f"{one.video}: cannot be copied ({error}); leave --copy out.") from error
+
+    return _each(cuts, make, on_progress, on_error)
+
+
+def _each(
+    cuts: Sequence[Cut], make: Callable[[Cut], Made], on_progress: Progress, on_error: OnError | None
+) -> Iterator[Made]:
+    for done, one in enumerate(cuts):
+        on_progress("clips", done, len(cuts))
+        try:
+            made = make(one)
+        except (VideoError, OutputError) as error:
+            if on_error is None:
+                raise
+            on_error(one, error)
+            continue
+        yield made
     on_progress("clips", len(cuts), len(cuts))
 
 
-def _copy(one: Cut, path: Path) -> float:
-    """Write one clip; returns the second of the video that it begins with."""
-    with open_video(one.video) as (container, stream), av.open(str(path), "w") as out:
-        zero = (container.start_time or 0) / 1e6
-        base = float(stream.time_base or 0) or 1 / 25
-        sound = best_sound(container, stream)
-        heard = [] if sound is None else [sound]
-        targets = {s.index: out.add_stream_from_template(s) for s in (stream, *heard)}
-        container.seek(int((one.start + zero) / base), stream=stream)
-        begins: float | None = None
-        for packet in container.demux(stream, *heard):
-            if packet.dts is None or packet.pts is None:
-                continue
-            at = packet.pts * float(packet.time_base) - zero
-            if packet.stream is stream:
-                if begins is None and not packet.is_keyframe:
-                    continue
-                begins = at if begins is None else begins
-                # By decoding order: a picture behind the end may be what one before it leans on.
-                if packet.dts * base - zero >= one.end:
-                    break
-            elif begins is None or not begins <= at < one.end:
-                continue
-            shift = round((begins + zero) / float(packet.time_base))
-            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-            packet.stream = targets[packet.stream.index]
-            out.mux(packet)
-        if begins is None:
-            raise VideoError(f"{one.video}: no keyframe of it before {clock(one.end)}; leave --copy out.")
-        return begins
+def _no_frame(one: Cut) -> str:
+    return f"{one.video}: no frame of it at {clock(one.start)}; the file may be damaged."
 
 
-def reels(cuts: Sequence[Cut], out: Path, on_progress: Progress = lambda stage, done, total: None) -> Iterator[Made]:
+def reels(
+    cuts: Sequence[Cut],
+    out: Path,
+    on_progress: Progress = lambda stage, done, total: None,
+    on_error: OnError | None = None,
+) -> Iterator[Made]:
     """One highlight reel a class as `<label>.mp4`: a title card, then its clips one behind the other.
 
     Videos of another shape than the first are fitted between black borders; silence where one has no sound.
 
+    on_error: told of each clip that its reel lacks, and of each clip of a reel that cannot be written. None: the first
+        such error is raised.
+
     Raises:
         VideoError: a video cannot be read.
         OutputError: a reel cannot be written.
+        DiskFull: the disk is full; always raised.
     """
+
+    def failed(one: Cut, error: Exception) -> None:
+        if on_error is None:
+            raise error
+        on_error(one, error)
+
+    shapes: dict[Path, Shape | VideoError] = {}
+    for video in dict.fromkeys(one.video for one in cuts):
+        try:
+            shapes[video] = shape_of(video)
+        except VideoError as error:
+            shapes[video] = error
     by_label: dict[str, list[Cut]] = {}
     for one in cuts:
         by_label.setdefault(one.segment.label, []).append(one)
     names = _file_names(list(by_label))
-    done = 0
+    steps = itertools.count()
     for label, own in sorted(by_label.items()):
-        shapes = {video: shape_of(video) for video in dict.fromkeys(c.video for c in own)}
-        first = shapes[own[0].video]
-        path = out / f"{names[label]}.mp4"
-        with film(path, first.size, first.rate) as reel:
-            if channels := max(shape.channels for shape in shapes.values()):
-                reel.add_sound(channels)
-            shown = sum(c.end - c.start for c in own)
-            below = f"{len(own)} clip{'s' if len(own) > 1 else ''} · {clock(shown)}"
-            reel.picture(card((reel.height, reel.width), label, below), 0.0)
-            at = CARD_SECONDS
-            for one in own:
-                on_progress("clips", done, len(cuts))
-                shape = shapes[one.video]
-                shape = dataclasses.replace(shape, channels=channels if shape.channels else 0)
-                last, step = at, float(1 / first.rate)
-                for time, _, image in shoot(reel, one.video, shape, one.start, one.end, at=at):
-                    reel.picture(image, time)
-                    last, step = time, time - last or step
-                at = max(last + step, at + one.end - one.start)
-                done += 1
-        yield Made(path, own[0].start)
+        fit: list[tuple[Cut, Shape]] = []
+        for one in own:
+            shape = shapes[one.video]
+            if isinstance(shape, VideoError):
+                failed(one, shape)
+            else:
+                fit.append((one, shape))
+        if fit:
+            path = out / f"{names[label]}.mp4"
+            try:
+                empty = _reel(path, label, fit, lambda: on_progress("clips", next(steps), len(cuts)))
+            except (VideoError, OutputError) as error:
+                for one, _ in fit:
+                    failed(one, error)
+            else:
+                for one in empty:
+                    failed(one, VideoError(_no_frame(one)))
+                yield Made(path, fit[0][0].start)
     on_progress("clips", len(cuts), len(cuts))
+
+
+def _reel(path: Path, label: str, own: Sequence[tuple[Cut, Shape]], tick: Callable[[], None]) -> list[Cut]:
+    """Write one reel; returns the clips of which no frame could be shown."""
+    first, empty = own[0][1], []
+    with film(path, first.size, first.rate) as reel:
+        if channels := max(shape.channels for _, shape in own):
+            reel.add_sound(channels)
+        shown = sum(one.end - one.start for one, _ in own)
+        below = f"{len(own)} clip{'s' if len(own) > 1 else ''} · {clock(shown)}"
+        reel.picture(card((reel.height, reel.width), label, below), 0.0)
+        at = CARD_SECONDS
+        for one, shape in own:
+            tick()
+            shape = dataclasses.replace(shape, channels=channels if shape.channels else 0)
+            last, step, shown_any = at, float(1 / first.rate), False
+            for time, _, image in shoot(reel, one.video, shape, one.start, one.end, at=at):
+                reel.picture(image, time)
+                last, step, shown_any = time, time - last or step, True
+            if shown_any:
+                at = max(last + step, at + one.end - one.start)
+            else:
+                empty.append(one)
+        if len(empty) == len(own):
+            raise VideoError(_no_frame(own[0][0]))
+    return empty
 
 
 def _file_names(labels: Sequence[str]) -> dict[str, str]:

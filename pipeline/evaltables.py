@@ -38,7 +38,8 @@ def tables(evaluation: Evaluation) -> list[TableData]:
             tuple(
                 (c.label, str(c.instances), str(c.predictions), *map(_percent, (*c.ap.values(), c.average)))
                 for c in evaluation.per_class
-            ),
+            )
+            + tuple((label, "0", str(n), *["–"] * (len(at) + 1)) for label, n in evaluation.unannotated.items()),
         ),
     ]
     if evaluation.classification is not None:

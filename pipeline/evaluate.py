@@ -2,8 +2,9 @@
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ from postprocess.protocols import (
 )
 from postprocess.segment import SCHEMA
 
+MOST_LISTED = 12  # labels in a note
+
 
 @dataclass(frozen=True)
 class MeanAP:
@@ -64,7 +67,11 @@ class ClassAP:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that `evaluate` says. classification: mAP in percent, None where video-level scores are not known."""
+    """All that `evaluate` says. classification: mAP in percent, None where video-level scores are not known.
+
+    unannotated: label → how many predictions, of labels that the scored subset has no instance of. Each is a false
+    positive: `predictions` and the diagnosis count it; mAP, the mean over the classes of the ground truth, cannot.
+    """
 
     protocol: str
     subset: str
@@ -72,6 +79,7 @@ class Evaluation:
     predictions: int
     overall: MeanAP
     per_class: tuple[ClassAP, ...]
+    unannotated: dict[str, int]
     classification: float | None
     conjoint: dict[str, MeanAP]
     diagnosis: Diagnosis | None
@@ -96,6 +104,7 @@ class Evaluation:
             "predictions": self.predictions,
             **self.overall.to_dict(),
             "per_class": per_class,
+            "unannotated": self.unannotated,
             "classification_mAP": None if self.classification is None else round(self.classification, 4),
             "conjoint": {name: value.to_dict() for name, value in self.conjoint.items()},
             "diagnosis": None if self.diagnosis is None else self.diagnosis.to_dict(),
@@ -112,6 +121,7 @@ def evaluate_files(
     subset: str | None = None,
     tiou: str | None = None,
     diagnosis: bool = False,
+    ignore_unknown: bool = False,
 ) -> Evaluation:
     """Read, and score.
 
@@ -123,6 +133,7 @@ def evaluate_files(
         subset: instead of the protocol's.
         tiou: thresholds as `0.1:0.9:0.1`, instead of the protocol's.
         diagnosis: say what the false positives are, too.
+        ignore_unknown: leave out predictions whose label the ground truth lacks; else they are false positives.
 
     Raises:
         EvaluateError: anything wrong with these, in one sentence.
@@ -132,12 +143,22 @@ def evaluate_files(
     truth, predicted = read_ground_truth(ground_truth), read_predictions(predictions)
     listed = None if ambiguous is None else read_ambiguous(ambiguous)
     try:
-        return evaluate(
-            truth, predicted, protocol=protocol, ambiguous=listed, subset=subset, tious=tious, diagnosis=diagnosis
+        scored = evaluate(
+            truth,
+            predicted,
+            protocol=protocol,
+            ambiguous=listed,
+            subset=subset,
+            tious=tious,
+            diagnosis=diagnosis,
+            ignore_unknown=ignore_unknown,
         )
+        if not ignore_unknown:
+            _check_labels(predicted, truth)
     except EvaluateError as error:
         given = ", ".join(map(str, predictions)) or "no predictions"
         raise EvaluateError(f"{given} against {ground_truth}: {error}") from error
+    return scored
 
 
 def evaluate(
@@ -149,19 +170,21 @@ def evaluate(
     subset: str | None = None,
     tious: Sequence[float] | None = None,
     diagnosis: bool = False,
+    ignore_unknown: bool = False,
 ) -> Evaluation:
     """Score predictions.
 
     Args:
         ambiguous: video → spans of seconds; None: there is no such list.
         tious: thresholds in (0, 1], ascending, instead of the protocol's.
+        ignore_unknown: as in `evaluate_files`.
 
     Raises:
-        EvaluateError: a video or a label that the ground truth does not know, a subset that is not there, nothing
-            to score against.
+        EvaluateError: a video that the ground truth does not know, a subset that is not there, nothing to score
+            against.
     """
     predicted, said = respell(predicted, (a.label for video in ground_truth.values() for a in video.actions))
-    scene = _join(ground_truth, predicted, protocol, ambiguous, subset)
+    scene = _join(ground_truth, predicted, protocol, ambiguous, subset, ignore_unknown)
     truth, found = scene.truth, scene.found
     thresholds = np.array(find_protocol(protocol).tious if tious is None else tuple(tious))
     detection = detect(truth, found, thresholds)
@@ -183,6 +206,7 @@ def evaluate(
         predictions=len(found),
         overall=_mean(len(scene.videos), len(truth), thresholds, detection.mean_ap),
         per_class=per_class,
+        unannotated=_unannotated(scene),
         classification=_classification(scene, predicted),
         conjoint=_conjoint(scene, thresholds),
         diagnosis=diagnose(truth, found) if diagnosis else None,
@@ -212,6 +236,7 @@ def _join(
     protocol: str,
     ambiguous: Mapping[str, Sequence[tuple[float, float]]] | None,
     subset: str | None,
+    ignore_unknown: bool,
 ) -> _Scene:
     rules = find_protocol(protocol)
     names = match_names(predicted.actions, ground_truth)
@@ -223,14 +248,26 @@ def _join(
     }
     # Classes of the other subsets too: to predict one of those here is no mistake of the user's.
     classes = sorted({action.label for actions in annotated.values() for action in actions})
-    _check_labels(predicted, classes)
+    foreign = _unknown_labels(predicted, classes)
+    notes = []
+    if foreign and ignore_unknown:
+        notes.append(f"the ground truth has no {_listed(foreign)}: left out.")
+        predicted = _without(predicted, foreign)
+    elif foreign:
+        notes.append(
+            f"the ground truth has no {_listed(foreign)}: false positives, which the mAP over its own classes cannot "
+            "show (--diagnose does); --ignore-unknown leaves them out."
+        )
+        notes += [
+            f"{label!r} is not in the ground truth; did you mean {near!r}?" for label, near in _near(foreign, classes)
+        ]
+        classes += sorted(foreign)
     counted = [
         name
         for name, actions in annotated.items()
         if subset_of[name] == chosen and as_path(name).stem not in rules.excluded and (actions or not rules.drop_empty)
     ]
     videos = {name: index for index, name in enumerate(counted)}
-    notes = []
     if moved := elsewhere(names):
         notes.append(
             f"{len(moved)} videos were taken for those of the same name in another folder, "
@@ -276,9 +313,10 @@ def _join(
         found = found.take(~drop)
     elif rules.snippets:
         notes.append("without --ambiguous nothing is dropped; CO2-Net and DELU drop what touches ambiguous segments.")
-    if absent := sorted(set(found.label.tolist()) - set(truth.label.tolist())):
-        labels = ", ".join(classes[label] for label in absent)
-        notes.append(f"this subset has no instance of {labels}: such predictions count nowhere.")
+    absent = {classes[label] for label in set(found.label.tolist()) - set(truth.label.tolist())}
+    if elsewhere_only := sorted(absent - foreign.keys()):
+        labels = ", ".join(elsewhere_only)
+        notes.append(f"this subset has no instance of {labels}: such predictions are false positives outside the mAP.")
     return _Scene(chosen, names, videos, classes, truth, found, notes)
 
 
@@ -291,13 +329,52 @@ def _columns(rows: Sequence[tuple[int, Action]], classes: Sequence[str]) -> tupl
     )
 
 
-def _check_labels(predicted: Predicted, classes: Sequence[str]) -> None:
-    known = set(classes)
+def _unknown_labels(predicted: Predicted, classes: Sequence[str]) -> dict[str, int]:
+    """Label → predictions, of labels that the ground truth lacks."""
+    counts = Counter(action.label for actions in predicted.actions.values() for action in actions)
+    return {label: count for label, count in sorted(counts.items()) if label not in set(classes)}
+
+
+def _check_labels(predicted: Predicted, truth: Mapping[str, AnnotatedVideo]) -> None:
+    """An error where the ground truth knows no predicted label: then the two name things differently."""
+    classes = sorted({action.label for video in truth.values() for action in video.actions})
+    first = None
     for name, actions in predicted.actions.items():
-        if unknown := next((action.label for action in actions if action.label not in known), None):
-            close = difflib.get_close_matches(unknown, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "rename it, or leave such predictions out."
-            raise EvaluateError(f"video {name!r}: label {unknown!r} is not in the ground truth; {hint}")
+        for action in actions:
+            if action.label in classes:
+                return
+            first = first or (name, action.label)
+    if first is not None:
+        near = _near([first[1]], classes)
+        hint = f"did you mean {near[0][1]!r}?" if near else "rename it: no predicted label is."
+        raise EvaluateError(f"video {first[0]!r}: label {first[1]!r} is not in the ground truth; {hint}")
+
+
+def _near(labels: Iterable[str], classes: Sequence[str]) -> list[tuple[str, str]]:
+    """(label, the class that it may be a misspelling of), where there is one."""
+    close = ((label, difflib.get_close_matches(label, classes, n=1)) for label in labels)
+    return [(label, found[0]) for label, found in close if found]
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    """Labels with how many predictions there are of each, the most first; of many the rest as a number."""
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = ", ".join(
+        f"{label} ({count} prediction{'s' if count > 1 else ''})" for label, count in ranked[:MOST_LISTED]
+    )
+    if (rest := len(ranked) - MOST_LISTED) > 0:
+        shown += f" and {rest} more ({sum(count for _, count in ranked[MOST_LISTED:])} predictions)"
+    return shown
+
+
+def _without(predicted: Predicted, labels: Container[str]) -> Predicted:
+    kept = {name: [a for a in actions if a.label not in labels] for name, actions in predicted.actions.items()}
+    return replace(predicted, actions=kept)
+
+
+def _unannotated(scene: _Scene) -> dict[str, int]:
+    counts = Counter(scene.found.label[~np.isin(scene.found.label, scene.truth.label)].tolist())
+    return {scene.classes[label]: count for label, count in sorted(counts.items())}
 
 
 def _mean(videos: int, instances: int, tious: np.ndarray, mean_ap: np.ndarray) -> MeanAP:

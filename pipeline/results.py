@@ -3,7 +3,7 @@
 import io
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,24 +37,41 @@ class Stored:
         return self.path.name.removesuffix(".json")
 
 
-def read_results(paths: Sequence[Path]) -> list[Stored]:
+def read_results(paths: Sequence[Path], on_error: Callable[[Exception], None] | None = None) -> list[Stored]:
     """Results in files and folders (recursive), in order.
+
+    on_error: told of each file among several that cannot be read; the others go on. None: the first such error is
+        raised, as it is where none can be read.
 
     Raises:
         UsageError: no such path, or a folder without a result.
         ResultError: a file that is none.
     """
-    found: list[Stored] = []
+    files: list[Path] = []
     for path in paths:
         if path.is_dir():
             below = sorted(p for p in path.rglob("*.json") if is_result(p))
             if not below:
                 raise UsageError(f"{path}: no result in it; give the folder that `run -o` wrote.")
-            found += [_read(p) for p in below]
+            files += below
         elif path.exists():
-            found.append(_read(path))
+            files.append(path)
         else:
             raise UsageError(f"{path}: no such file; give a result that `run -o` wrote, or their folder.")
+    found: list[Stored] = []
+    wrong: list[Exception] = []
+    for path in files:
+        try:
+            found.append(_read(path))
+        except (UsageError, ResultError) as error:
+            if on_error is None:
+                raise
+            wrong.append(error)
+    if wrong and not found:
+        raise wrong[0]
+    if on_error is not None:
+        for told in wrong:
+            on_error(told)
     return found
 
 

@@ -93,6 +93,7 @@ def evaluate_model(
     subset: str | None = None,
     tiou: str | None = None,
     diagnosis: bool = False,
+    ignore_unknown: bool = False,
     device: str | torch.device = "cpu",
     on_progress: Progress = lambda stage, done, total: None,
 ) -> Evaluation:
@@ -131,20 +132,21 @@ def evaluate_model(
     if not known & classes:
         some = ", ".join(model.classes[:5]) + (f" and {len(model.classes) - 5} more" if len(model.classes) > 5 else "")
         raise UsageError(f"the model knows {some}, and the ground truth none of these.")
-    # The user can neither rename nor leave out what a model says of a class that nobody annotated.
-    kept = {name: [a for a in actions if a.label in known] for name, actions in predicted.actions.items()}
-    predicted = replace(predicted, actions=kept)
     result = evaluate(
-        truth, predicted, protocol=protocol, ambiguous=listed, subset=wanted or None, tious=tious, diagnosis=diagnosis
+        truth,
+        predicted,
+        protocol=protocol,
+        ambiguous=listed,
+        subset=wanted or None,
+        tious=tious,
+        diagnosis=diagnosis,
+        ignore_unknown=ignore_unknown,
     )
     if respelt:
         result = replace(result, notes=(*respelt, *result.notes))
     if unknown:
         count = f"{len(unknown)} of {len(stored.videos)} videos"
         said = f"{count}, {unknown[0]!r} first, are not in the ground truth and were left out."
-        result = replace(result, notes=(*result.notes, said))
-    if strange := sorted(classes - known):
-        said = f"the ground truth has no {', '.join(strange)}: what the model finds of it was left out."
         result = replace(result, notes=(*result.notes, said))
     return result
 

@@ -18,7 +18,8 @@ class LocalizeConfig:
     rule: str = "runs"
     """`runs`: what a person would draw, one label at a time. `paper`: JCDNet §3.6, nested, for evaluation."""
     min_confidence: float = 0.0
-    """Segments below this confidence are left out (both rules)."""
+    """Segments below this confidence are left out (both rules); `runs` joins no piece that is as sure into a segment
+    that is not."""
     top: int = 0
     """Of a video, only so many segments, the surest (`paper`: of the highest ψ); 0 is all (both rules)."""
     confidence_slope: float = 1.0
@@ -33,8 +34,9 @@ class LocalizeConfig:
     threshold: float = 0.3
     """runs: θ, the probability that a snippet must exceed."""
     merge_gap: int = 1
-    """runs: runs of one group with at most this many snippets between them become one. This and the next two count
-    snippets side by side; of overlapping ones as many as cover the same time."""
+    """runs: runs of one group with at most this many snippets between them become one, unless a sure one would fall
+    below min_confidence by it. This and the next two count snippets side by side; of overlapping ones as many as cover
+    the same time."""
     min_snippets: int = 2
     """runs: shorter ones are dropped; a video with fewer snippets than this needs all of them."""
     smooth: int = 3

@@ -80,12 +80,15 @@ class Diagnosis:
 def diagnose(truth: Instances, predictions: Predictions, tiou: float = 0.5) -> Diagnosis:
     """Diagnose one set of predictions at one threshold.
 
-    Predictions of classes that the truth does not have take no part, as in the mAP.
+    Predictions of classes that the truth does not have are counted by kind; in the mAP, its gains, the bands and the
+    lengths they take no part, since these are means over the classes of the truth.
 
     Raises:
         ValueError: no instances.
     """
-    predictions = predictions.take(np.isin(predictions.label, truth.label))
+    every = predictions
+    predictions = every.take(np.isin(every.label, truth.label))
+    foreign = every.take(~np.isin(every.label, truth.label))
     detection = detect(truth, predictions, np.array([tiou]))
     match = detection.match[0]
     kinds = false_positive_kinds(truth, predictions, match, tiou)
@@ -99,7 +102,7 @@ def diagnose(truth: Instances, predictions: Predictions, tiou: float = 0.5) -> D
     return Diagnosis(
         tiou=tiou,
         mean_ap=mean_ap,
-        counts=_counts(kinds),
+        counts=_counts(np.concatenate((kinds, false_positive_kinds(truth, foreign, np.full(len(foreign), -1), tiou)))),
         gains=gains,
         bands=_bands(truth, predictions, kinds),
         mean_ap_n=_ap_n(truth, predictions, detection, np.ones(len(truth), dtype=bool)),

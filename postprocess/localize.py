@@ -13,7 +13,16 @@ import numpy as np
 
 from postprocess.config import LocalizeConfig
 from postprocess.nms import hard_nms, soft_nms
-from postprocess.proposals import blocks, cells, density, merge, moving_average, outer_inner_score, owners, runs
+from postprocess.proposals import (
+    blocks,
+    cells,
+    density,
+    merge,
+    moving_average,
+    outer_inner_score,
+    owners,
+    runs,
+)
 from postprocess.segment import Segment
 
 NO_GROUPS: Mapping[str, str] = {}
@@ -61,6 +70,7 @@ def localize(
     config: LocalizeConfig,
     groups: Mapping[str, str] = NO_GROUPS,
     keep: Collection[str] | None = None,
+    bars: Collection[float] = (),
 ) -> list[Segment]:
     """Find the segments of one video.
 
@@ -74,6 +84,8 @@ def localize(
         config: the rule and its numbers.
         groups: class → group; a class that is not in it is a group of its own. Rule `runs` only.
         keep: the classes that may be found; None: all. The others still take part in the softmax.
+        bars: confidences beside `config.min_confidence` that joining respects, too. What is found with the highest
+            of them as `min_confidence` is then found here, and less sure segments beside it. Rule `runs` only.
 
     Returns:
         Segments within [0, duration], never empty ones. `runs`: by start, never overlapping. `paper`: by ψ,
@@ -88,7 +100,7 @@ def localize(
     if config.rule == "paper":
         found = _paper(scene, classes, config)
         return found[: config.top or None]
-    found = _runs(scene, classes, groups, config)
+    found = _runs(scene, classes, groups, config, bars)
     if config.top:
         surest = sorted(found, key=lambda s: -s.confidence)[: config.top]
         found = sorted(surest, key=lambda s: s.start)
@@ -122,11 +134,18 @@ def _paper(scene: _Scene, classes: Sequence[str], config: LocalizeConfig) -> lis
     return [segment for segment, _ in found[: config.max_segments]]
 
 
-def _runs(scene: _Scene, classes: Sequence[str], groups: Mapping[str, str], config: LocalizeConfig) -> list[Segment]:
+def _runs(
+    scene: _Scene,
+    classes: Sequence[str],
+    groups: Mapping[str, str],
+    config: LocalizeConfig,
+    bars: Collection[float],
+) -> list[Segment]:
     # What is counted in snippets side by side, in snippets that overlap: as many as cover the same time.
     n = density(scene.snippets)
     shortest = min((config.min_snippets - 1) * n + 1, len(scene.block))
     window, gap = (config.smooth - 1) * n + 1, config.merge_gap * n
+    least = [least_mean(bar, config) for bar in sorted({config.min_confidence, *bars}, reverse=True) if bar > 0]
     # The flag keeps a class that stands alone apart from a group of the same name.
     members: dict[tuple[bool, str], list[int]] = {}
     for c in scene.kept:
@@ -136,13 +155,18 @@ def _runs(scene: _Scene, classes: Sequence[str], groups: Mapping[str, str], conf
     for sport in members.values():
         together = np.sum([scene.probability(c) for c in sport], axis=0)
         curve = moving_average(together, window, scene.block)
-        spans = merge(runs(curve, config.threshold, scene.block), gap, scene.block)
+        spans = merge(runs(curve, config.threshold, scene.block), gap, scene.block, curve, least, shortest)
         spans = spans[spans[:, 1] - spans[:, 0] + 1 >= shortest]
         if len(spans):
             sports.append(sport)
             curves.append(curve)
             candidates.append(spans)
-    pieces = _one_at_a_time(curves, candidates, shortest, config.threshold)
+    pieces = []
+    for first, last, g in _one_at_a_time(curves, candidates, shortest, config.threshold):
+        # A rival may have taken what carried a weak join above the bar.
+        within = first + runs(curves[g][first : last + 1], config.threshold)
+        again = merge(within, gap, scene.block, curves[g], least, shortest)
+        pieces += [(int(s), int(e), g) for s, e in again if e - s + 1 >= shortest]
     if not pieces:
         return []
     spans = np.array([(first, last) for first, last, _ in pieces])
@@ -168,6 +192,14 @@ def calibrated(p: float, config: LocalizeConfig) -> float:
         return p
     odds = config.confidence_slope * math.log(p / (1 - p)) + config.confidence_shift
     return 1 / (1 + math.exp(-odds)) if odds > -700 else 0.0  # exp overflows at 710
+
+
+def least_mean(bar: float, config: LocalizeConfig) -> float:
+    """The smallest mean probability whose confidence is at least `bar`, which lies in (0, 1]."""
+    low, high = 0.0, 1.0
+    while low < (middle := (low + high) / 2) < high:
+        low, high = (low, middle) if calibrated(middle, config) >= bar else (middle, high)
+    return high
 
 
 def _best_member(scene: _Scene, sport: list[int], at: slice) -> int:

@@ -3,6 +3,8 @@
 A span is [first, last], both included, as snippet indexes. Seconds come later, in localize.py, from `times`.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 TIE = 1e-12  # sums of probabilities that are closer than this are equal, whatever the order of the summing
@@ -83,16 +85,89 @@ def runs(curve: np.ndarray, threshold: float, block: np.ndarray | None = None) -
     return np.stack((np.flatnonzero(first), np.flatnonzero(last)), axis=1)
 
 
-def merge(spans: np.ndarray, gap: int, block: np.ndarray) -> np.ndarray:
-    """Join neighbouring spans of one block with at most `gap` snippets between them.
+def merge(
+    spans: np.ndarray,
+    gap: int,
+    block: np.ndarray,
+    curve: np.ndarray | None = None,
+    bars: Sequence[float] = (),
+    shortest: int = 1,
+) -> np.ndarray:
+    """Join neighbouring spans of one block with at most `gap` snippets between them, but dilute no sure one.
 
-    spans: (N, 2) in order, not touching; block: (T,) block numbers. Returns (M, 2), M ≤ N.
+    A span is sure whose mean is at least the bar. Where the mean of all that would be joined is below the bar, only
+    stretches that begin and end with a sure span, and that are sure as a whole, are joined: as long ones as possible.
+    What is left between them is joined by itself, under the next bar.
+
+    Args:
+        spans: (N, 2) in order, not touching.
+        block: (T,) block numbers.
+        curve: (T,) the probabilities that the means are of; needed where there are bars.
+        bars: in (0, 1], the highest first; none: all that is close is joined.
+        shortest: snippets that a sure stretch must have.
+
+    Returns:
+        (M, 2), M ≤ N, in order.
     """
     if len(spans) < 2:
         return spans
     first, last = spans[1:, 0], spans[:-1, 1]
     apart = (first - last - 1 > gap) | (block[first] != block[last])
-    return np.stack((spans[np.concatenate(([True], apart)), 0], spans[np.concatenate((apart, [True])), 1]), axis=1)
+    close = np.split(spans, np.flatnonzero(apart) + 1)
+    if curve is None:
+        bars, curve = (), np.zeros(0)
+    return np.array([span for chain in close for span in _joined(chain, curve, bars, shortest)], dtype=np.int64)
+
+
+def _joined(chain: np.ndarray, curve: np.ndarray, bars: Sequence[float], shortest: int) -> list[tuple[int, int]]:
+    """[first, last] of each segment of a chain: spans of which any two neighbours may be joined."""
+    first, last = int(chain[0, 0]), int(chain[-1, 1])
+    if len(chain) < 2 or not bars or curve[first : last + 1].mean() >= bars[0]:
+        return [(first, last)]
+    found: list[tuple[int, int]] = []
+    done = 0
+    for i, j in _sure_stretches(chain, curve, bars[0], shortest):
+        if done < i:
+            found += _joined(chain[done:i], curve, bars[1:], shortest)
+        found.append((int(chain[i, 0]), int(chain[j, 1])))
+        done = j + 1
+    if done < len(chain):
+        found += _joined(chain[done:], curve, bars[1:], shortest)
+    return found
+
+
+def _sure_stretches(chain: np.ndarray, curve: np.ndarray, bar: float, shortest: int) -> list[tuple[int, int]]:
+    """Of a chain the first and last span of each sure stretch: those that cover most, of equals the fewest."""
+    # By dynamic programming over the span that ends the last stretch.
+    start = chain[0, 0]
+    total = np.concatenate(([0.0], np.cumsum(curve[start : chain[-1, 1] + 1])))
+
+    def is_sure(first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        mean = (total[last + 1 - start] - total[first - start]) / (last - first + 1)
+        found = mean >= bar
+        for k in np.flatnonzero(np.abs(mean - bar) < 1e-9):  # as close as this the running sum may err
+            found[k] = curve[first[k] : last[k] + 1].mean() >= bar
+        return found
+
+    sure = np.flatnonzero(is_sure(chain[:, 0], chain[:, 1]))
+    first, last = chain[sure, 0], chain[sure, 1]
+    worth = np.zeros(len(sure) + 1, dtype=np.int64)  # of the best choice among the first n sure spans
+    opened = np.full(len(sure) + 1, -1)  # where its stretch that ends with span n − 1 begins; −1: none ends there
+    for n in range(1, len(sure) + 1):
+        ends = np.full(n, last[n - 1])
+        length = ends - first[:n] + 1
+        value = np.where(is_sure(first[:n], ends) & (length >= shortest), worth[:n] + length * (len(sure) + 1) - 1, -1)
+        best = int(np.argmax(value))
+        worth[n] = max(worth[n - 1], value[best])
+        if value[best] > worth[n - 1]:
+            opened[n] = best
+    found: list[tuple[int, int]] = []
+    n = len(sure)
+    while n > 0:
+        if opened[n] >= 0:
+            found.append((int(sure[opened[n]]), int(sure[n - 1])))
+        n = n - 1 if opened[n] < 0 else int(opened[n])
+    return found[::-1]
 
 
 def outer_inner_score(cas_c: np.ndarray, spans: np.ndarray, inflation: float) -> np.ndarray:

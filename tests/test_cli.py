@@ -547,6 +547,14 @@ def test_evaluate_draws_the_diagnosis(jcdnet, tmp_path: Path, monkeypatch: pytes
     assert code == 0, said
     assert printed == jcdnet(*command, "--diagnose")[1]
     assert printed.startswith(plain.rstrip()) and len(printed) > len(plain)
+    Path("other.json").write_text(
+        json.dumps({"results": {"a": [*found, {"label": "zumba", "segment": [9, 10], "score": 0.9}]}})
+    )
+    other = ("evaluate", "--predictions", "other.json", "--ground-truth", "t.json")
+    code, printed, said = jcdnet(*other, "--json")
+    assert code == 0 and json.loads(printed)["unannotated"] == {"zumba": 1} and "no zumba (1 prediction)" in said
+    code, printed, said = jcdnet(*other, "--ignore-unknown")
+    assert code == 0 and printed == plain and "no zumba (1 prediction): left out" in said
     picture = Path("new/what went wrong.PNG")
     assert picture.read_bytes().startswith(b"\x89PNG") and leftovers(Path("new")) == []
     code, printed, _ = jcdnet(*command, "--plot", picture, "--json")

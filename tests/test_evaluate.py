@@ -18,6 +18,7 @@ from postprocess.protocols import (
     EvaluateError,
     averages,
     choose_subset,
+    find_protocol,
     parse_tious,
     to_snippets,
 )
@@ -581,3 +582,86 @@ def test_labels_match_in_form_and_in_case_where_no_label_is_the_same(tmp_path):
 )
 def test_a_suggestion_is_a_typo_and_neither_another_take_nor_the_same_to_the_eye(name, others, meant):
     assert suggest(name, others) == meant
+
+
+# --- labels that the ground truth lacks ---
+
+FALSELY = {"a": video((0, 4, "x"), (6, 10, "y")), "b": video((0, 4, "x"))}
+
+
+def test_a_label_that_nobody_annotated_is_a_false_positive():
+    right = predicted(a=[(0, 4, "x", 0.9), (6, 10, "y", 0.5)], b=[(0, 4, "x", 0.8)])
+    # On an instance of another class, hardly on one, and on nothing.
+    wrong = predicted(
+        a=[*right_of(right, "a"), (0, 4, "golf", 0.99), (9, 13, "zumba", 0.4)],
+        b=[*right_of(right, "b"), (20, 24, "golf", 0.7)],
+    )
+    clean, result = evaluate(FALSELY, right, diagnosis=True), evaluate(FALSELY, wrong, diagnosis=True)
+    assert result.unannotated == {"golf": 2, "zumba": 1} and clean.unannotated == {}
+    assert (clean.predictions, result.predictions) == (3, 6)
+    # The mAP is over the classes of the truth: theirs alone can lower it.
+    assert result.overall == clean.overall and result.per_class == clean.per_class
+    assert clean.diagnosis.counts == {k: 3 if k == "true positive" else 0 for k in clean.diagnosis.counts}
+    counted = {kind: n for kind, n in result.diagnosis.counts.items() if n}
+    assert counted == {"true positive": 3, "class": 1, "confusion": 1, "background": 1}
+    assert result.diagnosis.gains == clean.diagnosis.gains and result.diagnosis.bands == clean.diagnosis.bands
+    (note,) = [n for n in result.notes if "golf" in n]
+    assert "no golf (2 predictions), zumba (1 prediction): false positives" in note and "--ignore-unknown" in note
+    document = json.loads(json.dumps(result.to_dict()))
+    assert document["unannotated"] == {"golf": 2, "zumba": 1} and set(document["per_class"]) == {"x", "y"}
+    of_classes = next(t for t in tables(result) if t.columns[0] == "class")
+    assert [row[:3] for row in of_classes.rows] == [
+        ("x", "2", "2"),
+        ("y", "1", "1"),
+        ("golf", "0", "2"),
+        ("zumba", "0", "1"),
+    ]
+    assert all(len(row) == len(of_classes.columns) for row in of_classes.rows)
+
+
+def right_of(found, name):
+    return [(a.start, a.end, a.label, a.score) for a in found.actions[name]]
+
+
+def test_labels_that_nobody_annotated_can_be_left_out():
+    found = predicted(a=[(0, 4, "x", 0.9), (0, 4, "golf", 0.99)], b=[(20, 24, "golf", 0.7)])
+    result = evaluate(FALSELY, found, diagnosis=True, ignore_unknown=True)
+    assert result.unannotated == {} and result.predictions == 1
+    assert sum(result.diagnosis.counts.values()) == 1
+    assert "the ground truth has no golf (2 predictions): left out." in result.notes
+    assert result.overall == evaluate(FALSELY, found).overall
+
+
+def test_a_label_of_another_subset_alone_is_a_false_positive_too():
+    truth = FALSELY | {"c": video((0, 1, "z"), subset="train")}
+    found = predicted(a=[(0, 4, "x", 0.9), (20, 24, "z", 0.3)])
+    for ignore in (False, True):  # the ground truth knows it
+        result = evaluate(truth, found, diagnosis=True, ignore_unknown=ignore)
+        assert result.unannotated == {"z": 1}
+        assert result.diagnosis.counts["background"] == 1
+        assert any("no instance of z: such predictions are false positives" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("protocol", ["default", "thumos14", "thumos14-co2", "thumos14-tad", "activitynet"])
+def test_every_protocol_counts_them_outside_its_map(protocol):
+    name = find_protocol(protocol).subset or "test"
+    truth = {"v": video((0, 4, "x"), (6, 10, "y"), subset=name)}
+    found = predicted(v=[(0, 4, "x", 0.9), (6, 10, "golf", 0.99)])
+    result = evaluate(truth, found, protocol=protocol)
+    assert result.unannotated == {"golf": 1}
+    assert set(result.overall.mean_ap.values()) == {50.0}
+
+
+def test_a_misspelt_label_beside_others_is_told_of():
+    result = evaluate(
+        FALSELY | {"c": video((0, 4, "kickflip"))}, predicted(a=[(0, 4, "x", 1)], c=[(0, 4, "kickflp", 1)])
+    )
+    assert "'kickflp' is not in the ground truth; did you mean 'kickflip'?" in result.notes
+
+
+def test_of_many_labels_the_note_names_some():
+    labels = [f"class {k:02}" for k in range(30)]
+    result = evaluate(FALSELY, predicted(a=[(0, 4, "x", 1), *((0, 4, label, 0.5) for label in labels)]))
+    note = next(n for n in result.notes if "class 00" in n)
+    assert "class 11 (1 prediction) and 18 more (18 predictions)" in note and "class 12" not in note
+    assert len(result.unannotated) == 30

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -219,6 +219,127 @@ def test_neighbours_meet_halfway_where_snippets_overlap_in_time():
     assert golf.end == tennis.start == pytest.approx(1.44)
 
 
+# --- joining under the bar of min_confidence ---
+
+
+def curve(*pieces):
+    """A curve of (probability, snippets) one behind the other."""
+    return [p for p, n in pieces for _ in range(n)]
+
+
+def joined(values, **options):
+    """(first, last, confidence) of golf alone, gaps of up to 2, from .75 on."""
+    found = find({"golf": values}, **({"merge_gap": 2, "min_confidence": 0.75} | options))
+    return [(first, last, s.confidence) for s, (_, first, last) in zip(found, drawn(found), strict=True)]
+
+
+def test_two_sure_pieces_outlive_a_weak_middle():
+    # As a video of basketball had it: .82 and .75, and .72 over all of it.
+    values = curve((0.82, 14), (0.2, 1), (0.5, 4), (0.2, 1), (0.76, 10))
+    assert joined(values) == [(0, 13, pytest.approx(0.82)), (20, 29, pytest.approx(0.76))]
+    whole = np.mean(values)
+    assert whole < 0.75
+    assert joined(values, min_confidence=whole - 1e-6) == [(0, 29, pytest.approx(whole))]
+    assert joined(values, min_confidence=0.0) == [(0, 29, pytest.approx(whole))]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        # The gap alone dilutes.
+        (curve((0.78, 2), (0.0, 1), (0.76, 2)), [(0, 1, 0.78), (3, 4, 0.76)]),
+        # The whole stands: it is one segment, its weak end too.
+        (curve((0.9, 8), (0.2, 1), (0.5, 2)), [(0, 10, (7.2 + 0.2 + 1.0) / 11)]),
+        # Its weak end would carry it below: the sure piece stays.
+        (curve((0.9, 4), (0.2, 1), (0.5, 2)), [(0, 3, 0.9)]),
+        (curve((0.5, 2), (0.2, 1), (0.9, 4)), [(3, 6, 0.9)]),
+        # Of three sure ones the first two stand together, bridge and all.
+        (
+            curve((0.95, 4), (0.2, 1), (0.95, 4), (0.0, 2), (0.4, 3), (0.0, 2), (0.8, 4)),
+            [(0, 8, (8 * 0.95 + 0.2) / 9), (16, 19, 0.8)],
+        ),
+        # Each too short alone, long enough together.
+        (curve((0.95, 1), (0.29, 1), (0.95, 1), (0.79, 1), (0, 1), (0.4, 3)), [(0, 3, 0.745)]),
+        # None stands, in whole or in part.
+        (curve((0.7, 4), (0.2, 1), (0.74, 4)), []),
+        # A sure snippet that is too short does not stand.
+        (curve((0.9, 1), (0.0, 1), (0.4, 4)), []),
+    ],
+)
+def test_no_join_carries_a_sure_piece_below_the_bar(values, expected):
+    bar = 0.74 if expected and expected[0][2] == 0.745 else 0.75
+    assert joined(values, min_confidence=bar) == [(s, e, pytest.approx(p)) for s, e, p in expected]
+
+
+def test_the_bar_is_asked_of_the_calibrated_confidence():
+    fitted = {"confidence_slope": 0.5, "confidence_shift": 0.3}
+
+    def said(p):
+        return 1 / (1 + math.exp(-0.5 * math.log(p / (1 - p)) - 0.3))
+
+    values = curve((0.82, 4), (0.1, 2), (0.8, 4))
+    # .82 is said as .742, .8 as .730, the whole, .668, as .656.
+    assert joined(values, min_confidence=0.7, **fitted) == [
+        (0, 3, pytest.approx(said(0.82))),
+        (6, 9, pytest.approx(said(0.8))),
+    ]
+    assert joined(values, min_confidence=0.735, **fitted) == [(0, 3, pytest.approx(said(0.82)))]
+    assert joined(values, min_confidence=0.65, **fitted) == [(0, 9, pytest.approx(said(np.mean(values))))]
+
+
+@pytest.mark.parametrize("values", [[0.9, 0.6], [0.9, 0.9, 0.9], [0.8, 0.7, 0.9, 0.6, 0.55]])
+def test_a_piece_that_stands_exactly_at_the_bar_stands(values):
+    for before in range(8):
+        ((_, _, bar),) = joined([*[0.0] * before, 0.0, 0.0, *values], min_confidence=0.0)
+        around = [*[0.4] * before, 0.1, 0.0, *values, 0.0, 0.1, 0.4, 0.4, 0.4]
+        first = before + 2
+        assert joined(around, min_confidence=bar) == [(first, first + len(values) - 1, bar)]
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_sure_pieces_outlive_a_weak_middle_at_any_stride(n):
+    start = np.arange(30 * n) * SNIPPET / n
+    times = np.stack((start, start + SNIPPET), axis=1)
+    values = curve((0.82, 14 * n), (0.2, n), (0.5, 4 * n), (0.2, n), (0.76, 10 * n))
+    found = find({"golf": values}, times=times, merge_gap=2, min_confidence=0.75)
+    assert [s.confidence for s in found] == [pytest.approx(0.82), pytest.approx(0.76)]
+
+
+def test_smoothing_comes_before_the_bar():
+    values = curve((0.9, 8), (0.0, 4), (0.5, 4), (0.0, 4), (0.9, 8))
+    found = find({"golf": values}, smooth=3, merge_gap=4, threshold=0.35, min_confidence=0.75)
+    # Three-snippet means: .6 and .3 at an edge between .9 and 0.
+    sure = pytest.approx((7 * 0.9 + 0.6) / 8)
+    assert [(s, e) for _, s, e in drawn(found)] == [(0, 7), (20, 27)]
+    assert [s.confidence for s in found] == [sure, sure]
+
+
+def test_names_of_one_sport_stand_together():
+    dunking, dribbling = curve((0.4, 4), (0.1, 1), (0.2, 3)), curve((0.42, 4), (0.0, 1), (0.2, 3))
+    (found,) = find({"dunking": dunking, "dribbling": dribbling}, merge_gap=2, min_confidence=0.75)
+    assert (drawn([found]), found.confidence) == ([("dribbling", 0, 3)], pytest.approx(0.82))
+
+
+def test_a_bridge_that_is_not_made_holds_no_rival_off():
+    golf = curve((0.9, 3), (0, 1), (0.35, 3))
+    tennis = curve((0, 3), (0.9, 1), (0.34, 1), (0, 2))
+    # In one piece golf would own the bridge, and then be left out itself: .535.
+    assert drawn(find({"golf": golf, "tennis": tennis}, min_confidence=0.6)) == [("golf", 0, 2), ("tennis", 3, 4)]
+
+
+def test_a_piece_that_stands_is_not_lost_with_what_a_rival_leaves_of_its_join():
+    # As a whole golf stands; tennis takes its surest half, and what is left of it does not.
+    golf = curve((0.92, 12), (0.31, 2), (0.0, 1), (0.78, 4))
+    tennis = curve((0.0, 3), (0.99, 9), (0.0, 7))
+    # Probabilities of one snippet are at most 1: golf is what tennis leaves of it.
+    golf = [min(g, 1 - t - 1e-6) if t else g for g, t in zip(golf, tennis, strict=True)]
+    golf[3:12] = [0.009] * 9
+    found = find({"golf": golf, "tennis": tennis}, merge_gap=9, min_confidence=0.75)
+    assert ("tennis", 3, 11) in drawn(found)
+    assert ("golf", 15, 18) in drawn(found)
+    assert all(s.confidence >= 0.75 for s in found)
+
+
 # --- rule "paper" by hand ---
 
 
@@ -408,6 +529,132 @@ def test_float32_and_a_transposed_layout_are_taken_as_they_come(scene, rule):
 def naive_probability(scene, t, c):
     row = [math.exp(v) for v in scene["cas"][t]]
     return scene["actionness"][t] * row[c] / sum(row)
+
+
+def naive_pieces(values, threshold):
+    """Maximal runs above θ, [first, last]."""
+    found, start = [], None
+    for t, value in enumerate([*values, 0.0]):
+        if value > threshold and start is None:
+            start = t
+        elif value <= threshold and start is not None:
+            found.append((start, t - 1))
+            start = None
+    return found
+
+
+def exact(values, first, last):
+    return sum(values[first : last + 1]) / (last - first + 1)
+
+
+levels = st.sampled_from([0.0, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0])  # whose sums are exact
+small = st.lists(levels, min_size=1, max_size=22)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    values=small,
+    gap=st.integers(0, 3),
+    shortest=st.integers(1, 3),
+    bar=st.sampled_from([0.5, 0.625, 0.7, 0.75]),
+)
+def test_every_piece_that_stands_alone_is_covered_by_a_segment_of_its_own_mean(values, gap, shortest, bar):
+    options = {"threshold": 0.3, "merge_gap": gap, "min_snippets": shortest, "min_confidence": bar}
+    values = [min(v, 0.999) for v in values]  # a probability of one would leave no background
+    segments = joined(values, **options)
+    shortest = min(shortest, len(values))
+    for first, last, confidence in segments:
+        assert confidence == pytest.approx(exact(values, first, last))
+        assert confidence >= bar - 1e-9
+        assert last - first + 1 >= shortest
+    pieces = naive_pieces(values, 0.3)
+    close = 1e-6  # where rounding decides, both are right
+    for first, last in pieces:
+        if last - first + 1 >= shortest and exact(values, first, last) >= bar + close:
+            assert any(s <= first and last <= e for s, e, _ in segments), (first, last)
+    # What stands as a whole is not torn.
+    chains = []
+    for piece in pieces:
+        if chains and piece[0] - chains[-1][-1][1] - 1 <= gap:
+            chains[-1].append(piece)
+        else:
+            chains.append([piece])
+    spans = [(s, e) for s, e, _ in segments]
+    for chain in chains:
+        first, last = chain[0][0], chain[-1][1]
+        inside = [(s, e) for s, e in spans if first <= s and e <= last]
+        if exact(values, first, last) >= bar + close:
+            assert inside == ([(first, last)] if last - first + 1 >= shortest else [])
+        elif exact(values, first, last) < bar - close:
+            # Otherwise the longest that can be had of stretches from one sure piece to another, by brute force.
+            sure = [p for p in chain if exact(values, *p) >= bar]
+            if any(abs(exact(values, p[0], q[1]) - bar) < close for p in sure for q in sure if p <= q):
+                continue
+            stretches = [
+                (p[0], q[1])
+                for p in sure
+                for q in sure
+                if p <= q and exact(values, p[0], q[1]) >= bar and q[1] - p[0] + 1 >= shortest
+            ]
+            most = 0
+            for count in range(1, len(sure) + 1):
+                for some in combinations(sorted(stretches), count):
+                    if all(a[1] < b[0] for a, b in pairwise(some)):
+                        most = max(most, sum(e - s + 1 for s, e in some))
+            picked = [span for span in inside if span in stretches]
+            assert sum(e - s + 1 for s, e in picked) == most
+            # What is left between them is one piece each, and shown where it stands as a whole.
+            for s, e in set(inside) - set(picked):
+                before = max((b for _, b in picked if b < s), default=first - 1)
+                behind = min((a for a, _ in picked if a > e), default=last + 1)
+                left = [p for p in chain if before < p[0] and p[1] < behind]
+                assert (s, e) == (left[0][0], left[-1][1])
+    assert all(any(c[0][0] <= s and e <= c[-1][1] for c in chains) for s, e in spans)
+
+
+@patient
+@given(scene=scenes(), config=configs, bar=st.sampled_from([0.3, 0.4, 0.6, 0.8]))
+def test_what_is_found_from_a_bar_on_is_found_without_it_too(scene, config, bar):
+    """`run --all` and the page's slider: nothing else, and nothing less, than `run` from the bar on."""
+    config = dataclasses.replace(config, min_confidence=bar)
+    shown = localize(**scene, config=config)
+    everything = localize(**scene, config=dataclasses.replace(config, min_confidence=0.0), bars=(bar,))
+    assert [s for s in everything if s.confidence >= bar] == shown
+    assert localize(**scene, config=config, bars=(bar,)) == shown
+    for before, after in pairwise(everything):
+        assert before.end <= after.start
+
+
+@patient
+@given(scene=scenes(), config=configs, bar=st.sampled_from([0.3, 0.4, 0.6, 0.8]))
+def test_a_piece_that_nobody_contests_is_never_lost(scene, config, bar):
+    """Of several groups: a run that stands alone, and that the joined runs of no other group touch."""
+    config = dataclasses.replace(config, min_confidence=bar, smooth=1)
+    scene |= {"times": grid(len(scene["times"])), "duration": 100.0}
+    allowed = scene["classes"] if scene["keep"] is None else scene["keep"]
+    sports, steps = {}, len(scene["cas"])
+    for c, name in enumerate(scene["classes"]):
+        if name in allowed:
+            sports.setdefault(scene["groups"].get(name, "alone " + name), []).append(c)
+    curves = {k: [sum(naive_probability(scene, t, c) for c in m) for t in range(steps)] for k, m in sports.items()}
+    touched = {}
+    for k, values in curves.items():
+        spread = set()
+        pieces = naive_pieces(values, config.threshold)
+        for n, (s, e) in enumerate(pieces):
+            spread |= set(range(s, e + 1))
+            if n and s - pieces[n - 1][1] - 1 <= config.merge_gap:
+                spread |= set(range(pieces[n - 1][1], s))
+        touched[k] = spread
+    found = drawn(localize(**scene, config=config))
+    for k, values in curves.items():
+        others = set().union(*(touched[o] for o in curves if o != k))
+        for s, e in naive_pieces(values, config.threshold):
+            long = e - s + 1 >= min(config.min_snippets, steps)
+            chain = {t for t in touched[k] if not set(range(min(t, s), max(t, e) + 1)) - touched[k]}
+            if long and exact(values, s, e) >= bar + 1e-9 and not chain & others:
+                members = {scene["classes"][c] for c in sports[k]}
+                assert any(label in members and a <= s and e <= b for label, a, b in found), (k, s, e)
 
 
 @patient

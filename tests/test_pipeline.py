@@ -3,14 +3,17 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from extractors import weights
 from extractors.config import FeatureConfig
+from extractors.features import Features
 from model.checkpoint import Checkpoint
 from model.config import ModelConfig
 from model.jcdnet import JCDNet
+from model.predict import Scores
 from pipeline import errors
 from pipeline.api import Pipeline, choose_classes, default_streams
 from pipeline.config import Config, adopt, load_config
@@ -238,6 +241,35 @@ def test_what_a_model_declares_of_localisation_holds_for_sports_and_gives_way_to
     assert used(**{"localize.min_confidence": 0.0}) == LocalizeConfig(**(declared | {"min_confidence": 0.0}))
     assert used(**{"localize.threshold": 0.3}) == LocalizeConfig(**(declared | {"threshold": 0.3}))
     assert used(**{"localize.rule": "paper"}) == LocalizeConfig(rule="paper")
+
+
+@pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
+def test_all_and_the_slider_of_a_page_hold_what_a_plain_run_shows() -> None:
+    """A weak middle between two sure pieces: they stand alone for `run`, its page and `--all`."""
+    probability = np.array([0.82] * 14 + [0.2] + [0.5] * 4 + [0.2] + [0.76] * 10)
+    rest = np.full(len(probability), 1e-9)
+    cas = np.log(np.stack((probability, rest, 1 - probability), axis=1)).astype(np.float32)
+    scores = Scores(cas, cas, np.ones(len(cas), np.float32), np.array([0.9, 0.05], np.float32))
+    first = np.arange(len(cas)) * 0.64
+    times = np.stack((first, first + 0.64), axis=1)
+    features = Features(None, None, times, float(times[-1, 1]), {}, {})
+    model = dataclasses.replace(small_checkpoint(), localize={"min_confidence": 0.74, "merge_gap": 2})
+
+    def pipeline(**flags: object) -> Pipeline:
+        return Pipeline(model, load_config(None, {"device": "cpu", "localize.smooth": 1} | flags))
+
+    plain = pipeline()
+    shown = plain.segments(scores, features)
+    assert [(round(s.start / 0.64), round(s.end / 0.64)) for s in shown] == [(0, 14), (20, 30)]
+    page = plain.segments(scores, features, least=0.0)
+    assert [s for s in page if s.confidence >= 0.74] == shown
+    assert [round(s.confidence, 2) for s in page] == [0.82, 0.5, 0.76]
+    everything = pipeline(**{"localize.min_confidence": 0.0})
+    assert everything.segments(scores, features) == everything.segments(scores, features, least=0.0) == page
+    lower = pipeline(**{"localize.min_confidence": 0.4})
+    assert lower.segments(scores, features) == page
+    part = plain.segments(scores, features, start=5.0, end=18.0)
+    assert [(s.start, s.end) for s in part] == [(5.0, 14 * 0.64), (20 * 0.64, 18.0)]
 
 
 def test_a_model_that_declares_nonsense_is_one_sentence() -> None:

@@ -83,12 +83,17 @@ def test_whole_numbers_and_floats_compare():
     check_settings(model(fps=25.0), {"rgb": {"fps": 25, "length": 16, "stride": 16}})
 
 
-def test_a_class_that_nobody_annotated_is_left_out_and_said(stored, tmp_path):
+def test_a_class_that_nobody_annotated_is_found_falsely_and_said(stored, tmp_path):
     truth = {"database": {n: {"annotations": [{"label": "run", "segment": [1, 4]}]} for n in stored.videos}}
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     result = evaluate_model(model(), tmp_path, tmp_path / "truth.json")
     assert result.overall.videos == 2
-    assert any("no jump" in note for note in result.notes)
+    assert any("no jump" in note and "false positives" in note for note in result.notes)
+    assert result.unannotated["jump"] > 0
+    without = evaluate_model(model(), tmp_path, tmp_path / "truth.json", ignore_unknown=True)
+    assert without.predictions == result.predictions - result.unannotated["jump"] and without.unannotated == {}
+    assert any("no jump" in note and "left out" in note for note in without.notes)
+    assert without.overall == result.overall
     truth = {"database": {n: {"annotations": [{"label": "swim", "segment": [1, 4]}]} for n in stored.videos}}
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     with pytest.raises(UsageError, match="knows jump, run"):

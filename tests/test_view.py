@@ -11,6 +11,7 @@ import pytest
 from conftest import coded, encode, number_of
 
 from extractors import weights
+from pipeline.errors import DiskFull
 from postprocess.segment import Result, Segment
 
 Run = Callable[..., tuple[int, str, str]]
@@ -165,3 +166,75 @@ def test_run_writes_the_page_and_the_overlay_and_keeps_them(jcdnet: Run, tmp_pat
     assert {'href="clip.html"', 'href="other.html"'} <= set(
         re.findall('href="[^"]*"', (footage / "results" / "index.html").read_text())
     )
+
+
+@pytest.fixture
+def troubled(results: Path, tmp_path: Path) -> Path:
+    """results/ of two good videos, one of noise, one that is gone, and a damaged document."""
+    for name in ("noise", "gone"):
+        document = json.loads((results / "b.json").read_text())
+        document["video"] = str(tmp_path / "footage" / f"{name}.mp4")
+        document["segments"] *= 2 if name == "noise" else 1
+        (results / f"{name}.json").write_text(json.dumps(document))
+    (tmp_path / "footage" / "noise.mp4").write_bytes(bytes(range(256)) * 40)
+    (results / "torn.json").write_text((results / "a.json").read_text()[:50])
+    return results
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ((), {"a_001_serve.mp4", "a_002_net.mp4", "b_001_serve.mp4"}),
+        (("--copy",), {"a_001_serve.mp4", "a_002_net.mp4", "b_001_serve.mp4"}),
+        (("--reel",), {"net.mp4", "serve.mp4"}),
+    ],
+)
+def test_one_failing_video_costs_its_own_clips_alone(
+    jcdnet: Run, troubled: Path, tmp_path: Path, arguments: tuple[str, ...], names: set[str]
+) -> None:
+    out = tmp_path / "clips"
+    code, printed, said = jcdnet("clips", troubled, "-o", out, *arguments)
+    assert code == 3
+    assert {Path(line).name for line in printed.split()} == {p.name for p in out.iterdir()} == names
+    errors = [line for line in said.splitlines() if line.startswith("error:")]
+    assert len(errors) == 3 and "Traceback" not in said
+    for name, cause in (("torn.json", "not JSON"), ("gone.mp4", "is not there"), ("noise.mp4", "2 clips left out")):
+        assert any(name in error and cause in error for error in errors), errors
+    assert "3 clips of 2 videos, 2 left out" in said
+    if arguments == ("--reel",):  # the title card, and one clip of each of the two videos
+        with av.open(str(out / "serve.mp4")) as container:
+            stream = container.streams.video[0]
+            last = [float(frame.pts * frame.time_base) for frame in container.decode(stream)][-1]
+        assert last == pytest.approx(2.0 + 2 * 0.6, abs=0.09)
+
+
+def test_clips_of_one_bad_result_or_video_are_one_sentence(jcdnet: Run, troubled: Path, tmp_path: Path) -> None:
+    for name, cause in (("torn", "not JSON"), ("gone", "is not there"), ("noise", "not a video that FFmpeg can open")):
+        code, printed, said = jcdnet("clips", troubled / f"{name}.json", "-o", tmp_path / name)
+        assert (code, printed) == (3, "") and said.count("error:") == 1 and cause in said
+        assert not list(tmp_path.glob(f"{name}/*"))
+
+
+def test_a_reel_of_bad_videos_alone_is_not_written(jcdnet: Run, troubled: Path, tmp_path: Path) -> None:
+    code, printed, said = jcdnet("clips", troubled / "noise.json", "-o", tmp_path / "reels", "--reel")
+    assert (code, printed) == (3, "") and "2 clips left out" in said
+    assert not list(tmp_path.glob("reels/*"))
+
+
+def test_a_full_disk_stops_all_clips(
+    jcdnet: Run, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise DiskFull("x: the disk is full; make room and run again, what is complete is kept.")
+
+    monkeypatch.setattr("pipeline.clips.shape_of", full)
+    code, printed, said = jcdnet("clips", results, "-o", tmp_path / "clips")
+    assert (code, printed) == (4, "") and said.count("the disk is full") == 1
+
+
+def test_one_damaged_result_costs_its_own_page_alone(jcdnet: Run, troubled: Path, tmp_path: Path) -> None:
+    code, printed, said = jcdnet("report", troubled, "-o", tmp_path / "pages")
+    assert code == 3
+    assert {Path(line).name for line in printed.split()} == {"a.html", "b.html", "index.html"}
+    assert "torn.json" in said and "gone.mp4" in said and "noise.mp4" in said
+    assert "Traceback" not in said
