@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from commands.output import folder_only, is_file_name
-from commands.terminal import complain, err, finish, note, progress
-from pipeline.errors import INPUT_FAILED, UsageError, cannot_write
+from commands.terminal import complain, err, failure, finish, note, progress
+from pipeline.errors import UsageError, cannot_write
 
 Results = Annotated[list[Path], typer.Argument(help="Results of `run -o`: .json files or their folder.")]
 Videos = Annotated[
@@ -147,7 +147,7 @@ def clips(
         err.print(f"[dim]{len(done)} clip{'s' if len(done) != 1 else ''} of {count} video"
                   f"{'s' if count != 1 else ''}{lost_too}[/]")  # fmt: skip
     if unread or failed:
-        raise typer.Exit(INPUT_FAILED)
+        raise typer.Exit(failure([*unread, *(error for _, error in failed)]))
 
 
 def plot(
