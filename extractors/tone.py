@@ -149,6 +149,10 @@ class Tone:
 
     def __call__(self, picture: Deep, colours: Colours) -> Image:
         """(H, W, 3) uint16 RGB as decoded -> (H, W, 3) uint8 BT.709."""
+        width = picture.shape[1]
+        # FFmpeg's vector code reads whole vectors, and PyAV's rows end with their last pixel: it would read beyond the
+        # picture, and crash.
+        picture = np.pad(picture, ((0, 0), (0, -width % VECTOR), (0, 0)))
         made_for = (colours, picture.shape[:2])
         if self._graph is None or self._made_for != made_for:
             self._graph, self._made_for = _graph(colours, picture.shape[:2]), made_for
@@ -157,13 +161,14 @@ class Tone:
         self._graph.push(frame)
         toned = self._graph.pull()
         assert isinstance(toned, av.VideoFrame)
-        signal = np.asarray(cv2.pow(np.clip(toned.to_ndarray(), 0, 1), 1 / GAMMA), np.float32)
+        signal = np.asarray(cv2.pow(np.clip(toned.to_ndarray()[:, :width], 0, 1), 1 / GAMMA), np.float32)
         return np.asarray(cv2.convertScaleAbs(signal, alpha=255), np.uint8)
 
 
 # The table holds light, in floats: interpolated signals would be 50 grey levels off at the edge of BT.709's colours,
 # where the signal rises steeply. For planes FFmpeg's lut3d has vector code, 20 times as fast as its other.
 PLANES = "gbrpf32le"
+VECTOR = 16  # pixels: 64 bytes, the longest that there is
 
 
 def _graph(colours: Colours, size: tuple[int, ...]) -> av.filter.Graph:

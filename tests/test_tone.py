@@ -1,6 +1,8 @@
 """HDR and wide colours become BT.709, in every picture that is made; against formulas written down here once more."""
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,23 @@ def test_the_table_is_close_to_the_formula_everywhere() -> None:
         error = np.abs(Tone()(signal, colours) - want)
         assert error.mean() < 0.3
         assert np.quantile(error, 0.999) < 3
+
+
+@pytest.mark.parametrize("width", [1, 7, 8, 15, 301, 455])
+def test_any_width(width: int) -> None:
+    """Vector code reads past the end of a row that is no whole number of vectors, and crashes where memory ends."""
+    code = f"""
+import numpy as np
+from extractors.tone import Colours, Tone
+for height in range(200, 240):
+    tone, picture = Tone(), np.random.default_rng(height).integers(0, 50000, (height, {width}, 3), dtype=np.uint16)
+    for _ in range(5):
+        assert tone(picture, Colours(16, 9, 9)).shape == picture.shape
+print(tone(picture, Colours(16, 9, 9))[:, -1].tolist() == Tone()(picture[:, -1:], Colours(16, 9, 9))[:, 0].tolist())
+"""
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
 
 
 def test_hdr_white_is_bt2408s() -> None:
