@@ -63,7 +63,7 @@ coverage: $(READY)
 	$(BIN)/python -m coverage report --skip-covered --fail-under=90
 
 docs: $(READY)
-	$(BIN)/python -m pdoc --docformat google -o build/api extractors model postprocess pipeline
+	$(BIN)/python -m pdoc --docformat google -o build/api extractors model postprocess pipeline support
 
 format: $(READY)
 	$(BIN)/ruff format .

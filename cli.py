@@ -9,10 +9,14 @@ from typing import Annotated
 import typer
 
 # torch and the siblings are imported inside the commands: `--help` answers in under a second.
-from commands import cachecare, footage, machine, research, view
+from commands import cache as cachecare
+from commands import models as machine
+from commands import report as view
+from commands import run as footage
+from commands import train as research
 from commands.terminal import complain, debugging, err, without_closed_streams
 from extractors.config import program
-from pipeline.errors import BUG, FULL, DiskFull, EnvironmentMissing, circumstance, exit_code
+from support.errors import BUG, FULL, DiskFull, EnvironmentMissing, circumstance, exit_code
 
 INSTALLED = program() == "jcdnet"  # shells complete the word jcdnet; in a checkout that word would be python
 app = typer.Typer(
@@ -37,7 +41,7 @@ app.add_typer(cachecare.cache_app, name="cache")
 
 def _version(asked: bool) -> None:
     if asked:
-        from pipeline.version import package_version
+        from support.version import package_version
 
         print(package_version("jcdnet"))
         raise typer.Exit

@@ -53,7 +53,7 @@ from model.datasets import DatasetError
 from model.presets import experiment, model_settings, preset
 from model.train import TrainError, initialise, train
 from postprocess.config import RULES, LocalizeConfig
-from postprocess.protocols import EvaluateError
+from postprocess.evaluation.protocols import EvaluateError
 
 FORMAT = 1  # of an entry of the results file; raise it when the same settings would give other numbers
 REFERENCE = "full"
@@ -85,7 +85,7 @@ ABLATIONS = {
     **{f"full-norm{norm:g}": Ablation(10, norm=norm) for norm in (0.0, 0.1, 0.8)},
 }
 ARMS = (*ABLATIONS, *peers.PEERS)
-# `mil` is the baseline once more, to the last digit: tests/test_benchmarks.py.
+# `mil` is the baseline once more, to the last digit: tests/benchmarks/test_arms.py.
 ON_FEATURES = (
     "baseline",
     "cad",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from postprocess.metrics import Detection, Instances, Predictions, ranking
+from postprocess.evaluation.metrics import Detection, Instances, Predictions, ranking
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from model.datasets import VideoSet
-from postprocess.metrics import Instances, Predictions, ranking
+from postprocess.evaluation.metrics import Instances, Predictions, ranking
 
 SETS = ((0, 1), (2, 3), (4, 5, 6), (7,), (8,), (9,))
 CONJOINT, CONTROL = tuple(range(7)), (7, 8, 9)

@@ -37,7 +37,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import named_rule
 from benchmarks.named_sports import HALVES
-from extractors import backbones, weights
+from extractors.backbones import registry as backbones
+from extractors.backbones import weights
 from extractors.features import load
 from model import kinetics
 from model.kinetics import BACKGROUND, EVIDENCE, OFFSET, Tuning

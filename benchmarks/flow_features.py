@@ -14,10 +14,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from extractors import backbones
+from extractors.backbones import registry as backbones
 from extractors.config import FeatureConfig
-from extractors.frames import Frames
-from extractors.inputs import flow_input
+from extractors.decode.grid import Frames
+from extractors.inputs.host import flow_input
 from extractors.snippets import snippets
 
 SPORTS = ("BaseballPitch", "Basketball", "GolfSwing", "IceHockeyPlay", "TennisRally", "Kickflip", "Badminton")

@@ -21,12 +21,13 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from extractors import backbones, weights
+from extractors.backbones import registry as backbones
+from extractors.backbones import weights
+from extractors.backbones.i3d import InceptionI3d
 from extractors.config import FeatureConfig
+from extractors.decode.grid import Frames
 from extractors.features import write_atomically
-from extractors.frames import Frames
-from extractors.i3d import InceptionI3d
-from extractors.inputs import flow_input
+from extractors.inputs.host import flow_input
 from extractors.snippets import Snippet
 
 CORPUS = Path(os.environ.get("JCDNET_CORPUS", Path(__file__).resolve().parents[2] / "shared" / "corpus"))

@@ -23,10 +23,10 @@ def ours(file: Path, corpus: Path) -> None:
     import torch
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from extractors import backbones
+    from extractors.backbones import registry as backbones
     from extractors.config import FeatureConfig
+    from extractors.decode.grid import Frames
     from extractors.features import rgb_input
-    from extractors.frames import Frames
     from extractors.snippets import snippets
 
     config = FeatureConfig()

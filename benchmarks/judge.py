@@ -13,9 +13,9 @@ from benchmarks.conjointsynth import Interval, t_interval
 from benchmarks.tasks import Task
 from model.predict import Scores
 from postprocess.config import RULES, LocalizeConfig
+from postprocess.evaluation.metrics import Detection, Predictions, classification_ap, detect, video_scores
+from postprocess.evaluation.protocols import tiou_name
 from postprocess.localize import localize
-from postprocess.metrics import Detection, Predictions, classification_ap, detect, video_scores
-from postprocess.protocols import tiou_name
 from postprocess.segment import Segment
 
 TIOUS = np.round(np.arange(0.3, 0.95, 0.1), 9)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.bench import make_clip
+from pipeline.machine.bench import make_clip
 
 CODE = """
 import resource, sys

@@ -31,14 +31,15 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.named_sports import HALVES
-from extractors import backbones, weights
+from extractors.backbones import registry as backbones
+from extractors.backbones import weights
 from extractors.features import Features, load
 from model import kinetics
 from model.predict import Scores, predict
-from pipeline.annotations import Action, read_ground_truth
 from postprocess.config import LocalizeConfig
+from postprocess.evaluation.annotations import Action, read_ground_truth
+from postprocess.evaluation.metrics import Instances, Predictions, detect
 from postprocess.localize import localize
-from postprocess.metrics import Instances, Predictions, detect
 from postprocess.segment import Segment
 
 TIOUS = (0.3, 0.5, 0.7)

@@ -25,8 +25,8 @@ from extractors.features import Features, load
 from model import kinetics
 from model.jcdnet import JCDNet
 from model.predict import Scores, predict
-from pipeline.annotations import Action, read_ground_truth
 from postprocess.config import LocalizeConfig
+from postprocess.evaluation.annotations import Action, read_ground_truth
 
 THRESHOLDS = tuple(round(0.3 + 0.02 * n, 2) for n in range(11))
 GAPS = (1, 2, 3, 4)

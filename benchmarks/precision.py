@@ -22,9 +22,9 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from extractors.config import FeatureConfig
+from extractors.decode.grid import Frames
 from extractors.features import Extractor
-from extractors.frames import Frames
-from extractors.inputs import HostInputs
+from extractors.inputs.host import HostInputs
 from extractors.snippets import snippets
 
 SPORTS = ("GolfSwing", "TennisRally", "BaseballPitch", "Basketball", "IceHockeyPlay", "Kickflip", "Badminton")

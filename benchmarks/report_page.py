@@ -21,8 +21,8 @@ from selenium.webdriver.chrome.service import Service
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.film import film
-from pipeline.views import write_page
+from pipeline.clips.encode import film
+from pipeline.run.views import write_page
 from postprocess.curves import Curves
 from postprocess.segment import Result, Segment
 

@@ -29,7 +29,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from extractors.frames import Frames
+from extractors.decode.grid import Frames
 from model.checkpoint import write_atomically
 
 ACTIONS = ("IceHockeyFight", "Kickflip", "Ollie", "BaseballPitch")

@@ -35,7 +35,7 @@ from extractors.features import load
 from model.config import TrainConfig
 from model.datasets import VideoSet
 from model.presets import model_settings, preset
-from postprocess.metrics import Instances
+from postprocess.evaluation.metrics import Instances
 
 COUNTS = {"train": 45, "test": 40}
 SHARE = 0.6  # of a label's clips, to learn from

@@ -16,9 +16,9 @@ from benchmarks.conjointsynth import Half, Regime
 from extractors.config import STREAMS
 from extractors.features import load as load_features
 from model.datasets import DatasetError, VideoSet
-from pipeline.annotations import read_ground_truth
-from postprocess.metrics import Instances
-from postprocess.names import match_names
+from postprocess.evaluation.annotations import read_ground_truth
+from postprocess.evaluation.metrics import Instances
+from postprocess.evaluation.names import match_names
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from pipeline.errors import UsageError
-from postprocess.writers import SEVERAL, SUFFIXES
+from postprocess.formats.writers import SEVERAL, SUFFIXES
+from support.errors import UsageError
 
 # What nobody calls a folder, beside the endings of videos and of our own formats.
 FILES = frozenset({".htm", ".jpg", ".npz", ".pdf", ".png", ".safetensors", ".svg", ".toml", ".tsv", ".txt", ".xlsx",
@@ -13,7 +13,7 @@ FILES = frozenset({".htm", ".jpg", ".npz", ".pdf", ".png", ".safetensors", ".svg
 
 def is_file_name(output: str | Path) -> bool:
     """Whether somebody who writes this means a file: by its ending, unless a folder stands there or / ends it."""
-    from pipeline.videos import VIDEO_SUFFIXES
+    from pipeline.run.videos import VIDEO_SUFFIXES
 
     if str(output).endswith((os.sep, "/")) or Path(output).is_dir():
         return False

@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from extractors.config import program
-from pipeline.errors import BUG, INPUT_FAILED, EnvironmentMissing, circumstance, exit_code, traceback_of
-from postprocess.writers import clock
+from postprocess.formats.writers import clock
+from support.errors import BUG, INPUT_FAILED, EnvironmentMissing, circumstance, exit_code, traceback_of
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)

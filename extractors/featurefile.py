@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extractors.config import STREAMS
-from extractors.npz import read_npz
-from extractors.writing import write_atomically
+from support.files import write_atomically
+from support.npz import read_npz
 
 Floats = NDArray[np.float32]
 

@@ -15,19 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from extractors import backbones, flow
-from extractors.ahead import ahead
+from extractors import flow
+from extractors.backbones import registry as backbones
 from extractors.config import STREAMS, FeatureConfig, Limits, Progress
-from extractors.decoder import Clip, Decoder
-from extractors.device import DeviceInputs
+from extractors.decode.container import Damage, VideoError, require_nvdec
+from extractors.decode.grid import fit
+from extractors.decode.process import Clip, Decoder
 from extractors.exact import exact
 from extractors.featurefile import Features, FeaturesError, Floats, load, save
-from extractors.frames import fit
-from extractors.inputs import HostInputs
+from extractors.inputs.device import DeviceInputs
+from extractors.inputs.host import HostInputs
+from extractors.inputs.prefetch import ahead
 from extractors.parts import Part, Seen, join
 from extractors.snippets import Snippet, nothing_there, snippet_range, snippet_times, snippets
-from extractors.video import Damage, VideoError, require_nvdec
-from extractors.writing import write_atomically
+from support.files import write_atomically
 
 __all__ = ["Extractor", "Features", "FeaturesError", "Progress", "load", "save", "write_atomically"]
 

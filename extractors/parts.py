@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from extractors.decode.container import Damage
+from extractors.decode.grid import is_partial, warnings
 from extractors.featurefile import Features, FeaturesError, Floats, read_arrays, write_arrays
-from extractors.frames import is_partial, warnings
-from extractors.video import Damage
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from extractors.config import FeatureConfig
-from extractors.video import TIME_EPS
+from extractors.decode.container import TIME_EPS
 
 Picture = TypeVar("Picture")
 

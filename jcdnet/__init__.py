@@ -11,7 +11,7 @@ from typing import Any
 _here = Path(__file__).resolve().parent
 sys.path.insert(0, str(_here / "_app" if (_here / "_app").is_dir() else _here.parent))
 
-from pipeline.version import VERSION as __version__  # noqa: E402
+from support.version import VERSION as __version__  # noqa: E402
 
 __all__ = ["Pipeline", "__version__"]
 

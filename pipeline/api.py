@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from extractors import backbones, weights
+from extractors.backbones import registry as backbones
+from extractors.backbones import weights
 from extractors.config import program
 from extractors.exact import exact
 from extractors.features import Extractor, Features, Progress
@@ -22,13 +23,13 @@ from model import checkpoint, kinetics
 from model.checkpoint import Checkpoint
 from model.jcdnet import JCDNet
 from model.predict import PredictError, Scores, predict
-from pipeline.cache import FeatureCache, content_hash
+from pipeline.cache.entries import FeatureCache, content_hash
 from pipeline.config import Config, adopt, asked
-from pipeline.errors import EnvironmentMissing, UsageError
-from pipeline.version import package_version
+from postprocess.evaluation.names import nfc
 from postprocess.localize import localize
-from postprocess.names import nfc
 from postprocess.segment import Result, Segment
+from support.errors import EnvironmentMissing, UsageError
+from support.version import package_version
 
 EMBEDDED = "kinetics400"
 SPORTS, ALL, AUTO = "sports", "all", "auto"

@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import Any
 
 from extractors.config import FeatureConfig, Limits
-from pipeline.errors import UsageError
 from postprocess.config import LocalizeConfig
+from support.errors import UsageError
 
 # Bytes of a settings file. A key of n dots costs the parser n² words: 20,000 dots took 1.5 GB.
 LARGEST = 16 << 10

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 import cli
-from extractors import backbones, flow
-from extractors.backbones import Backbone
-from extractors.frames import Frames
-from extractors.video import VideoInfo
+from extractors import flow
+from extractors.backbones import registry as backbones
+from extractors.backbones.registry import Backbone
+from extractors.decode.container import VideoInfo
+from extractors.decode.grid import Frames
 
 torch.set_num_threads(1)
 

@@ -27,7 +27,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline import render
+from pipeline.clips import overlay as render
 from postprocess.segment import Result
 
 ROOT = Path(__file__).resolve().parents[1]

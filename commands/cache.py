@@ -1,0 +1,106 @@
+"""`cache`: how large it is, what is in it, and taking out what is old, too much or damaged."""
+
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from commands.options import CacheDir
+from commands.progress import choose_cache
+from commands.terminal import complain, table
+from support.errors import INPUT_FAILED, EnvironmentMissing, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipeline.cache.care import Entry
+
+cache_app = typer.Typer(help="The feature cache: its size, list, prune, verify.", invoke_without_command=True)
+
+
+@cache_app.callback()
+def size(context: typer.Context, cache_dir: CacheDir = None) -> None:
+    """Where the cache is, and how large."""
+    from extractors.config import cache_dir as folder
+
+    choose_cache(cache_dir)
+    for place in (folder(), folder() / "features"):
+        if place.is_file():
+            raise EnvironmentMissing(f"{place}: is a file, and the cache needs a folder; set JCDNET_CACHE to another.")
+    if context.invoked_subcommand is not None:
+        return
+    from pipeline.cache.care import scan
+
+    entries = scan()
+    whole = [entry for entry in entries if not entry.unfinished]
+    print(f"{folder()}\t{len(whole)} features of {len({e.content for e in whole})} videos\t{_bytes(whole)}")
+    if unfinished := [entry for entry in entries if entry.unfinished]:
+        print(f"unfinished\t{len(unfinished)}\t{_bytes(unfinished)}")
+
+
+@cache_app.command("list")
+def list_entries() -> None:
+    """What is in it, last used first."""
+    from pipeline.cache.care import scan
+
+    rows = [
+        (entry.content[:16], "unfinished" if entry.unfinished else "whole", f"{entry.age / 86400:.1f}", _bytes([entry]))
+        for entry in sorted(scan(), key=lambda entry: entry.age)
+    ]
+    table(("content", "features", "days since use", "size"), rows)
+
+
+@cache_app.command()
+def prune(
+    older_than: Annotated[
+        str | None, typer.Option(help="Take out what was not used for so long: 30d, 12h.", show_default="any age")
+    ] = None,
+    larger_than: Annotated[
+        str | None,
+        typer.Option(help="Take out what was used longest ago, down to this size: 10GB, 500MB.", show_default="any"),
+    ] = None,
+) -> None:
+    """Take out what is old, or too much. It would have to be extracted again; results stay."""
+    from pipeline.cache import care as cachecare
+
+    if older_than is None and larger_than is None:
+        raise UsageError("say what is to go: --older-than 30d, or --larger-than 10GB.")
+    age = None if older_than is None else _amount(older_than, {"d": 86400, "h": 3600, "m": 60}, "--older-than")
+    most = (
+        None
+        if larger_than is None
+        else _amount(larger_than, {"GB": 10**9, "MB": 10**6, "KB": 10**3, "TB": 10**12}, "--larger-than")
+    )
+    gone, stuck = cachecare.prune(age, most)
+    print(f"{len(gone)} taken out\t{_bytes(gone)}")
+    for entry in stuck:
+        complain(ValueError(f"{entry.path}: may not be taken out; it is somebody else's."))
+    if stuck:
+        raise typer.Exit(INPUT_FAILED)
+
+
+@cache_app.command()
+def verify() -> None:
+    """Read all of it; what is damaged is taken out, and extracted again when it is wanted."""
+    from pipeline.cache import care as cachecare
+
+    damaged = 0
+    entries = cachecare.scan()
+    for path, cause in cachecare.verify(entries):
+        damaged += 1
+        complain(ValueError(f"{cause} It was taken out: {path}"))
+    print(f"{len(entries)} read, {damaged} damaged")
+    if damaged:
+        raise typer.Exit(INPUT_FAILED)
+
+
+def _amount(text: str, units: dict[str, int], option: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", text)
+    found = {name.lower(): size for name, size in units.items()}
+    if match is None or match[2].lower() not in found:
+        raise UsageError(f"{option} is a number and one of {', '.join(units)}, not {text!r}.")
+    return float(match[1]) * found[match[2].lower()]
+
+
+def _bytes(entries: "Sequence[Entry]") -> str:
+    return f"{sum(entry.size for entry in entries) / 1e6:.1f} MB"

@@ -1,0 +1,346 @@
+"""What `run` and `extract` share: choosing workers, bars over many videos, the report and its table."""
+
+import contextlib
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from commands.remaining import Remaining
+from commands.stop import stopping
+from commands.terminal import STAGES, complain, err, escape, failure, note, out, progress
+from commands.terminal import table as draw
+from postprocess.formats.writers import clock
+from support.errors import INTERRUPTED, EnvironmentMissing, Stopped, UsageError
+
+if TYPE_CHECKING:
+    from pipeline.run.batch import Kept, Outcome
+    from pipeline.run.videos import Job
+
+MANY = 20  # videos, after which nobody sees the first errors any more
+SHOWN = 8  # videos that have a bar at the same time
+COMPUTED = ("flow", "i3d")  # stages that tell how far a video is; decoding runs ahead
+TELLING = 10.0  # seconds of video from which on a speed is remembered
+
+
+def choose_cache(folder: Path | None) -> None:
+    """For this process and those that it starts; before anything asks for the cache."""
+    if folder is not None:
+        os.environ["JCDNET_CACHE"] = str(folder.absolute())
+
+
+class Running:
+    """A run of a command over videos."""
+
+    def __init__(
+        self,
+        command: str,
+        videos: "Sequence[Job]",
+        out: Path | None,
+        retry_failed: bool,
+        kind: str,
+        jobs: str | None,
+        address: str | None,
+        gpus_per_worker: float,
+    ) -> None:
+        from pipeline.run import summary as runreport
+        from pipeline.run.results import video_in
+        from pipeline.run.store import prepare_output
+        from pipeline.run.videos import in_their_places
+        from pipeline.workers.engine import Engine, check_engine
+
+        self.command, self.jobs, self.out, self.asked = command, list(videos), out, jobs
+        if out is not None:
+            self.jobs, said = in_their_places(videos, out, ".json" if command == "run" else ".npz", video_in)
+            for sentence in said:
+                note(sentence)
+        if retry_failed:
+            if out is None:
+                raise UsageError(
+                    "--retry-failed reads the report among the results of earlier runs; name its folder with -o."
+                )
+            self.jobs = runreport.failed_before(out, self.jobs)
+            if not self.jobs:
+                note("nothing had failed when it was last run into this folder.")
+        self.engine = Engine(kind, address=address, gpus_per_worker=gpus_per_worker)
+        check_engine(self.engine)
+        self.report = runreport.RunReport(command, self.jobs, out)
+        self._prepare = prepare_output
+
+    def choose_engine(self, extractor: Any) -> None:
+        """How many workers, which depends on what there is to do and on the device."""
+        import dataclasses
+
+        from pipeline.workers.engine import choose_jobs
+
+        c = extractor.config
+        self._step = c.stride / c.fps
+        self._work = f"{extractor.device} {extractor.streams} {c.backbone} {c.fps:g}/{c.stride} {c.short_side}/{c.crop}"
+        jobs = choose_jobs(self.asked, self.engine.kind, extractor.device, [job.video for job in self.jobs])
+        self.engine = dataclasses.replace(self.engine, jobs=jobs)
+        if self.engine.here:
+            return
+        workers = f"{jobs} worker{'s' * (jobs != 1)}" if jobs > 0 else "all workers"
+        where = "here" if self.engine.kind == "local" else f"of {self.engine.kind} at {self.engine.address or 'here'}"
+        err.print(f"[dim]{workers} {escape(where)}[/]")
+
+    @property
+    def speed_key(self) -> str:
+        """What a speed is remembered by: workers, and what they have to do."""
+        return f"{self.engine.kind} {self.engine.jobs} {self._work}"
+
+    @contextlib.contextmanager
+    def started(self, start: float = 0.0, end: float = math.inf) -> "Iterator[tuple[Any, Callable[[], bool]]]":
+        """Bars and what tells whether to stop; the report is written however the block ends."""
+        from pipeline.run import summary as runreport
+
+        if self.out is not None:
+            self._prepare(self.out, self.jobs)
+        remaining = Remaining({job.name: size_of(job) for job in self.jobs}, self._step, start, end)
+        bars = single(remaining) if len(self.jobs) == 1 else Bars(self.jobs, remaining)
+        interrupted = True
+        try:
+            with stopping() as stop, bars as shown:
+                self._bars = shown
+                try:
+                    yield shown, stop
+                    interrupted = False
+                except (Stopped, KeyboardInterrupt):
+                    pass
+                except EnvironmentMissing:
+                    shown.clear()
+                    raise
+        finally:
+            if (speed := remaining.speed(time.monotonic())) is not None and remaining.worked > TELLING:
+                runreport.remember_speed(self.speed_key, speed)
+            self._report(interrupted)
+        if interrupted:
+            raise typer.Exit(INTERRUPTED)
+
+    def each(self, outcomes: "Iterable[Outcome]") -> "Iterator[Outcome]":
+        """Those that did not fail; the others are complained about."""
+        for outcome in outcomes:
+            self._bars.done(outcome)
+            with self._bars.away():
+                self.report.add(outcome)
+                for said in outcome.said:
+                    note(said)
+                if outcome.error is not None:
+                    complain(outcome.error)
+                else:
+                    yield outcome
+
+    def _report(self, interrupted: bool) -> None:
+        """Write it, and show the table where there was more than one video."""
+        from pipeline.run import summary as runreport
+
+        self.report.write(interrupted)
+        if self.command == "run":
+            self.report.write_segments()
+        for said in self.report.said:
+            note(said)
+        if self.out is not None and any(outcome.error is None for outcome in self.report.outcomes.values()):
+            err.print(f"[dim]results are in {escape(str(self.out))}[/]", soft_wrap=True)
+        if len(self.report.rows) > 1:
+            counts = self.report.counts
+            shown = {name: counts[name] for name in runreport.STATUSES if counts[name] or name in ("done", "failed")}
+            seconds, elapsed = self.report.seconds, self.report.elapsed
+            speed = f", {self.report.computed / elapsed:.2f} × real time" if self.report.computed else ""
+            said = ", ".join(f"{count} {name}" for name, count in shown.items())
+            err.print(f"{said}; {clock(seconds)} of video in {clock(elapsed)}{speed}", soft_wrap=True)
+        if len(self.report.rows) > MANY:
+            for row in self.report.rows.values():
+                if row["status"] == "failed":
+                    err.print(f"[red]failed:[/] {escape(row['error'])}", soft_wrap=True)
+
+    def finish(self) -> None:
+        """Exit code 1 where a video failed over a bug, else 3 where one failed."""
+        if errors := self.report.errors:
+            raise typer.Exit(failure(errors))
+
+    def dry_run(self, extractor: Any, cache: Any, kept: "Kept", start: float, end: float) -> None:
+        """Show what would be done."""
+        from pipeline.run import summary as runreport
+        from pipeline.run.dryrun import plan
+        from pipeline.workers.engine import Request
+
+        rows, seconds, disk, mute = [], 0.0, 0, 0
+        errors: list[Exception] = []
+        with progress() as bars:
+            request = Request(extractor, cache, start, end)
+            for planned in plan(request, self.jobs, kept, lambda job: bars.video(job.video)):
+                bars.clear()
+                if planned.error is not None:
+                    errors.append(planned.error)
+                    complain(planned.error)
+                if planned.said:
+                    note(f"{planned.said}.")
+                seconds, disk = seconds + planned.seconds, disk + planned.disk
+                mute += planned.mute
+                rows.append((str(planned.job.video), planned.what, clock(planned.seconds) if planned.seconds else ""))
+        draw(("video", "would", "video time"), rows)
+        speed = runreport.speeds().get(self.speed_key)
+        took = (
+            f"about {clock(seconds / speed)} at {speed:.2f} × real time" if speed else "at a speed not yet known here"
+        )
+        out.print(f"{clock(seconds)} of video to extract, {took}; {disk / 1e6:.1f} MB of cache")
+        if mute:
+            note(f"{mute} of the videos do not say how long they are, and are not in these figures.")
+        if errors:
+            raise typer.Exit(failure(errors))
+
+
+@contextlib.contextmanager
+def single(remaining: Remaining) -> Iterator[Any]:
+    """Bars of the stages of one video."""
+    with progress() as bars:
+        yield _One(bars, remaining)
+
+
+def measure(remaining: Remaining, job: "Job", stage: str, done: int, total: int) -> None:
+    """Take a video's progress into the estimate."""
+    if stage in COMPUTED:
+        remaining.progress(job.name, done, time.monotonic())
+    elif stage == "compile" and done == total:
+        remaining.compiled(time.monotonic())
+
+
+def size_of(job: "Job") -> int:
+    """Bytes of a video, 0 where it is not there or may not be looked at."""
+    try:
+        return job.video.stat().st_size if job.video.is_file() else 0
+    except OSError:
+        return 0
+
+
+class _One:
+    def __init__(self, bars: Any, remaining: Remaining) -> None:
+        self.bars, self.remaining = bars, remaining
+
+    def video(self, job: "Job") -> Any:
+        show = self.bars.video(job.video)
+
+        def on_progress(stage: str, done: int, total: int) -> None:
+            measure(self.remaining, job, stage, done, total)
+            show(stage, done, total)
+
+        return on_progress
+
+    def done(self, outcome: "Outcome") -> None:
+        pass
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        self.clear()
+        yield
+
+    def clear(self) -> None:
+        self.bars.clear()
+
+
+class Bars:
+    """One bar over all videos, by seconds of video, and one for each that is at work."""
+
+    def __init__(self, jobs: "Sequence[Job]", remaining: Remaining) -> None:
+        self.jobs, self.remaining = jobs, remaining
+        self.total, self.finished = len(jobs), 0
+        self.live: Progress | None = None
+        self.tasks: dict[Path, Any] = {}
+        self._lock = threading.RLock()  # workers' progress comes from a thread of its own
+        self._away = False
+        self._ended = threading.Event()
+
+    def __enter__(self) -> "Bars":
+        threading.Thread(target=self._read_headers, name="headers", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.clear()
+
+    def _read_headers(self) -> None:
+        """How long the videos are, beside the work: nothing but the estimate waits for it."""
+        from extractors.decode.headers import durations
+
+        names = {job.video: job.name for job in self.jobs}
+        for path, seconds in durations(list(names), self._ended.is_set):
+            with self._lock:
+                self.remaining.header(names[path], seconds)
+
+    def video(self, job: "Job") -> Any:
+        """Progress callable for a video."""
+
+        def on_progress(stage: str, done: int, total: int) -> None:
+            with self._lock:
+                measure(self.remaining, job, stage, done, total)
+                if not self._away:
+                    show(stage, done, total)
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage == "compile" and done < total:  # said also where bars are not drawn
+                self.clear()
+                err.print(f"[dim]{STAGES[stage]}[/]")
+            live = self._live()
+            if job.name not in self.tasks:
+                if len(self.tasks) >= SHOWN:
+                    return
+                self.tasks[job.name] = live.add_task("", total=1)
+            label = f"  {escape(job.video.name)} {STAGES.get(stage, stage)}"
+            live.update(self.tasks[job.name], description=label, completed=done, total=max(total, done))
+            self._overall()
+
+        return on_progress
+
+    def done(self, outcome: "Outcome") -> None:
+        """One less to do."""
+        with self._lock:
+            self.finished += 1
+            self.remaining.finished(outcome.job.name, outcome.seconds)
+
+    def clear(self) -> None:
+        """Take the bars away."""
+        with self._lock:
+            live, self.live, self.tasks = self.live, None, {}
+            if live is not None:
+                live.stop()
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """Without bars: nothing is printed while they are drawn, they would be drawn over it."""
+        self.clear()
+        self._away = True
+        try:
+            yield
+        finally:
+            self._away = False
+
+    def _live(self) -> Progress:
+        if self.live is None:
+            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+            # stdout carries data: rich must not lead it to stderr.
+            self.live = Progress(
+                *columns,
+                console=err,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+                disable=not err.is_terminal,
+            )
+            self.overall = self.live.add_task("", total=1.0)
+            self.live.start()
+        return self.live
+
+    def _overall(self) -> None:
+        """The bar over all, and how long the rest takes as soon as that can be known."""
+        left, total = self.remaining.left(time.monotonic()), self.remaining.total()
+        said = "" if left is None else f", {clock(left).partition('.')[0]} left"
+        share = self.remaining.through() / total if total else self.finished / self.total
+        if self.live is not None:
+            label = f"{self.finished} of {self.total} videos{said}"
+            self.live.update(self.overall, description=label, completed=share, total=1.0)

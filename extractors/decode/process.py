@@ -1,0 +1,339 @@
+"""Decoding in a process of its own: a file that crashes the decoder costs that video alone (PyAV#2344).
+
+The child decodes, resizes and puts frames into a ring of slots in shared memory (a file, mapped by both, unlinked
+at once); its lines on a pipe say which slot holds which frame, ours give slots back. So it runs ahead of the
+networks by one ring and no further, and memory does not grow with the video. One child serves many videos.
+
+A file may also make it hang or eat memory: a watchdog ends a child that gives no sign of life, and the child limits
+its own memory.
+
+It is a plain subprocess, not a multiprocessing one: those import the caller's `__main__` again, which would run a
+user's script twice.
+"""
+
+import contextlib
+import json
+import math
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from extractors.config import FeatureConfig, Limits, program
+from extractors.decode.container import Damage, DecoderUnavailable, Image, ReadError, VideoError, VideoInfo
+from extractors.decode.grid import is_partial, warnings
+
+RING_BYTES = 32 << 20  # about 90 frames of 256 x 455; half of the 64 MiB that Docker gives /dev/shm
+MOST_SLOTS, LEAST_SLOTS = 128, 4
+WATCH = 0.2  # seconds between two looks of the watchdog
+
+
+class DecoderBug(RuntimeError):
+    """The child met an error that no file explains: a mistake of ours. Its own traceback is the error's note."""
+
+
+@dataclass
+class Clip:
+    """A video that is being decoded. `damage` and `sought` are as of the frame read last, the rest is for the end."""
+
+    info: VideoInfo
+    origin: float
+    """seconds of grid point 0"""
+    first: int
+    last: float
+    """snippets first <= i < last were asked for"""
+    size: tuple[int, int]
+    """(H, W) of the frames"""
+    seekable: bool = True
+    """whether a stretch of the video costs no more than its own length"""
+    damage: Damage = field(default_factory=Damage)
+    sought: bool = False
+    """whether the beginning was jumped over, and with it whatever is wrong there"""
+    end: float = 0.0
+    """seconds at which the last frame read stops being shown"""
+    exhausted: bool = False
+    """whether that is the video's last"""
+    missing: float = 0.0
+    """seconds by which an exhausted video falls short of what its header declares"""
+
+    @property
+    def partial(self) -> bool:
+        """Whether frames are missing from what was asked for."""
+        return is_partial(self.damage, self.missing if math.isinf(self.last) else 0.0)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to tell the user about the file."""
+        return warnings(self.damage, self.missing if math.isinf(self.last) else 0.0)
+
+
+class Decoder:
+    """The child process, started when first needed and again after a crash."""
+
+    def __init__(self, gpu: int | None = None, limits: Limits | None = None, threads: int = 0) -> None:
+        """`gpu`: decode with NVDEC on that GPU, instead of the CPU. `threads`: of a software decoder; 0: the cores."""
+        self.gpu, self.threads, self.limits = gpu, threads, limits or Limits()
+        self._ended = ""
+        """why the watchdog ended the child"""
+        self._child: subprocess.Popen[str] | None = None
+        self._finalizer: weakref.finalize | None = None
+        self._answered = False
+        """whether the child has said anything yet"""
+        self._busy = False
+        """whether the child is at work on a video, rather than waiting for one"""
+        self._deadline = math.inf
+        self._watchdog: threading.Thread | None = None
+        self._watched_child: tuple[subprocess.Popen[str], float, float] | None = None
+        """whose answer is waited for, and until when: for a sign of life, and at all"""
+
+    @contextlib.contextmanager
+    def open(
+        self,
+        path: Path,
+        config: FeatureConfig,
+        start: float = 0.0,
+        end: float = math.inf,
+        native: bool = False,
+        take: Callable[[Image], Any] = np.copy,
+        span: tuple[int, float] = (0, math.inf),
+        seek: bool = True,
+        deadline: float = math.inf,
+    ) -> Iterator[tuple[Clip, Iterator[tuple[int, Any]]]]:
+        """Open a video; gives what is known of it and its grid frames (k, (H, W, 3) uint8 RGB), to be read once.
+
+        The frames are those of the snippets that cover seconds start..end, their short side `config.short_side`, or,
+        `native`, as large as the video has them (HDR excepted, see Frames). `take` gets each where it lies in shared
+        memory, which is overwritten afterwards, and returns what is to be given in its place. `span`: of those
+        snippets only the ones of these indices. `seek`: False reads a file from its start even where it could be
+        jumped in. `deadline`: by time.monotonic().
+
+        Raises:
+            VideoError: the file cannot be decoded, or crashed the decoder, or went over a limit, here or while frames
+                are read.
+            DecoderUnavailable: there is no NVDEC.
+        """
+        request = {
+            "path": str(path),
+            "home": None if path.is_absolute() else str(Path.cwd()),  # it may have changed since the child began
+            "fps": config.fps,
+            "short_side": config.short_side,
+            "native": native,
+            "length": config.length,
+            "stride": config.stride,
+            "start": start,
+            "end": None if math.isinf(end) else end,
+            "span": (span[0], None if math.isinf(span[1]) else span[1]),
+            "seek": seek,
+            "gpu": self.gpu,
+            "threads": self.threads,
+        }
+        child = self._running()
+        self._busy = True
+        self._deadline = deadline
+        try:
+            self._send(child, json.dumps(request), path)
+            header = self._receive(child, path)
+            clip = Clip(
+                info=VideoInfo(**header["info"] | {"path": path}),
+                origin=header["origin"],
+                first=header["first"],
+                last=math.inf if header["last"] is None else header["last"],
+                size=tuple(header["size"]),
+                seekable=header["seekable"],
+            )
+            with _ring(clip.size) as (name, memory):
+                self._send(child, json.dumps({"ring": str(name), "slots": len(memory)}), path)
+                self._receive(child, path)  # it has opened the ring, which needs its name no longer:
+                with contextlib.suppress(PermissionError):  # Windows keeps the name of an open file
+                    name.unlink()  # nothing is left behind even when both of us are killed
+                yield clip, self._frames(child, clip, memory, path, take)
+        finally:
+            if self._busy:  # in the middle of frames that nobody wants any more
+                self.close()
+
+    def _frames(
+        self,
+        child: "subprocess.Popen[str]",
+        clip: Clip,
+        memory: Image,
+        path: Path,
+        take: Callable[[Image], Any],
+    ) -> Iterator[tuple[int, Any]]:
+        while "end" not in (said := self._receive(child, path)):
+            frame = take(memory[said["slot"]])
+            self._send(child, ".", path)  # the slot is free again
+            clip.damage, clip.sought = Damage(*said["damage"]), said["sought"]
+            yield said["k"], frame
+        if child is self._child:  # and not one that was started since, for another video
+            self._busy = False
+        clip.damage, clip.sought = Damage(*said["damage"]), said["sought"]
+        clip.end, clip.exhausted, clip.missing = said["end"], said["exhausted"], said["missing"]
+
+    def _running(self) -> "subprocess.Popen[str]":
+        if self._child is None or self._child.poll() is not None:
+            self.close()
+            root = str(Path(__file__).resolve().parents[2])
+            paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+            self._answered = False
+            self._ended = ""
+            try:
+                self._child = subprocess.Popen(
+                    # -P: what lies in the folder of the videos is not imported.
+                    [sys.executable, "-P", "-c", self._code()],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,  # FFmpeg's own chatter; what matters comes as a message
+                    text=True,
+                    # One thread for numpy's products, which are small: each of a pool takes memory from the start.
+                    env=os.environ | {"PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},
+                )
+            except OSError as error:
+                raise DecoderUnavailable(
+                    f"the decoder's process cannot be started ({sys.executable}: {error.strerror}); "
+                    f"see `{program()} doctor`."
+                ) from error
+            self._finalizer = weakref.finalize(self, _kill, self._child)
+        return self._child
+
+    def _code(self) -> str:
+        """What the child runs."""
+        memory = 0 if self.gpu is not None else round(self.limits.memory * 2**30)  # a driver maps what it likes
+        return f"from extractors.decode.child import serve; serve({memory})"
+
+    def close(self) -> None:
+        """End the child; the next video starts a fresh one."""
+        if self._finalizer is not None:
+            self._finalizer()
+        self._child = self._finalizer = None
+        self._busy = False
+
+    def _send(self, child: "subprocess.Popen[str]", line: str, path: Path) -> None:
+        assert child.stdin is not None
+        try:
+            child.stdin.write(line + "\n")
+            child.stdin.flush()
+        except OSError:
+            raise self._crashed(child, path) from None
+
+    def _receive(self, child: "subprocess.Popen[str]", path: Path) -> dict[str, Any]:
+        assert child.stdout is not None
+        while True:
+            with self._watched(child):
+                line = child.stdout.readline()
+            if not line.endswith("\n"):
+                raise self._crashed(child, path)
+            self._answered = True
+            said: dict[str, Any] = json.loads(line)
+            if "alive" not in said:
+                break
+        if "error" in said:
+            if child is self._child:
+                self._busy = False
+            kind = DecoderUnavailable if said.get("unavailable") else VideoError
+            raise (ReadError if said.get("unreadable") else kind)(said["error"])
+        if "bug" in said:
+            last = said["bug"].strip().splitlines()[-1]
+            failed = DecoderBug(f"the decoder failed on {path} ({last})")
+            failed.add_note(f"In the decoder's process:\n{said['bug']}")
+            raise failed
+        return said
+
+    @contextlib.contextmanager
+    def _watched(self, child: "subprocess.Popen[str]") -> Iterator[None]:
+        """End the child when the block, which waits for it, takes too long."""
+        stalled, late = time.monotonic() + self.limits.stall, self._deadline
+        if self._watchdog is None or not self._watchdog.is_alive():
+            self._watchdog = threading.Thread(target=_watch, args=(weakref.ref(self),), name="watchdog", daemon=True)
+            self._watched_child = (child, stalled, late)
+            self._watchdog.start()
+        self._watched_child = (child, stalled, late)
+        try:
+            yield
+        finally:
+            self._watched_child = None
+
+    def look(self) -> None:
+        """End a child that is waited for and has not said anything for too long; the watchdog calls it."""
+        if (watched := self._watched_child) is None:
+            return
+        child, stalled, late = watched
+        if (now := time.monotonic()) > min(stalled, late):
+            self._ended = "late" if now > late else "stalled"
+            child.kill()
+
+    def _crashed(self, child: "subprocess.Popen[str]", path: Path) -> VideoError:
+        code = child.wait()
+        if self._ended == "late":
+            return VideoError(f"{path}: took longer than --timeout allows; raise it, or leave it out.")
+        if self._ended == "stalled":
+            return VideoError(
+                f"{path}: the decoder gave no sign of life for {self.limits.stall:g} s and was ended; the file is "
+                "damaged, get it again or convert it (on a slow disk: raise stall under [limits] of --config)."
+            )
+        if not self._answered:
+            return VideoError(f"{path}: the decoder did not start (exit code {code}); see `{program()} doctor`.")
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return VideoError(f"{path}: crashed the decoder ({how}); the file is damaged, get it again or convert it.")
+
+
+def _watch(decoder: "weakref.ref[Decoder]") -> None:
+    while (watched := decoder()) is not None:
+        watched.look()
+        del watched  # or it would live for as long as we sleep
+        time.sleep(WATCH)
+
+
+def _kill(child: "subprocess.Popen[str]") -> None:
+    child.kill()
+    child.wait()
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+@contextlib.contextmanager
+def _ring(size: tuple[int, int]) -> Iterator[tuple[Path, Image]]:
+    """A file of slots, mapped: its name, and (slots, H, W, 3) uint8 over it; in memory where the system has that."""
+    height, width = size
+    slots = min(max(RING_BYTES // (height * width * 3), LEAST_SLOTS), MOST_SLOTS)
+    total = slots * height * width * 3
+    for folder in ("/dev/shm", None):
+        if folder is not None and not os.access(folder, os.W_OK):
+            continue
+        handle, name = tempfile.mkstemp(prefix="jcdnet-", dir=folder)
+        if (own := Path(f"/proc/{os.getpid()}/fd/{handle}")).exists():  # Linux: it needs no other name,
+            Path(name).unlink()  # and a kill leaves nothing
+            name = str(own)
+        try:
+            # Reserved, not just sized: writing to a full /dev/shm would kill the child.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(handle, 0, total)
+            else:
+                os.truncate(handle, total)
+        except OSError:
+            os.close(handle)
+            if name != str(own):
+                Path(name).unlink()
+            if folder is None:
+                raise
+            continue
+        break
+    try:
+        # The mapping is not closed by hand: it goes when the last view of it does.
+        yield Path(name), np.frombuffer(mmap.mmap(handle, total), np.uint8).reshape(slots, height, width, 3)
+    finally:
+        os.close(handle)
+        if name != str(own):
+            Path(name).unlink(missing_ok=True)

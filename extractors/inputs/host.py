@@ -1,0 +1,75 @@
+"""Snippets to network inputs on the CPU: crop, scale, grey, flow. device.py is the same on an accelerator."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from extractors import flow
+from extractors.config import FeatureConfig
+from extractors.decode.container import Image
+from extractors.snippets import Snippet
+
+
+def centre(height: int, width: int, size: int) -> tuple[slice, slice]:
+    """Rows and columns of the centre square."""
+    top, left = (height - size) // 2, (width - size) // 2
+    return slice(top, top + size), slice(left, left + size)
+
+
+def rgb_input(frames: Sequence[Image], config: FeatureConfig) -> Tensor:
+    """Network input (3, L, crop, crop) in [-1, 1] from L frames (H, W, 3) uint8."""
+    height, width, _ = frames[0].shape
+    rows, columns = centre(height, width, config.crop)
+    pixels = torch.from_numpy(np.stack([frame[rows, columns] for frame in frames]))
+    return pixels.permute(3, 0, 1, 2).float() / 127.5 - 1
+
+
+def flow_input(snippet: Snippet[Image], config: FeatureConfig, backend: str, workers: int | None = None) -> Tensor:
+    """Network input (2, L, crop, crop) in [-1, 1]: TV-L1 of grey frames, clipped to +-flow_clip px, divided by it.
+
+    L fields come from L + 1 frames; at the end of the video the last field is repeated. `workers`: threads over
+    the pairs, default the cores.
+
+    Raises:
+        FlowError: the backend cannot work here.
+    """
+    frames = snippet.frames if snippet.following is None else (*snippet.frames, snippet.following)
+    grey = np.stack([np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8) for frame in frames])
+    fields = flow.FLOWS[backend](grey, workers) if len(grey) > 1 else no_motion(grey)
+    if len(fields) < config.length:
+        fields = np.concatenate([fields, fields[-1:]])
+    rows, columns = centre(grey.shape[1], grey.shape[2], config.crop)
+    clipped = np.clip(fields[:, rows, columns], -config.flow_clip, config.flow_clip) / config.flow_clip
+    return torch.from_numpy(clipped).permute(3, 0, 1, 2)
+
+
+def no_motion(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(1, H, W, 2) zeros: a snippet of one frame (length 1) at the end of a video has nothing to move to."""
+    return np.zeros((1, *grey.shape[1:], 2), np.float32)
+
+
+class HostInputs:
+    """Network inputs of a batch, made on the CPU."""
+
+    native = False
+    """whether frames are wanted as large as the video has them"""
+
+    def __init__(self, config: FeatureConfig, flow_backend: str | None, threads: int | None = None) -> None:
+        self.config, self.flow_backend, self.threads = config, flow_backend, threads
+
+    def frame(self, image: Image) -> Image:
+        """A copy of a frame as it comes from the decoder, already resized."""
+        return image.copy()
+
+    def rgb(self, batch: Sequence[Snippet[Image]]) -> Tensor:
+        """(B, 3, L, crop, crop)."""
+        return torch.stack([rgb_input(snippet.frames, self.config) for snippet in batch])
+
+    def flow(self, batch: Sequence[Snippet[Image]]) -> Tensor:
+        """(B, 2, L, crop, crop)."""
+        assert self.flow_backend is not None
+        return torch.stack([flow_input(snippet, self.config, self.flow_backend, self.threads) for snippet in batch])

@@ -1,0 +1,1 @@
+"""Features that are kept, so that no video is extracted twice."""

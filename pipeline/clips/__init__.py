@@ -1,0 +1,1 @@
+"""Video out: clips, reels, overlays and proxies."""

@@ -1,0 +1,294 @@
+"""Segments cut out of their videos: exact or by keyframes, one file each or one highlight reel per class."""
+
+import dataclasses
+import itertools
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from extractors.config import Progress
+from extractors.decode.container import VideoError
+from pipeline.clips.draw import card
+from pipeline.clips.encode import film, temporary
+from pipeline.clips.read import Shape, shape_of, shoot
+from pipeline.clips.remux import Uncopyable, remux
+from postprocess.formats.writers import clock
+from postprocess.segment import Segment
+from support.errors import FULL, OutputError, UsageError, cannot_write
+
+NAME = "{stem}_{index:03d}_{label}"
+CARD_SECONDS = 2.0
+_UNSAFE = re.compile(r'[\x00-\x1f<>:"/\\|?*\ud800-\udfff]+')
+LONGEST_NAME = 180  # bytes; file systems take 255, with a suffix and a temporary name's letters
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A clip to make. start, end: seconds with the padding, inside the video; name: of the file, without suffix."""
+
+    video: Path
+    start: float
+    end: float
+    segment: Segment
+    name: str
+
+
+OnError = Callable[["Cut", Exception], None]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A file, and the second of the video that it begins with (of a reel: of its first clip)."""
+
+    path: Path
+    begins: float
+
+
+def plan(
+    video: Path,
+    stem: str,
+    segments: Sequence[Segment],
+    duration: float,
+    before: float = 0.0,
+    after: float = 0.0,
+    template: str = NAME,
+) -> list[Cut]:
+    """The cuts of one video, in order of time.
+
+    template: fields stem, index (from 1), label, start, end, confidence, and clock (of the start); / makes folders.
+
+    Raises:
+        UsageError: a template with another field, that leads out of the folder, or gives two clips one name.
+    """
+    cuts: dict[str, Cut] = {}
+    for index, s in enumerate(sorted(segments, key=lambda s: (s.start, s.end)), start=1):
+        fields: dict[str, str | int | float] = {
+            "stem": _safe(stem),
+            "index": index,
+            "label": _safe(s.label),
+            "start": round(s.start, 3),
+            "end": round(s.end, 3),
+            "confidence": round(s.confidence, 4),
+            "clock": clock(s.start).replace(":", "-"),
+        }
+        name = _formatted(template, fields)
+        if name in cuts:
+            raise UsageError(f"--name {template!r} gives two clips the name {name}; put {{index}} in it.")
+        start, end = max(0.0, s.start - before), min(max(duration, s.end), s.end + after)
+        cuts[name] = Cut(video, start, end, s, name)
+    return list(cuts.values())
+
+
+def _formatted(template: str, fields: dict[str, str | int | float]) -> str:
+    if re.search(r"\{[^}]*[.\[]", re.sub(r":[^}]*", "", template)):  # attributes and items are not for names
+        raise UsageError(f"--name {template!r}: write fields as {{label}} or {{start:.1f}}.")
+    try:
+        name = template.format(**fields)
+    except (KeyError, ValueError, IndexError) as error:
+        known = ", ".join(fields)
+        raise UsageError(f"--name {template!r} cannot be filled in ({error}); its fields are {known}.") from error
+    parts = Path(name).parts
+    if not parts or Path(name).is_absolute() or ".." in parts or name.endswith("/"):
+        raise UsageError(f"--name {template!r} gives {name!r}, which is no file name below the output folder.")
+    return "/".join(part.encode()[:LONGEST_NAME].decode(errors="ignore") for part in parts)
+
+
+def _safe(text: str) -> str:
+    """Text as a part of a file name on any system."""
+    return _UNSAFE.sub("_", text).strip(" .") or "_"
+
+
+def check_names(cuts: Sequence[Cut], out: Path, *, reel: bool, copied: bool, overwrite: bool) -> None:
+    """Before any work: no two clips of one name, and none that is there already.
+
+    Raises:
+        UsageError: two results give clips one name.
+        OutputError: a file would be overwritten.
+    """
+    if reel:
+        names = [f"{name}.mp4" for name in _file_names(list({c.segment.label for c in cuts})).values()]
+    else:
+        names = [f"{c.name}{c.video.suffix.lower() if copied else '.mp4'}" for c in cuts]
+    if twice := next((name for name, count in Counter(names).items() if count > 1), None):
+        raise UsageError(f"two clips would be called {twice}; put {{stem}} and {{index}} in --name.")
+    if not overwrite and (there := next((out / name for name in names if (out / name).exists()), None)):
+        raise OutputError(f"{there}: is there already; use --overwrite or another -o.")
+
+
+def cut(
+    cuts: Sequence[Cut],
+    out: Path,
+    on_progress: Progress = lambda stage, done, total: None,
+    on_error: OnError | None = None,
+) -> Iterator[Made]:
+    """Encode each clip anew, exact to the frame, as `<name>.mp4`.
+
+    on_error: told of each clip that cannot be made; the others go on. None: the first such error is raised.
+
+    Raises:
+        VideoError: a video cannot be read.
+        OutputError: a clip cannot be written.
+        DiskFull: the disk is full; always raised.
+    """
+
+    def make(one: Cut) -> Made:
+        path = out / f"{one.name}.mp4"
+        shape = shape_of(one.video)
+        begins = None
+        with film(path, shape.size, shape.rate) as reel:
+            if shape.channels:
+                reel.add_sound(shape.channels)
+            for at, time, image in shoot(reel, one.video, shape, one.start, one.end, at=0.0):
+                begins = time if begins is None else begins
+                reel.picture(image, at)
+            if begins is None:
+                raise VideoError(_no_frame(one))
+        return Made(path, begins)
+
+    return _each(cuts, make, on_progress, on_error)
+
+
+def copy(
+    cuts: Sequence[Cut],
+    out: Path,
+    on_progress: Progress = lambda stage, done, total: None,
+    on_error: OnError | None = None,
+) -> Iterator[Made]:
+    """Copy the packets of each clip, from the keyframe at or before its start: quick, lossless, and seldom exact.
+
+    on_error: as of `cut`.
+
+    Raises:
+        VideoError: a video cannot be read.
+        OutputError: a clip cannot be written, or the container does not take what the video holds.
+        DiskFull: the disk is full; always raised.
+    """
+
+    def make(one: Cut) -> Made:
+        path = out / f"{one.name}{one.video.suffix.lower()}"
+        with temporary(path) as beside:
+            try:
+                return Made(path, remux(one.video, one.start, one.end, beside))
+            except Uncopyable as error:
+                code = getattr(error.__cause__, "errno", None)
+                if code in FULL:
+                    raise cannot_write(path, OSError(code, str(error))) from error
+                raise OutputError(f"{one.video}: cannot be copied ({error}); leave --copy out.") from error
+
+    return _each(cuts, make, on_progress, on_error)
+
+
+def _each(
+    cuts: Sequence[Cut], make: Callable[[Cut], Made], on_progress: Progress, on_error: OnError | None
+) -> Iterator[Made]:
+    for done, one in enumerate(cuts):
+        on_progress("clips", done, len(cuts))
+        try:
+            made = make(one)
+        except (VideoError, OutputError) as error:
+            if on_error is None:
+                raise
+            on_error(one, error)
+            continue
+        yield made
+    on_progress("clips", len(cuts), len(cuts))
+
+
+def _no_frame(one: Cut) -> str:
+    return f"{one.video}: no frame of it at {clock(one.start)}; the file may be damaged."
+
+
+def reels(
+    cuts: Sequence[Cut],
+    out: Path,
+    on_progress: Progress = lambda stage, done, total: None,
+    on_error: OnError | None = None,
+) -> Iterator[Made]:
+    """One highlight reel a class as `<label>.mp4`: a title card, then its clips one behind the other.
+
+    Videos of another shape than the first are fitted between black borders; silence where one has no sound.
+
+    on_error: told of each clip that its reel lacks, and of each clip of a reel that cannot be written. None: the first
+        such error is raised.
+
+    Raises:
+        VideoError: a video cannot be read.
+        OutputError: a reel cannot be written.
+        DiskFull: the disk is full; always raised.
+    """
+
+    def failed(one: Cut, error: Exception) -> None:
+        if on_error is None:
+            raise error
+        on_error(one, error)
+
+    shapes: dict[Path, Shape | VideoError] = {}
+    for video in dict.fromkeys(one.video for one in cuts):
+        try:
+            shapes[video] = shape_of(video)
+        except VideoError as error:
+            shapes[video] = error
+    by_label: dict[str, list[Cut]] = {}
+    for one in cuts:
+        by_label.setdefault(one.segment.label, []).append(one)
+    names = _file_names(list(by_label))
+    steps = itertools.count()
+    for label, own in sorted(by_label.items()):
+        fit: list[tuple[Cut, Shape]] = []
+        for one in own:
+            shape = shapes[one.video]
+            if isinstance(shape, VideoError):
+                failed(one, shape)
+            else:
+                fit.append((one, shape))
+        if fit:
+            path = out / f"{names[label]}.mp4"
+            try:
+                empty = _reel(path, label, fit, lambda: on_progress("clips", next(steps), len(cuts)))
+            except (VideoError, OutputError) as error:
+                for one, _ in fit:
+                    failed(one, error)
+            else:
+                for one in empty:
+                    failed(one, VideoError(_no_frame(one)))
+                yield Made(path, fit[0][0].start)
+    on_progress("clips", len(cuts), len(cuts))
+
+
+def _reel(path: Path, label: str, own: Sequence[tuple[Cut, Shape]], tick: Callable[[], None]) -> list[Cut]:
+    """Write one reel; returns the clips of which no frame could be shown."""
+    first, empty = own[0][1], []
+    with film(path, first.size, first.rate) as reel:
+        if channels := max(shape.channels for _, shape in own):
+            reel.add_sound(channels)
+        shown = sum(one.end - one.start for one, _ in own)
+        below = f"{len(own)} clip{'s' if len(own) > 1 else ''} · {clock(shown)}"
+        reel.picture(card((reel.height, reel.width), label, below), 0.0)
+        at = CARD_SECONDS
+        for one, shape in own:
+            tick()
+            shape = dataclasses.replace(shape, channels=channels if shape.channels else 0)
+            last, step, shown_any = at, float(1 / first.rate), False
+            for time, _, image in shoot(reel, one.video, shape, one.start, one.end, at=at):
+                reel.picture(image, time)
+                last, step, shown_any = time, time - last or step, True
+            if shown_any:
+                at = max(last + step, at + one.end - one.start)
+            else:
+                empty.append(one)
+        if len(empty) == len(own):
+            raise VideoError(_no_frame(own[0][0]))
+    return empty
+
+
+def _file_names(labels: Sequence[str]) -> dict[str, str]:
+    """Label → file name; labels that would share one are numbered."""
+    names: dict[str, str] = {}
+    for label in sorted(labels):
+        name, number = _safe(label).encode()[:LONGEST_NAME].decode(errors="ignore"), 2
+        while name.lower() in {n.lower() for n in names.values()}:
+            name, number = f"{_safe(label)} ({number})", number + 1
+        names[label] = name
+    return names

@@ -1,0 +1,144 @@
+"""Writing an MP4 that plays everywhere: H.264 in BT.709, AAC, whole or not there at all."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+import cv2
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from support.errors import EnvironmentMissing, cannot_write
+
+Image = NDArray[np.uint8]
+Samples = NDArray[np.float32]
+
+TICK = Fraction(1, 90_000)
+HERTZ = 48_000
+CODECS = ("libx264", "aac")
+BT709 = 1  # as colour space, primaries and transfer in ISO/IEC 23091-2
+
+
+class Film:
+    """The open film: pictures and sound with their seconds from its beginning, in order."""
+
+    def __init__(self, out: av.container.OutputContainer, size: tuple[int, int], rate: Fraction, quality: int) -> None:
+        """size: (H, W), made even, which 4:2:0 needs; quality: x264's crf, lower is better."""
+        self.height, self.width = (max(2, side // 2 * 2) for side in size)
+        self._out = out
+        # The rate is only the header's; the pictures' own times count.
+        stream = out.add_stream("libx264", rate=rate, options={"crf": str(quality), "preset": "veryfast"})
+        stream.height, stream.width, stream.pix_fmt = self.height, self.width, "yuv420p"
+        codec = stream.codec_context
+        codec.time_base = TICK
+        codec.colorspace = codec.color_primaries = codec.color_trc = BT709
+        codec.color_range = 1  # limited, as video is
+        self._video = stream
+        self._convert = VideoReformatter()  # one for all: each has threads, or what they need
+        self._audio: av.AudioStream | None = None
+        self._last = -1
+        self._heard = 0  # samples so far
+
+    def add_sound(self, channels: int) -> None:
+        """Say, before the first picture, that there will be sound."""
+        self._audio = self._out.add_stream("aac", rate=HERTZ, layout="mono" if channels == 1 else "stereo")
+
+    def picture(self, image: Image, time: float) -> None:
+        """Show (H, W, 3) RGB from `time` (s) on; another size is fitted, with black beside it."""
+        frame = av.VideoFrame.from_ndarray(boxed(image, (self.height, self.width)), format="rgb24")
+        frame = self._convert.reformat(frame, format="yuv420p", dst_colorspace=BT709, dst_color_range=1, threads=1)
+        self._last = max(self._last + 1, round(time / TICK))
+        frame.pts, frame.time_base = self._last, TICK
+        self._out.mux(self._video.encode(frame))
+
+    def sound(self, samples: Samples, first: int) -> None:
+        """Play (channels, n) float32; the first is number `first` of the film, at 48 kHz.
+
+        What was not given is silent: players do not agree on what a gap in the sound means.
+        """
+        if self._audio is None:
+            return
+        for at in range(self._heard, first, HERTZ):
+            self._play(np.zeros((samples.shape[0], min(HERTZ, first - at)), np.float32))
+        self._play(samples[:, max(0, self._heard - first) :])
+
+    def _play(self, samples: Samples) -> None:
+        if self._audio is None or not samples.shape[1]:
+            return
+        layout = "mono" if samples.shape[0] == 1 else "stereo"
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = HERTZ, self._heard, Fraction(1, HERTZ)
+        self._heard += samples.shape[1]
+        self._out.mux(self._audio.encode(frame))
+
+    def finish(self) -> None:
+        """Write what the encoders still hold."""
+        self._out.mux(self._video.encode(None))
+        if self._audio is not None:
+            self._out.mux(self._audio.encode(None))
+
+
+def boxed(image: Image, size: tuple[int, int]) -> Image:
+    """The image at `size` (H, W): cut by the odd row or column, or fitted whole between black borders."""
+    height, width = size
+    if 0 <= image.shape[0] - height <= 1 and 0 <= image.shape[1] - width <= 1:
+        return np.ascontiguousarray(image[:height, :width])
+    scale = min(height / image.shape[0], width / image.shape[1])
+    inner = (min(height, round(image.shape[0] * scale)) or 1, min(width, round(image.shape[1] * scale)) or 1)
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    fitted = cv2.resize(image, inner[::-1], interpolation=how)
+    canvas = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
+    canvas[top : top + inner[0], left : left + inner[1]] = fitted
+    return canvas
+
+
+@contextlib.contextmanager
+def film(path: Path, size: tuple[int, int], rate: Fraction, quality: int = 18, comment: str = "") -> Iterator[Film]:
+    """Write a film to `path`: it is there, finished, when the block ends, and not at all when the block fails.
+
+    Raises:
+        EnvironmentMissing: this PyAV has no encoder.
+        OutputError: the folder or the disk does not take it.
+    """
+    if missing := [name for name in CODECS if name not in av.codecs_available]:
+        raise EnvironmentMissing(f"this PyAV comes without {' and '.join(missing)}; use the wheel of PyPI.")
+    with temporary(path) as beside:
+        try:
+            with av.open(str(beside), "w", format="mp4", options={"movflags": "faststart"}) as out:
+                out.metadata["comment"] = comment
+                reel = Film(out, size, rate, quality)
+                yield reel
+                reel.finish()
+        except (OSError, av.error.FFmpegError) as error:  # those of reading are VideoErrors, or were passed over
+            raise cannot_write(path, OSError(error.errno, error.strerror or str(error))) from error
+
+
+@contextlib.contextmanager
+def temporary(path: Path) -> Iterator[Path]:
+    """A name beside `path`, which becomes `path` when the block ends well.
+
+    Raises:
+        OutputError: the folder cannot be made or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=path.suffix)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    os.close(handle)
+    beside = Path(name)
+    try:
+        yield beside
+        umask = os.umask(0)
+        os.umask(umask)
+        beside.chmod(0o666 & ~umask)  # mkstemp's 0600 would hide it from colleagues
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

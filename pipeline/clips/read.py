@@ -1,0 +1,207 @@
+"""A stretch of a video, pictures and sound, by the same clock as the features: seconds from the container's start."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+
+from extractors.decode.container import UNSEEKABLE, Damage, Image, VideoError, decode, frame_step, open_video
+from extractors.decode.grid import Look, fit, picture
+from extractors.decode.streams import best_sound
+from pipeline.clips.encode import HERTZ, Film, Samples
+
+MARGINS = (0.0, 2.0, 10.0)  # seconds; MPEG-TS lands late after a jump, so further back is tried
+SHORT = 1e-6
+THE_END = 1e7  # seconds, 115 days: later than any video's
+AHEAD = 0.5  # seconds that sound is written before its picture, as muxers like it
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a film of this video needs to know. size: (H, W) upright; channels: 0 without sound."""
+
+    size: tuple[int, int]
+    rate: Fraction
+    channels: int
+
+
+def shape_of(path: Path) -> Shape:
+    """Read the headers and one frame.
+
+    Raises:
+        VideoError: the video cannot be read.
+    """
+    with open_video(path) as (container, stream):
+        look = Look(stream)
+        if not _begin(look, container, stream):
+            raise VideoError(f"{path}: no frame of it can be decoded; the file is damaged, get it again.")
+        sound = best_sound(container, stream)
+        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        channels = min(2, sound.codec_context.layout.nb_channels or 2) if sound else 0
+        return Shape(look.size, Fraction(rate), channels)
+
+
+def pictures(path: Path, start: float, end: float, short_side: int | None = None) -> Iterator[tuple[float, Image]]:
+    """(seconds, (H, W, 3) RGB) of the frames of [start, end), upright; the first is the one nearest to `start`.
+
+    Where the nearest is more than half a frame away (a variable rate, a still), the frame that is shown at `start`
+    comes first, with the time `start`. `short_side`: shrink to it.
+
+    Raises:
+        VideoError: the video cannot be read.
+    """
+    before: tuple[float, av.VideoFrame] | None = None
+    begun = False
+    look: Look | None = None
+    size = (0, 0)
+    for half, look, time, frame in _frames(path, start):
+        if size == (0, 0):
+            size = fit(look.size, short_side) if short_side and min(look.size) > short_side else look.size
+        if time < start - half - SHORT:
+            before = (time, frame)
+            continue
+        if not begun and (before is None or time <= start + half):
+            begun = True  # whatever the end: a segment shorter than a frame still shows one
+            yield time, picture(frame, size, look)
+            continue
+        if not begun and before is not None:
+            begun = True
+            yield start, picture(before[1], size, look)
+        if time >= end - half - SHORT:
+            break
+        yield time, picture(frame, size, look)
+    if not begun and before is not None and look is not None:
+        yield start, picture(before[1], size, look)
+
+
+def _frames(path: Path, start: float) -> Iterator[tuple[float, Look, float, av.VideoFrame]]:
+    """(half a frame's seconds, the stream's look, seconds, frame) from a keyframe at or before `start` on."""
+    for margin in MARGINS:
+        if start - margin <= 0:
+            break
+        with open_video(path) as (container, stream):
+            look = Look(stream)
+            if container.format.name in UNSEEKABLE or not stream.time_base or not _begin(look, container, stream):
+                break
+            try:
+                zero = (container.start_time or 0) / 1e6
+                container.seek(int((start - margin + zero) / float(stream.time_base)), stream=stream)
+            except (av.error.FFmpegError, OverflowError):  # a time that no video has
+                break
+            source = decode(container, stream, Damage())
+            # Frames before the first keyframe lean on frames that were never read.
+            head = next(((t, f) for t, f in source if f.key_frame or t > start), None)
+            if head is None or not head[1].key_frame or head[1].pts is None or head[0] > start:
+                continue
+            half = _half_a_frame(stream)
+            yield half, look, *head
+            for time, frame in source:
+                yield half, look, time, frame
+            return
+    with open_video(path) as (container, stream):
+        half, look = _half_a_frame(stream), Look(stream)
+        for k, (time, frame) in enumerate(decode(container, stream, Damage())):
+            if k == 0:
+                look.settle(frame)
+            yield half, look, time, frame
+
+
+def _begin(look: Look, container: av.container.InputContainer, stream: av.VideoStream) -> bool:
+    """Decode the first frame, which decides how all of them are shown; False: there is none."""
+    head = next(decode(container, stream, Damage()), None)
+    if head is not None:
+        look.settle(head[1])
+    return head is not None
+
+
+def _half_a_frame(stream: av.VideoStream) -> float:
+    """Seconds; by the nominal rate, because where the rate varies the mean says little of any one frame."""
+    return min(frame_step(stream), float(1 / (stream.guessed_rate or 1))) / 2
+
+
+def sound(path: Path, start: float, end: float, channels: int) -> Iterator[tuple[int, Samples]]:
+    """(number, (channels, n) float32) of the sound of [start, end) at 48 kHz, counted from `start`, in order."""
+    if not channels:
+        return
+    with open_video(path) as (container, picture_stream):
+        stream = best_sound(container, picture_stream)
+        if stream is None or not stream.time_base:
+            return
+        zero = (container.start_time or 0) / 1e6
+        if start > 1 and container.format.name not in UNSEEKABLE:
+            # A second early: the first packets after a jump lack their predecessors.
+            with contextlib.suppress(av.error.FFmpegError, OverflowError):  # then it is read from its beginning
+                container.seek(int((start - 1 + zero) / float(stream.time_base)), stream=stream)
+        resampler = av.AudioResampler(format="fltp", layout="mono" if channels == 1 else "stereo", rate=HERTZ)
+        last = 0
+        for frame in _heard(container, stream):
+            for piece in resampler.resample(frame):
+                if piece.pts is None or piece.time_base is None:
+                    continue
+                first = round((piece.pts * float(piece.time_base) - zero - start) * HERTZ)
+                # What overlaps the piece before, or lies outside, is cut off.
+                left, right = max(0, last - first), round((end - start) * HERTZ) - first
+                if right <= 0:
+                    return
+                samples = np.asarray(piece.to_ndarray(), np.float32)[:, left:right]
+                if samples.shape[1]:
+                    yield first + left, samples
+                    last = first + left + samples.shape[1]
+
+
+def _heard(container: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
+    """Frames of sound; what cannot be decoded is silent."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except (av.error.FFmpegError, IndexError):  # as in extractors.decode.container.decode
+            return
+        if packet is None:
+            return
+        try:
+            yield from packet.decode()
+        except av.error.FFmpegError:
+            continue
+
+
+def shoot(
+    film: Film,
+    path: Path,
+    shape: Shape,
+    start: float,
+    end: float,
+    at: float | None = None,
+    short_side: int | None = None,
+) -> Iterator[tuple[float, float, Image]]:
+    """Hand the pictures of [start, end) out, to be drawn on and given to the film, and give it their sound, in step.
+
+    at: seconds of the film where the first picture belongs; None: where it is in the video.
+
+    Yields:
+        (seconds of the film, seconds of the video, picture); the caller gives each to `film.picture`.
+    """
+    heard: Iterator[tuple[int, Samples]] = iter(())
+    waiting: tuple[int, Samples] | None = None
+    begin: float | None = None
+    offset = 0
+    for time, image in pictures(path, start, end, short_side):
+        if begin is None:
+            # The sound begins with the first picture, which may lie half a frame beside `start`.
+            begin = time
+            at = begin if at is None else at
+            offset = round(at * HERTZ)
+            heard = sound(path, begin, max(end, begin), shape.channels)
+            waiting = next(heard, None)
+        while waiting is not None and waiting[0] / HERTZ <= time - begin + AHEAD:
+            film.sound(waiting[1], offset + waiting[0])
+            waiting = next(heard, None)
+        yield time - begin + (at or 0.0), time, image
+    while waiting is not None:
+        film.sound(waiting[1], offset + waiting[0])
+        waiting = next(heard, None)

@@ -1,0 +1,1 @@
+"""Features that other people published, and our own, as training reads them."""

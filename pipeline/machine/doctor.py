@@ -1,0 +1,164 @@
+"""What this machine has, what is missing, and how to get it."""
+
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from extractors.config import cache_dir, program
+from extractors.flow import compiler
+from support.version import package_version
+
+# What `run` imports, by distribution: the module. OpenCV, of which there are several, has a look of its own.
+PACKAGES = {"torch": "torch", "av": "av", "numpy": "numpy", "joblib": "joblib", "typer": "typer",
+            "safetensors": "safetensors", "pillow": "PIL"}  # fmt: skip
+# What it does not import: the module, and what it is for.
+OPTIONAL = {
+    "numba": ("numba", "optical flow on a CPU"),
+    "pytorchvideo": ("pytorchvideo", "--backbone i3d_r50"),
+    "torchvision": ("torchvision", "--backbone i3d_r50"),
+    "matplotlib": ("matplotlib", "plot, and names drawn into videos and pictures"),
+    "pympi-ling": ("pympi", "ELAN's files"),
+}
+FRESH = "install jcdnet into a fresh virtual environment; in a checkout: rm -r .venv; make setup"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report.
+
+    fix: what to do where `ok` is false, and of what is not needed, what it is for.
+    needed: whether `run`, as it stands without options, does not work without.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""
+    needed: bool = True
+
+
+def examine() -> list[Check]:
+    """Look at this machine; changes nothing but a temporary file in the cache folder."""
+    cores = f"{os.cpu_count()} cores"
+    found = [
+        Check("jcdnet", True, package_version("jcdnet")),
+        Check("python", True, f"{platform.python_version()} on {platform.platform()}, {cores}"),
+        *(_package(name, module) for name, module in PACKAGES.items()),
+        *(_package(name, module, purpose) for name, (module, purpose) in OPTIONAL.items()),
+    ]
+    for name, look in LOOKS.items():
+        try:
+            found += look()
+        except (ImportError, OSError) as error:  # what doctor is for: a package that cannot even be imported
+            found.append(Check(name, False, f"{type(error).__name__}: {error}", FRESH))
+    return [*found, _offline(), _cache()]
+
+
+def _package(name: str, module: str, purpose: str = "") -> Check:
+    found = package_version(name)
+    if found == "absent" and find_spec(module) is not None:  # brought by another distribution, such as conda's
+        found = "here, of an unknown version"
+    fix = f"pip install {name}" + (f"; only for {purpose}" if purpose else "")
+    return Check(name, found != "absent", found, fix, needed=not purpose)
+
+
+def _opencv() -> list[Check]:
+    import cv2
+
+    here = hasattr(cv2, "optflow")
+    fix = "pip uninstall opencv-python; pip install --force-reinstall opencv-contrib-python-headless"
+    return [
+        Check("OpenCV", True, cv2.__version__),
+        Check("TV-L1 of OpenCV", here, "here" if here else "absent", f"{fix}; only for --flow opencv", needed=False),
+    ]
+
+
+def _ffmpeg() -> list[Check]:
+    import av
+
+    libraries = ", ".join(f"{name} {'.'.join(map(str, v))}" for name, v in av.library_versions.items())
+    wanted = ("h264", "hevc", "vp9", "av1", "mpeg4", "prores", "gif")
+    missing = [name for name in wanted if name not in av.codecs_available]
+    said = "missing: " + " ".join(missing) if missing else " ".join(wanted)
+    fix = "pip install --force-reinstall av; until then videos of these codecs fail"
+    return [Check("ffmpeg", True, libraries), Check("decoders", not missing, said, fix, needed=False)]
+
+
+def _gpu() -> list[Check]:
+    import torch
+
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        return [Check("gpu", True, f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"), _nvdec()]
+    fix = "works on the CPU; for a GPU install NVIDIA's driver, and start Docker with --gpus all"
+    return [Check("gpu", False, "no CUDA device", fix, needed=False)]
+
+
+def _nvdec() -> Check:
+    from extractors.decode.container import DecoderUnavailable, require_nvdec
+
+    try:
+        require_nvdec()
+    except DecoderUnavailable as error:
+        fix = "in Docker, set NVIDIA_DRIVER_CAPABILITIES to compute,utility,video; only for --decoder nvdec"
+        return Check("NVDEC", False, str(error), fix, needed=False)
+    return Check("NVDEC", True, "here; --decoder nvdec uses it")
+
+
+def _compiler() -> list[Check]:
+    """Build one line of C, as Triton does when it starts, on a GPU."""
+    if found := compiler.fault():
+        cause, fix = found
+        return [Check("C compiler", False, cause, f"{fix}; only for optical flow on a GPU", needed=False)]
+    return [Check("C compiler", True, str(compiler.find()))]
+
+
+def _weights() -> list[Check]:
+    from extractors.backbones.weights import WEIGHTS, WeightsError, find
+
+    checks = []
+    for name, about in WEIGHTS.items():
+        needed = name == "i3d-rgb"
+        fix = f"{program()} models fetch {name}"
+        if not needed:
+            fix += "; until then the flow stream starts from the RGB network"
+        try:
+            path = find(name)
+            said = str(path) if path else f"not found ({about.about})"
+            checks.append(Check(name, path is not None, said, fix, needed))
+        except WeightsError as error:
+            checks.append(Check(name, False, str(error), fix, needed))
+    return checks
+
+
+LOOKS: dict[str, Callable[[], list[Check]]] = {
+    "OpenCV": _opencv,
+    "ffmpeg": _ffmpeg,
+    "gpu": _gpu,
+    "weights": _weights,
+    "C compiler": _compiler,
+}
+
+
+def _offline() -> Check:
+    set_ = os.environ.get("JCDNET_OFFLINE", "0") not in ("", "0")
+    return Check("offline", True, "JCDNET_OFFLINE is set: nothing is downloaded" if set_ else "no")
+
+
+def _cache() -> Check:
+    folder = cache_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        free = shutil.disk_usage(folder).free / 2**30
+    except OSError as error:
+        fix = "set JCDNET_CACHE to a folder that can be written; until then features are not kept, and --jobs fails"
+        return Check("cache", False, f"{folder}: {error.strerror}", fix, needed=False)
+    size = sum(p.stat().st_size for p in Path(folder).rglob("*") if p.is_file()) / 2**20
+    return Check("cache", True, f"{folder}: {size:.0f} MiB used, {free:.0f} GiB free")

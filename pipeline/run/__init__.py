@@ -1,0 +1,1 @@
+"""Many videos in, results on disk."""

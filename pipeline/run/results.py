@@ -1,0 +1,231 @@
+"""Results on disk, read back for people: the document, its curves beside it, and where its video is now."""
+
+import io
+import json
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from extractors.decode.container import VideoError
+from extractors.featurefile import made_of
+from postprocess.curves import Curves
+from postprocess.evaluation.annotations import read_ground_truth
+from postprocess.evaluation.names import FORMS, as_path, match_labels, match_names, told_apart
+from postprocess.formats.writers import RUN, is_result
+from postprocess.segment import Result, ResultError
+from support.errors import UsageError
+from support.npz import read_npz
+
+CURVES = ".scores.npz"
+# Bytes; a .json of somebody else's among the footage may hold gigabytes, and a result of 50,000 segments has 8 MB.
+LARGEST = 32 << 20
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A result and the file that it came from."""
+
+    path: Path
+    result: Result
+
+    @property
+    def stem(self) -> str:
+        """The file's name without .json, which its curves and pictures share."""
+        return self.path.name.removesuffix(".json")
+
+
+def read_results(paths: Sequence[Path], on_error: Callable[[Exception], None] | None = None) -> list[Stored]:
+    """Results in files and folders (recursive), in order.
+
+    on_error: told of each file among several that cannot be read; the others go on. None: the first such error is
+        raised, as it is where none can be read.
+
+    Raises:
+        UsageError: no such path, or a folder without a result.
+        ResultError: a file that is none.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            below = sorted(p for p in path.rglob("*.json") if is_result(p))
+            if not below:
+                raise UsageError(f"{path}: no result in it; give the folder that `run -o` wrote.")
+            files += below
+        elif path.exists():
+            files.append(path)
+        else:
+            raise UsageError(f"{path}: no such file; give a result that `run -o` wrote, or their folder.")
+    found: list[Stored] = []
+    wrong: list[Exception] = []
+    for path in files:
+        try:
+            found.append(_read(path))
+        except (UsageError, ResultError) as error:
+            if on_error is None:
+                raise
+            wrong.append(error)
+    if wrong and not found:
+        raise wrong[0]
+    if on_error is not None:
+        for told in wrong:
+            on_error(told)
+    return found
+
+
+def standing(folder: Path, first: Collection[str] = ()) -> tuple[list[Stored], list[str]]:
+    """The results that stand in an output folder, by name, and what is to be said about files that are none.
+
+    Of results with the same content and the same segments one is given: one whose name below the folder is in `first`,
+    or else the first by name. A folder below with a report of its own is another output folder, and is left out.
+    """
+    found: list[tuple[str, Stored]] = []
+    problems = []
+    for root, folders, files in os.walk(folder):
+        if Path(root) != folder and RUN in files:
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in filter(is_result, (Path(root, name) for name in files)):
+            ours = f"{path.name.removesuffix('.json')}{CURVES}" in files
+            try:
+                if not ours and path.stat().st_size > LARGEST:
+                    continue
+                one = _read(path)
+            except (UsageError, ResultError, OSError) as error:
+                problems += [str(error)] if ours else []  # else it never was a result
+                continue
+            found.append((path.relative_to(folder).as_posix().removesuffix(".json"), one))
+    kept: dict[object, tuple[str, Stored]] = {}
+    for name, one in sorted(found, key=lambda pair: (pair[0] not in first, Path(pair[0]))):
+        content = one.result.provenance.get("content")
+        kept.setdefault((str(content), one.result.segments) if content else name, (name, one))
+    return [one for _, one in sorted(kept.values(), key=lambda pair: Path(pair[0]))], sorted(problems)
+
+
+def common_folder(stored: Sequence[Stored]) -> Path:
+    """The lowest folder that holds all of them."""
+    return Path(os.path.commonpath([one.path.absolute().parent for one in stored]))
+
+
+def _read(path: Path) -> Stored:
+    try:
+        return Stored(path, Result.from_dict(json.loads(path.read_text(encoding="utf-8"))))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); check its permissions.") from error
+    except ResultError as error:
+        raise ResultError(f"{path}: {error}; give a result that `run -o` wrote.") from error
+    except (ValueError, RecursionError) as error:
+        raise ResultError(f"{path}: is not JSON ({error}); give a result that `run -o` wrote.") from error
+
+
+def pack(curves: Curves, written: Mapping[str, str] | None = None) -> bytes:
+    """The curves as `curves_of` reads them. written: SHA-256 of each file that was written beside, by its suffix."""
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        times=curves.times,
+        actionness=curves.actionness,
+        cas=curves.cas,
+        coarse_cas=curves.coarse_cas,
+        classes=np.array(curves.classes),
+        written=np.array(json.dumps(dict(written or {}), sort_keys=True)),
+    )
+    return buffer.getvalue()
+
+
+def stems(stored: Sequence[Stored]) -> list[tuple[Stored, str]]:
+    """Results with their stems; where two are alike, with as many of the folders above as tell them apart."""
+    names = [one.path.absolute().with_name(one.stem).as_posix() for one in stored]
+    return list(zip(stored, told_apart(names), strict=True))
+
+
+def video_in(path: Path) -> str | None:
+    """The video that a result, or a features file, says that it is of; None where it says none."""
+    if path.suffix == ".npz":
+        said = made_of(path).get("video")
+        return said if isinstance(said, str) else None
+    try:
+        return _read(path).result.video
+    except (UsageError, ResultError):
+        return None
+
+
+def written_beside(path: Path) -> dict[str, str]:
+    """What `pack` was told was written beside these curves: whoever edits a file changes its hash. {} if unknown."""
+    try:
+        found = json.loads(str(read_npz(path, ("written",))["written"][()]))
+        return {str(suffix): str(digest) for suffix, digest in found.items()}
+    except (OSError, ValueError, KeyError, AttributeError, RecursionError):
+        return {}
+
+
+def curves_of(stored: Stored) -> Curves | None:
+    """The curves that stand beside a result; None where they do not.
+
+    Raises:
+        ResultError: they are damaged, or of something else.
+    """
+    path = stored.path.with_name(stored.stem + CURVES)
+    if not path.exists():
+        return None
+    try:
+        arrays = read_npz(path, ("times", "actionness", "cas", "coarse_cas", "classes"))
+        return Curves(
+            arrays["times"],
+            arrays["actionness"],
+            arrays["cas"],
+            arrays["coarse_cas"],
+            tuple(map(str, arrays["classes"])),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResultError(f"{path}: not the curves of a result ({error}); run that video again.") from error
+
+
+def video_of(stored: Stored, folder: Path | None = None) -> Path:
+    """Where a result's video is: below `folder`, where the result says, or beside the result.
+
+    The name may differ in the form of its letters, or in case alone, where no file is called just so.
+
+    Raises:
+        VideoError: nowhere of these.
+    """
+    said = Path(stored.result.video)
+    places = [said, stored.path.parent / said.name]
+    if folder is not None:
+        places = [folder / said, folder / said.name, *sorted(folder.rglob(_literal(said.name)))]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        around = [*_listed(said.parent), *_listed(stored.path.parent)]
+        there = around if folder is None else sorted(folder.rglob("*"))
+        name = as_path(stored.result.video).name
+        alike = (place for form in FORMS for place in there if form(place.name) == form(name) and place.is_file())
+        found = next(alike, None)
+    if found is None:
+        raise VideoError(f"{stored.path}: its video {said} is not there; name its folder with --videos.")
+    return found
+
+
+def truth_of(stored: Stored, path: Path) -> list[tuple[float, float, str]]:
+    """(start, end, label) of what an ActivityNet ground truth says of a result's video, spelled as in the result.
+
+    Raises:
+        EvaluateError: it cannot be read, or does not know the video.
+    """
+    truth = read_ground_truth(path)
+    name = match_names([stored.result.video], truth)[stored.result.video]
+    meant = match_labels((a.label for a in truth[name].actions), (s.label for s in stored.result.segments))
+    return [(a.start, a.end, meant.get(a.label, a.label)) for a in truth[name].actions]
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _literal(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

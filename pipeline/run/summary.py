@@ -1,0 +1,279 @@
+"""What became of a run, and what a folder of results holds: `_run.json`, `segments.csv`, the figures of the table."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import io
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from extractors.config import cache_dir
+from pipeline.run.batch import Outcome
+from pipeline.run.results import Stored, standing
+from pipeline.run.store import with_suffix
+from pipeline.run.videos import Job
+from postprocess.formats.writers import RUN, write_csv
+from support.errors import Bug, UsageError, cannot_write
+from support.files import write_atomically
+from support.locks import Lock
+from support.version import package_version
+
+NAME = RUN
+SCHEMA = 1
+STATUSES = ("done", "from cache", "kept", "duplicate", "failed", "not done")
+UNFINISHED = ("failed", "not done")
+LOCK = ".run.lock"
+OFTEN = 10.0  # seconds between two writes while the run goes on
+
+
+class RunReport:
+    """The outcomes of a run, in the order of its videos.
+
+    What is written is of the folder: the rows of this run take the place of older ones, and those of other videos stay.
+    """
+
+    def __init__(self, command: str, jobs: Sequence[Job], out: Path | None):
+        self.command, self.out = command, out
+        self.outcomes: dict[str, Outcome] = {}
+        self.said: list[str] = []
+        """what is wrong with files of the folder"""
+        self._began, self._began_at = time.monotonic(), _now()
+        self.rows = {job.name.as_posix(): self._row(job, "not done") for job in jobs}
+        self._before = {} if out is None else {row["name"]: row for row in self._there()}
+        self._written = self._began
+
+    def add(self, outcome: Outcome) -> None:
+        """Take an outcome in; on disk it is within seconds."""
+        row = self._row(outcome.job, status(outcome), outcome.seconds)
+        if outcome.error is not None:
+            row["error"] = str(outcome.error)
+        if outcome.said:
+            row["notes"] = list(outcome.said)
+        if isinstance(outcome.error, Bug):
+            row["traceback"] = outcome.error.traceback
+        if outcome.duplicate_of is not None:
+            row["duplicate_of"] = str(outcome.duplicate_of.video)
+        if outcome.result is not None:
+            row |= {"segments": len(outcome.result.segments), "partial": outcome.result.partial}
+        self.rows[row["name"]] = row
+        self.outcomes[row["name"]] = outcome
+        if time.monotonic() - self._written > OFTEN:
+            self.write()
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Videos of this run by status."""
+        return Counter(row["status"] for row in self.rows.values())
+
+    @property
+    def errors(self) -> list[Exception]:
+        """Of the videos that failed in this run."""
+        return [outcome.error for outcome in self.outcomes.values() if outcome.error is not None]
+
+    @property
+    def seconds(self) -> float:
+        """Of video, of all videos of this run that have a result."""
+        return _seconds(self.rows.values())
+
+    @property
+    def computed(self) -> float:
+        """Of video, extracted in this run."""
+        return float(sum(o.seconds for o in self.outcomes.values() if status(o) == "done"))
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self._began
+
+    def write(self, interrupted: bool = False) -> None:
+        """Write `_run.json`.
+
+        Raises:
+            OutputError, DiskFull: it cannot be written.
+        """
+        self._written = time.monotonic()
+        if self.out is None:
+            return
+        with _alone(self.out):
+            rows = self._merged(self._there())
+            counts = Counter(row["status"] for row in rows)
+            document = {
+                "schema": SCHEMA,
+                "command": self.command,
+                "version": package_version("jcdnet"),
+                "began": self._began_at,
+                "ended": _now(),
+                "interrupted": interrupted,
+                "totals": {name: counts[name] for name in STATUSES},
+                "seconds": round(_seconds(rows), 3),
+                "seconds_computed": round(self.computed, 3),
+                "elapsed": round(self.elapsed, 3),
+                "times_real_time": round(self.computed / max(self.elapsed, 1e-9), 3),
+                "videos": rows,
+            }
+            # ASCII: names that are not UTF-8 reach Python as lone surrogates, which no UTF-8 file takes.
+            _write(self.out / NAME, json.dumps(document, indent=2).encode())
+
+    def write_segments(self) -> None:
+        """Write `segments.csv`: the segments of all results that stand in the folder, each content once.
+
+        The result files are what it is made from, so it also has what other runs made, and what somebody corrected.
+
+        Raises:
+            OutputError, DiskFull: it cannot be written.
+        """
+        if self.out is None:
+            return
+        with _alone(self.out):  # between reading and writing another run would write a newer one
+            text = io.StringIO()
+            write_csv([stored.result for stored in self.results()], text, clocks=True)
+            _write(self.out / "segments.csv", text.getvalue().encode())
+
+    def results(self) -> list[Stored]:
+        """All results that stand in the folder, each content once, under the name that it has in this run."""
+        if self.out is None:
+            return []
+        own = {name for name, row in self.rows.items() if row["status"] != "duplicate"}
+        found, problems = standing(self.out, own)
+        self.said += [problem for problem in problems if problem not in self.said]
+        return found
+
+    def _row(self, job: Job, status: str, seconds: float = 0.0) -> dict[str, Any]:
+        row = {"video": str(job.video), "name": job.name.as_posix(), "status": status, "seconds": round(seconds, 3)}
+        return row | {"run": self._began_at}
+
+    def _there(self) -> list[dict[str, Any]]:
+        """The rows that stand in the folder; none, and a word about it, where the file is not one of ours."""
+        assert self.out is not None
+        try:
+            return read_rows(self.out / NAME)
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            told = f"{self.out / NAME}: was not a report of a run ({error}) and is written anew."
+            self.said += [told] if told not in self.said else []
+            return []
+
+    def _merged(self, there: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those rows with ours in their places; a row whose result somebody has deleted since is left out."""
+        ours = {_absolute(row) for row in self.rows.values()}
+
+        def stays(row: dict[str, Any]) -> bool:
+            if row["name"] in self.rows:
+                return True
+            failed_otherwise = row["status"] in UNFINISHED and _absolute(row) in ours  # under the name of another run
+            return self._stands(row) and not failed_otherwise
+
+        rows = {row["name"]: row for row in there if stays(row)}
+        for name, row in self.rows.items():
+            theirs = rows.get(name)
+            new = theirs is not None and theirs != self._before.get(name) and theirs.get("run") != self._began_at
+            if not (new and row["status"] == "not done"):  # another run, at the same time, has done it meanwhile
+                rows[name] = row
+        return list(rows.values())
+
+    def _stands(self, row: dict[str, Any]) -> bool:
+        assert self.out is not None
+        target = self.out / row["name"]
+        # os.path.exists: for a name that is too long Path.exists is an error.
+        there = (os.path.exists(with_suffix(target, end)) for end in (".json", ".npz"))  # noqa: PTH110
+        return row["status"] in UNFINISHED or any(there)
+
+
+def status(outcome: Outcome) -> str:
+    """One of STATUSES."""
+    if outcome.error is not None:
+        return "failed"
+    if outcome.duplicate_of is not None:
+        return "duplicate"
+    if outcome.skipped:
+        return "kept"
+    return "from cache" if outcome.cached else "done"
+
+
+def failed_before(out: Path, jobs: Sequence[Job]) -> list[Job]:
+    """Of these videos, those that failed or were not reached when they were last tried, by the report in `out`.
+
+    Raises:
+        UsageError: there is no report, or none of ours.
+    """
+    path = out / NAME
+    try:
+        rows = read_rows(path)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no report of an earlier run; run without --retry-failed first.") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path}: not a report of a run ({error}); run without --retry-failed.") from error
+    status = {row["name"]: row["status"] for row in rows}
+    failed = {_absolute(row) for row in rows if row["status"] in UNFINISHED}  # also under the name of another run
+    return [
+        job
+        for job in jobs
+        if status.get(name := job.name.as_posix()) in UNFINISHED
+        or (name not in status and os.path.abspath(job.video) in failed)  # noqa: PTH100
+    ]
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a report, a video each.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError, KeyError, TypeError: it is none.
+    """
+    rows = [dict(row) for row in json.loads(path.read_bytes())["videos"]]
+    for row in rows:
+        row |= {"name": str(row["name"]), "status": str(row["status"]), "seconds": float(row["seconds"])}
+    return rows
+
+
+def speeds() -> dict[str, float]:
+    """What earlier runs on this machine reached, × real time, by `speed_key`."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((cache_dir() / "speed.json").read_bytes())
+        return {str(name): float(value) for name, value in found.items() if float(value) > 0}
+    return {}
+
+
+def remember_speed(key: str, speed: float) -> None:
+    """For `--dry-run`: how fast a run was, × real time, its start apart."""
+    with contextlib.suppress(OSError):
+        found = speeds() | {key: round(speed, 3)}
+        write_atomically(cache_dir() / "speed.json", json.dumps(found).encode())
+
+
+def _absolute(row: Mapping[str, Any]) -> str:
+    return os.path.abspath(str(row.get("video")))  # noqa: PTH100
+
+
+def _seconds(rows: Iterable[dict[str, Any]]) -> float:
+    return float(sum(row["seconds"] for row in rows if row["status"] != "duplicate"))
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """No other run changes the report or the table of this folder meanwhile."""
+    lock = Lock(out / LOCK)
+    try:
+        lock.wait()
+    except OSError as error:
+        raise cannot_write(out / NAME, error) from error
+    with lock.held():
+        yield
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise cannot_write(path, error) from error

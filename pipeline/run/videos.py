@@ -1,0 +1,287 @@
+"""Which videos are meant by files, folders and patterns, and what their results are called."""
+
+import glob
+import itertools
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from pipeline.run.remaking import another_video
+from postprocess.formats.writers import SUFFIXES, is_made, is_result
+from support.errors import UsageError
+
+RESERVED = frozenset({"_run", "segments", "index"})  # what a run writes beside the results
+# fmt: off
+# What cameras, recorders and tools call their videos, in any case. FFmpeg decides by the content what is in a file.
+# Not .lrv, which is a camera's small copy of the MP4 beside it, nor suffixes that mostly mean something else (.dat).
+VIDEO_SUFFIXES = frozenset({
+    ".264", ".265", ".266", ".360", ".3g2", ".3gp", ".3gp2", ".3gpp", ".amv", ".asf", ".av1", ".avc", ".avi", ".dav",
+    ".divx", ".dv", ".dvr-ms", ".f4v", ".flv", ".gif", ".gxf", ".h264", ".h265", ".hevc", ".insv", ".ismv", ".ivf",
+    ".m1v", ".m2p", ".m2t", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mk3d", ".mkv", ".mod", ".mov", ".mp2v",
+    ".mp4", ".mpe", ".mpeg", ".mpg", ".mpv", ".mqv", ".mts", ".mxf", ".nsv", ".nut", ".obu", ".ogm", ".ogv", ".ogx",
+    ".qt", ".rm", ".rmvb", ".tod", ".tp", ".trp", ".ts", ".vob", ".vro", ".webm", ".wmv", ".wtv", ".xvid", ".y4m",
+})
+# What stands beside videos and nobody misses: results of ours, pictures, sound, subtitles.
+QUIET = frozenset({
+    ".ass", ".bak", ".bmp", ".csv", ".eaf", ".edl", ".fcpxml", ".heic", ".html", ".ini", ".jpeg", ".jpg", ".json",
+    ".jsonl", ".m4a", ".mp3", ".npz", ".part", ".png", ".srt", ".svg", ".thm", ".tmp", ".vtt", ".wav", ".webp", ".xml",
+})
+# fmt: on
+KINDS = 6  # of suffixes named in one sentence
+
+
+@dataclass(frozen=True)
+class Job:
+    """A video, and the name of its results below the output folder, without suffix."""
+
+    video: Path
+    name: Path
+    older: tuple[Path, ...] = ()
+    """names that it may have got in another run, or from an earlier version"""
+
+
+def find_videos(paths: Sequence[str]) -> list[Job]:
+    """The videos in files, folders (recursive) and glob patterns, each once, in the order given.
+
+    A file that is named is taken whatever its suffix; in folders and patterns the suffix decides.
+
+    Raises:
+        UsageError: a folder or a pattern without a video in it, or two results would get one name.
+    """
+    found: dict[Path, _Place] = {}  # by resolved path
+    for given in paths:
+        refuse(given)
+    folders = _outermost([Path(given) for given in paths if _is_folder(Path(given))])
+    for given in paths:
+        path = Path(given)
+        if _is_folder(path):
+            videos = sorted(_below(path))
+        elif _is_pattern(given):
+            matches = sorted(Path(p) for p in glob.glob(given, recursive=True))  # noqa: PTH207
+            videos = [p for p in matches if p.suffix.lower() in VIDEO_SUFFIXES and not is_made(p)]
+        else:
+            videos = [path]
+        if not videos:
+            others = _counted(_others(given))
+            raise UsageError(
+                f"{given}: no video in it{f', but {others}' if others else ''}; a file that is named is read whatever "
+                f"its suffix, in folders these count: {' '.join(sorted(VIDEO_SUFFIXES))}."
+            )
+        for video in videos:
+            # `resolve` raises where links go in circles.
+            found.setdefault(Path(os.path.realpath(video)), _Place(video, folders))
+    return _named(list(found.values()))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # too long a name, or a folder that nobody may look into: reading it says so
+        return False
+
+
+def _is_pattern(given: str) -> bool:
+    try:
+        return glob.has_magic(given) and not Path(given).exists()
+    except OSError:
+        return False
+
+
+def left_out(paths: Sequence[str]) -> list[str]:
+    """A sentence for each folder or pattern in which files are no videos by their names, and not just beside them."""
+    found = ((given, _counted(_others(given))) for given in paths)
+    return [f"{given}: left out what is no video by its name: {there}." for given, there in found if there]
+
+
+def _others(given: str) -> list[Path]:
+    """The files in a folder or of a pattern that `find_videos` leaves out, but for what is quiet."""
+    path = Path(given)
+    files = _files(path) if _is_folder(path) else ()
+    if _is_pattern(given):
+        files = (Path(p) for p in glob.glob(given, recursive=True) if Path(p).is_file())  # noqa: PTH207
+    quiet = tuple(suffix for suffix in SUFFIXES.values() if suffix.count(".") > 1)
+    return [p for p in files if p.suffix.lower() not in VIDEO_SUFFIXES | QUIET and not p.name.endswith(quiet)]
+
+
+def _counted(files: Sequence[Path]) -> str:
+    """3 files (2 .txt, 1 .lrv); "" for none."""
+    kinds = Counter(path.suffix.lower() or "without suffix" for path in files).most_common()
+    shown = [f"{count} {kind}" for kind, count in kinds[:KINDS]]
+    if more := sum(count for _, count in kinds[KINDS:]):
+        shown.append(f"{more} of other kinds")
+    return f"{len(files)} file{'s' if len(files) > 1 else ''} ({', '.join(shown)})" if files else ""
+
+
+def refuse(given: str) -> None:
+    """What cannot be the name of a file, though people give it as one.
+
+    Raises:
+        UsageError: an address, or nothing.
+    """
+    if not given.strip():
+        raise UsageError("a video's name is empty; was a variable of the shell meant that is not set?")
+    scheme = _ADDRESS.match(given)
+    if scheme is None or Path(given).exists():
+        return
+    if (scheme[1] or "").lower() == "file":
+        raise UsageError(f"{given}: jcdnet reads files: give its path, without file://.")
+    how = {"http": "yt-dlp", "https": "yt-dlp", "s3": "aws s3 cp", "gs": "gsutil cp"}.get((scheme[1] or "http").lower())
+    raise UsageError(f"{given}: jcdnet reads files: download it first{f' ({how} {given})' if how else ''}.")
+
+
+_ADDRESS = re.compile(r"(?:([a-z][a-z0-9+.-]+)://|www\.[^/]+/)", re.IGNORECASE)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The videos in a folder, through links to other folders too, each folder once."""
+    return (path for path in _files(folder) if path.suffix.lower() in VIDEO_SUFFIXES and not is_made(path))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The files in a folder that are not hidden, through links to other folders too, each folder once."""
+    seen = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        here = Path(root).stat()
+        if (here.st_dev, here.st_ino) in seen:  # a link back to where we were
+            folders.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        folders.sort()
+        for name in files:
+            path = Path(root, name)
+            if not name.startswith(".") and path.is_file():
+                yield path
+
+
+def _outermost(folders: Sequence[Path]) -> dict[Path, Path]:
+    """Of the folders that are given, those in no other one, absolute: the folder of results of each.
+
+    That is the folder of results itself where there is one; else its own name, with as many of the names above it as
+    tell the folders apart.
+    """
+    whole = {folder.resolve(): _absolute(folder) for folder in folders}
+    top = [path for real, path in whole.items() if not any(other in real.parents for other in whole)]
+    if len(top) == 1:
+        return {top[0]: Path()}
+    for depth in itertools.count(1):
+        labels = [Path(*path.parts[1:][-depth:]) for path in top]
+        if len(set(labels)) == len(labels):
+            return dict(zip(top, labels, strict=True))
+    raise AssertionError("unreachable")
+
+
+class _Place:
+    """Where the results of a video belong."""
+
+    def __init__(self, video: Path, folders: Mapping[Path, Path]) -> None:
+        self.video, self.path = video, _absolute(video)
+        self.folder = next((folder for folder in folders if self.path.is_relative_to(folder)), None)
+        self.label = Path() if self.folder is None else folders[self.folder]
+        self.depth = 0
+        """how many of the folders above are part of the name; of a video in a given folder all are that lie below it"""
+
+    @property
+    def name(self) -> Path:
+        """Its name, without suffix where that tells it from the files beside it."""
+        return self.label / self._within / (self.path.name if self._must_be_told_apart() else _stem(self.path))
+
+    def widen(self) -> bool:
+        """Make one more folder part of the name; False where there is none."""
+        self.depth += 1
+        return self.folder is None and self.depth < len(self.path.parts) - 1
+
+    @property
+    def older(self) -> tuple[Path, ...]:
+        """The other names that it may have got: alone, among others, or from a version before."""
+        above = [Path(), self._within, self.label / self._within, Path(self.path.parent.name)]
+        if self.folder is not None:
+            above += [Path(self.folder.name) / self._within]
+        names = [place / name for place in above for name in (_stem(self.path), self.path.name)]
+        return tuple(name for name in dict.fromkeys(names) if name != self.name)
+
+    @property
+    def _within(self) -> Path:
+        if self.folder is not None:
+            return self.path.parent.relative_to(self.folder)
+        return Path(*self.path.parts[1:-1][-self.depth :]) if self.depth else Path()
+
+    def _must_be_told_apart(self) -> bool:
+        stem, (names, stems) = _stem(self.path), _videos_in(str(self.path.parent))
+        alike = stems[stem] > (self.path.name in names) or (stem in names and stem != self.path.name)
+        return alike or stem in RESERVED or not is_result(Path(f"_{stem}.json"))
+
+
+def _absolute(path: Path) -> Path:
+    """With ".." taken out, links as they are."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
+
+
+def _stem(path: Path) -> str:
+    return path.with_suffix("").name
+
+
+@lru_cache(maxsize=64)
+def _videos_in(folder: str) -> tuple[frozenset[str], Counter[str]]:
+    """Names of the videos in a folder, and how many have each stem."""
+    try:
+        names = [Path(name) for name in os.listdir(folder)]  # noqa: PTH208
+    except OSError:
+        names = []
+    videos = [p for p in names if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith(".") and not is_made(p)]
+    return frozenset(p.name for p in videos), Counter(map(_stem, videos))
+
+
+def _named(places: list[_Place]) -> list[Job]:
+    """Names for results: of one folder, as the videos lie in it; of several, below the name of each; of single files,
+    their own, and where two are alike with as many folders above as tell them apart. It does not depend on the other
+    videos of the run where that can be helped."""
+    _videos_in.cache_clear()
+    while True:
+        taken = Counter(place.name for place in places)
+        alike = [place for place in places if taken[place.name] > 1]
+        if not alike:
+            return [Job(place.video, place.name, place.older) for place in places]
+        if not any([place.widen() for place in alike]):
+            raise UsageError(
+                f"two videos would both be written as {alike[0].name}; run their folders one at a time, each with its "
+                "own -o."
+            )
+
+
+def in_their_places(
+    jobs: Sequence[Job], out: Path, suffix: str, video_in: Callable[[Path], str | None]
+) -> tuple[list[Job], list[str]]:
+    """The videos, each under the name that its result has in the folder already, if that is another one than now.
+
+    suffix: of results; video_in: the video that such a file names, or None. What was found is told, too.
+    """
+    names = {job.name for job in jobs}
+    found, said, moved = [], [], []
+    for job in jobs:
+        own = _file(out, job.name, suffix)
+        if not os.path.exists(own) or another_video(video_in(own) or "", job.video):  # noqa: PTH110  a name too long
+            for name in (name for name in job.older if name not in names):
+                path = _file(out, name, suffix)
+                named = video_in(path) if os.path.exists(path) else None  # noqa: PTH110
+                if named is None or Path(named).name != job.video.name:
+                    continue
+                if another_video(named, job.video) is False:
+                    job = Job(job.video, name)
+                    names.add(name)
+                    moved.append(f"{path} for {job.video}")
+                    break
+                if another_video(named, job.video) is None:  # it cannot be seen whether this is the one
+                    said.append(f"{path}: may be of {job.video}, under the name of an earlier run; it stays as it is.")
+        found.append(job)
+    if moved:
+        more = f" and {len(moved) - 1} more" if len(moved) > 1 else ""
+        said.append(f"results keep the names that they have from an earlier run: {moved[0]}{more}.")
+    return found, said
+
+
+def _file(out: Path, name: Path, suffix: str) -> Path:
+    return out / name.with_name(name.name + suffix)

@@ -1,0 +1,167 @@
+"""What `run -f` and `report` make of a result beside its text: the page that shows it, and the overlay."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import cv2
+
+from extractors.config import Progress
+from extractors.decode.container import VideoError
+from pipeline.clips import overlay as render
+from pipeline.clips.encode import Image
+from pipeline.clips.read import pictures
+from pipeline.run.results import Stored, curves_of, video_of
+from postprocess.curves import Curves
+from postprocess.formats.writers import PROXY
+from postprocess.pages.report import Entry, index, page
+from postprocess.segment import Result, Segment
+from support.errors import OutputError, cannot_write, user_errors
+from support.files import write_atomically
+
+# Larger than this a page takes long to open, and browsers refuse data: addresses beyond 512 MB.
+LARGEST_EMBEDDED = 256 * 2**20
+
+
+def write(
+    name: str,
+    result: Result,
+    curves: Curves,
+    path: Path,
+    everything: Sequence[Segment] | None = None,
+    on_progress: Progress = lambda stage, done, total: None,
+    place: Path | None = None,
+) -> None:
+    """Make one of `writers.VIEWS` of a result that was just computed.
+
+    everything: segments of any confidence; place: where to write it until it can take the place of `path`.
+
+    Raises:
+        VideoError: the video cannot be read.
+        OutputError: the file cannot be written.
+    """
+    if name == "overlay":
+        render.overlay(result, Path(result.video), place or path, on_progress)
+    else:
+        write_page(
+            result, curves, Path(result.video), path, everything=everything, on_progress=on_progress, place=place
+        )
+
+
+def write_page(
+    result: Result,
+    curves: Curves | None,
+    video: Path,
+    path: Path,
+    embed: bool = False,
+    everything: Sequence[Segment] | None = None,
+    on_progress: Progress = lambda stage, done, total: None,
+    place: Path | None = None,
+) -> None:
+    """Write the page of one result; what browsers do not play gets a proxy beside it, as `<name>.proxy.mp4`.
+
+    embed: put the video (or its proxy) inside; everything: as in `report.page`; place: as in `write`.
+
+    Raises:
+        VideoError: the video cannot be read.
+        OutputError: the page cannot be written, or a video is too large to be put inside.
+    """
+    shown = video
+    if not render.playable(video):
+        shown = path.with_name(path.name.removesuffix(".html") + PROXY)
+        content = result.provenance.get("content")
+        render.proxy(video, shown, content if isinstance(content, str) else "", on_progress)
+    try:
+        if embed and shown.stat().st_size > LARGEST_EMBEDDED:
+            raise OutputError(
+                f"{shown}: {shown.stat().st_size / 2**20:.0f} MiB do not fit into a page; leave --embed out."
+            )
+        inside = shown.read_bytes() if embed else None
+        write_atomically(place or path, page(result, curves, link(shown, path.parent), inside, everything).encode())
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def link(to: Path, folder: Path) -> str:
+    """The address of a file relative to the page's folder, percent-encoded; absolute where no way leads there."""
+    try:
+        relative = os.path.relpath(to.absolute(), folder.absolute())
+    except ValueError:  # another drive of Windows
+        return to.absolute().as_uri()
+    return quote(os.fsencode(relative.replace(os.sep, "/")))
+
+
+def write_pages(
+    stored: Sequence[Stored],
+    root: Path,
+    out: Path,
+    videos: Path | None = None,
+    embed: bool = False,
+    on_progress: Callable[[Path], Progress] = lambda path: lambda stage, done, total: None,
+) -> Iterator[tuple[Path, Exception | None]]:
+    """Write a page for each result and `index.html` over them; yields each file with what was wrong, the index last.
+
+    out: the folder of the index; the pages stand below it as the results do below `root`. A video that cannot be read
+    leaves its page out, and is on the index without a link.
+    """
+    shown: list[tuple[Result, Path | None, Path | None]] = []
+    for one in stored:
+        path = out / one.path.absolute().parent.relative_to(root.absolute()) / f"{one.stem}.html"
+        try:
+            video = video_of(one, videos)
+            write_page(one.result, curves_of(one), video, path, embed, on_progress=on_progress(video))
+            shown.append((one.result, path, video))
+            yield path, None
+        except user_errors() as error:
+            shown.append((one.result, None, None))
+            yield path, error
+    yield write_index(shown, out), None
+
+
+def write_index(shown: Sequence[tuple[Result, Path | None, Path | None]], out: Path) -> Path:
+    """Write `index.html` over (result, its page, its video), where there are such; returns its path.
+
+    A video that cannot be read any more has no picture there.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    entries = [
+        Entry(result, "" if page is None else link(page, out), None if video is None else _thumbnail(result, video))
+        for result, page, video in shown
+    ]
+    try:
+        write_atomically(out / "index.html", index(out.absolute().name, entries).encode())
+    except OSError as error:
+        raise cannot_write(out / "index.html", error) from error
+    return out / "index.html"
+
+
+def stills(video: Path, duration: float, count: int, short_side: int = 180) -> list[Image]:
+    """Frames from the middles of `count` equal stretches of a video, as far as it has them.
+
+    Raises:
+        VideoError: the video cannot be read.
+    """
+    times = [(k + 0.5) * duration / count for k in range(count)]
+    shown = [next(iter(pictures(video, time, time + 0.01, short_side)), None) for time in times]
+    return [found[1] for found in shown if found is not None]
+
+
+def _thumbnail(result: Result, video: Path) -> bytes | None:
+    try:
+        return thumbnail(result, video)
+    except VideoError:
+        return None
+
+
+def thumbnail(result: Result, video: Path) -> bytes | None:
+    """A JPEG from the middle of the best segment, or of the video; None where there is no frame."""
+    best = result.best
+    middle = (best.start + best.end) / 2 if best else result.duration / 2
+    shown = next(iter(pictures(video, middle, middle + 0.01, short_side=180)), None)
+    if shown is None:
+        return None
+    _, encoded = cv2.imencode(".jpg", shown[1][..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])
+    return encoded.tobytes()

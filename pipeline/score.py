@@ -1,0 +1,164 @@
+"""A model over a feature set: what `evaluate --model` scores, without a video at hand."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from extractors.exact import exact
+from extractors.features import Progress
+from model.checkpoint import Checkpoint
+from model.datasets import DatasetError
+from model.predict import PredictError, predict
+from pipeline.api import suited
+from pipeline.config import Config, adopt
+from pipeline.datasets.featureset import FeatureSet
+from pipeline.datasets.layouts import read_feature_set
+from postprocess.config import LocalizeConfig
+from postprocess.evaluation.annotations import Action, Predicted, read_ambiguous, read_ground_truth, respell
+from postprocess.evaluation.evaluate import Evaluation, evaluate
+from postprocess.evaluation.metrics import video_scores
+from postprocess.evaluation.names import find_names, match_labels, not_there
+from postprocess.evaluation.protocols import EvaluateError, choose_subset, find_protocol, parse_tious
+from postprocess.localize import localize
+from support.errors import UsageError
+
+
+def predictions_of(
+    model: Checkpoint,
+    stored: FeatureSet,
+    config: LocalizeConfig,
+    *,
+    device: str | torch.device = "cpu",
+    on_progress: Progress = lambda stage, done, total: None,
+) -> Predicted:
+    """Segments and video-level scores of every video of a feature set.
+
+    Ranked by ψ under the rule `paper`, by confidence under `runs`, which is what `run` shows.
+
+    Args:
+        model: any checkpoint.
+        stored: features of the streams that the model declares, made with the settings that it declares.
+        config: the localisation.
+        device: where to compute.
+        on_progress: ("predict", videos done, videos in all).
+
+    Raises:
+        UsageError: the features are not those that the model was trained on.
+        DatasetError: the features of a video cannot be used.
+    """
+    if missing := [stream for stream in model.streams if stream not in stored.streams]:
+        raise UsageError(f"the model reads the {missing[0]} stream, which these features do not have.")
+    chosen = stored.select(model.streams)
+    check_settings(model, chosen.settings)
+    net = model.build()
+    actions: dict[str, list[Action]] = {}
+    scores: dict[str, dict[str, float]] = {}
+    for done, (name, video) in enumerate(chosen.videos.items(), start=1):
+        try:
+            with exact():
+                found = predict(net, video.load(), device=device)
+        except PredictError as error:
+            raise DatasetError(f"{name}: {error}") from error
+        ends = float(video.times[-1, 1])
+        segments = localize(
+            found.cas,
+            found.actionness,
+            found.video,
+            video.times,
+            model.classes,
+            duration=ends if video.duration is None else max(video.duration, 0.0),
+            config=config,
+            groups=model.groups,
+        )
+        ranked = "score" if config.rule == "paper" else "confidence"
+        actions[name] = [Action(s.start, s.end, s.label, getattr(s, ranked)) for s in segments]
+        scores[name] = dict(zip(model.classes, video_scores(found.cas).tolist(), strict=True))
+        on_progress("predict", done, len(chosen.videos))
+    return Predicted(actions, scores)
+
+
+def evaluate_model(
+    model: Checkpoint,
+    features: Path,
+    ground_truth: Path | None,
+    *,
+    rule: str = "paper",
+    fps: float | None = None,
+    protocol: str = "default",
+    ambiguous: Path | None = None,
+    subset: str | None = None,
+    tiou: str | None = None,
+    diagnosis: bool = False,
+    ignore_unknown: bool = False,
+    device: str | torch.device = "cpu",
+    on_progress: Progress = lambda stage, done, total: None,
+) -> Evaluation:
+    """Run a model over a feature set and score it; the other arguments are those of `evaluate_files`.
+
+    Args:
+        model: any checkpoint.
+        features: folder of a feature set; of its videos those in the subset that is scored are run, and those that
+            the ground truth does not have are left out, which a note says.
+        ground_truth: ActivityNet's JSON; None takes what the feature set brings.
+        rule: of the localisation.
+        fps: frames per second that published features were made at; None: 25.
+
+    Raises:
+        UsageError, DatasetError, EvaluateError: anything wrong with these, in one sentence.
+    """
+    rules = find_protocol(protocol)
+    tious = None if tiou is None else parse_tious(tiou)
+    listed = None if ambiguous is None else read_ambiguous(ambiguous)
+    stored = read_feature_set(features, fps=fps, streams=model.streams)
+    truth = read_ground_truth(ground_truth) if ground_truth is not None else stored.ground_truth
+    if not truth:
+        raise UsageError(f"{features}: brings no annotated segments; give a ground truth with --ground-truth.")
+    names, unknown = find_names(stored.videos, truth)
+    if not names:
+        raise EvaluateError(f"{features}: {not_there(unknown, list(truth))}")
+    wanted = choose_subset({n: v.subset for n, v in truth.items()}, list(names.values()), subset or rules.subset)
+    videos = {name: stored.videos[name] for name, known in names.items() if truth[known].subset == wanted}
+    # Of all classes, and however unsure: what is left out has no place in a ranking.
+    config = adopt(Config(localize=LocalizeConfig(rule=rule)), {}, suited(model, None)).localize
+    predicted = predictions_of(model, replace(stored, videos=videos), config, device=device, on_progress=on_progress)
+    known = {action.label for video in truth.values() for action in video.actions}
+    predicted, respelt = respell(predicted, known)
+    meant = match_labels(model.classes, known)
+    classes = {meant.get(label, label) for label in model.classes}
+    if not known & classes:
+        some = ", ".join(model.classes[:5]) + (f" and {len(model.classes) - 5} more" if len(model.classes) > 5 else "")
+        raise UsageError(f"the model knows {some}, and the ground truth none of these.")
+    result = evaluate(
+        truth,
+        predicted,
+        protocol=protocol,
+        ambiguous=listed,
+        subset=wanted or None,
+        tious=tious,
+        diagnosis=diagnosis,
+        ignore_unknown=ignore_unknown,
+    )
+    if respelt:
+        result = replace(result, notes=(*respelt, *result.notes))
+    if unknown:
+        count = f"{len(unknown)} of {len(stored.videos)} videos"
+        said = f"{count}, {unknown[0]!r} first, are not in the ground truth and were left out."
+        result = replace(result, notes=(*result.notes, said))
+    return result
+
+
+def check_settings(model: Checkpoint, settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise a UsageError that names the first setting in which features differ from those a model declares."""
+    for stream, declared in model.features.items():
+        for name, wanted in declared.items():
+            given = settings.get(stream, {}).get(name)
+            same = math.isclose(given, wanted) if isinstance(given, float | int) and isinstance(wanted, float) else None
+            if not (given == wanted if same is None else same):
+                raise UsageError(
+                    f"the model was made for {stream} features with {name} = {wanted}, and these have {given}; "
+                    "extract them with its settings, or train a model on these."
+                )

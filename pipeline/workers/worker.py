@@ -1,0 +1,235 @@
+"""What a worker does: a chunk of a video into the cache, on whichever machine, with weights that are loaded once.
+
+While it is at a part, a marker stands in the run's folder: it says how far the worker is, and stays when it dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from extractors.config import FeatureConfig, Limits
+from extractors.features import Extractor
+from pipeline.cache.entries import FeatureCache
+from pipeline.cache.extraction import Chunk, Extraction
+from support.errors import BUG, FULL, DiskFull, EnvironmentMissing, as_bug, circumstance, exit_code
+from support.files import is_alive
+from support.locks import Lock
+
+TELL = 0.5  # seconds between two looks at, or words to, the one who waits
+
+_held = threading.local()  # Dask may run several threads in a worker: an extractor is for one
+_slots: list[Lock] = []
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that a worker needs to make the extractor that the run has."""
+
+    config: FeatureConfig
+    streams: tuple[str, ...]
+    device: str
+    weights: tuple[tuple[str, str | None], ...]
+    limits: Limits
+    threads: int | None
+    settings: str
+    """as JSON: what the numbers must come from"""
+    cache: Path
+    part: int
+
+    @classmethod
+    def of(cls, extractor: Extractor, cache: FeatureCache, threads: int | None) -> Setup:
+        """That of an extractor of this process."""
+        weights = tuple(
+            (name, None if file is None else str(file.absolute())) for name, file in extractor.weights_files.items()
+        )
+        return cls(
+            config=extractor.config,
+            streams=extractor.streams,
+            device=extractor.device,
+            weights=weights,
+            limits=extractor.limits,
+            threads=threads,
+            settings=json.dumps(extractor.settings(), sort_keys=True),
+            cache=cache.folder.absolute(),
+            part=cache.part,
+        )
+
+
+@dataclass(frozen=True)
+class Task:
+    """A chunk of a video."""
+
+    video: Path
+    content: str
+    start: float
+    end: float
+    chunk: Chunk
+    home: Path | None = None
+    """the folder that a relative `video` stands in; None where it is absolute"""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of it."""
+
+    task: Task
+    error: Exception | None = None
+    said: list[str] = field(default_factory=list)
+
+
+def name_of(content: str, first: int) -> str:
+    """Of a part, in a run's folder."""
+    return f"part-{content}-{first}"
+
+
+def done_name(task: Task) -> str:
+    """Of the file that says, in a run's folder, that a chunk is done."""
+    return f"done-{task.content}-{task.chunk.first}"
+
+
+def crashes(run: Path, content: str, first: int) -> int:
+    """Workers that began with a part and neither finished nor gave it back."""
+    return len(list(run.glob(f"{name_of(content, first)}.*")))
+
+
+def read_marker(path: Path) -> dict[str, Any]:
+    """What a worker says in its marker; nothing while it writes."""
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads(path.read_text()))
+    return {}
+
+
+def die_with(driver: str) -> None:
+    """End this worker when the run of this `identity` does, however it ends: loky's would wait for it for minutes."""
+
+    def watch() -> None:
+        while is_alive(driver):
+            time.sleep(TELL)
+        os._exit(1)
+
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal: the run's to handle
+    threading.Thread(target=watch, name="driver", daemon=True).start()
+
+
+def work(setup: Setup, task: Task, run: Path) -> Report:
+    """Extract a chunk into the cache; errors come back as values, so that one video's end no other's."""
+    said: list[str] = []
+    marker = _Marker(run, task)
+    try:
+        if marker.hopeless() or (run / "stop").exists() or (run / f"skip-{task.content}").exists():
+            return Report(task)
+        marker.begin(task.chunk.first)
+        if task.home is not None:  # loky keeps its workers, in the folder where an earlier run started them
+            os.chdir(task.home)
+        extractor = _extractor(setup, run)
+        cache = FeatureCache(setup.cache, setup.part)
+        state = Extraction(cache, task.video, task.content, extractor, task.start, task.end, said.append, strict=True)
+        state.extract(task.chunk, marker.progress, marker.stop, each=True, on_part=marker.begin)
+    except OSError as error:
+        marker.end()
+        if error.errno in FULL:
+            return Report(task, DiskFull(f"{setup.cache}: no room left for features; make some and run again."), said)
+        return Report(task, circumstance(error) or as_bug(error, task.video), said)
+    except Exception as error:
+        marker.end()
+        # Here, since the way back leaves tracebacks behind, and errors that cannot be pickled would end the worker.
+        return Report(task, as_bug(error, task.video) if exit_code(error) == BUG else error, said)
+    marker.end()
+    with contextlib.suppress(OSError):  # the run may be over
+        (run / done_name(task)).touch()
+    return Report(task, None, said)
+
+
+class _Marker:
+    """Where a worker is, in a file."""
+
+    def __init__(self, run: Path, task: Task) -> None:
+        self.run, self.task = run, task
+        self.path: Path | None = None
+        self.told = self.asked = 0.0
+        self.stopped = False
+
+    def hopeless(self) -> bool:
+        """Whether two workers died over the first part already: an engine that hands it out again by itself."""
+        return crashes(self.run, self.task.content, self.task.chunk.first) >= 2
+
+    def begin(self, first: int) -> None:
+        """At a part now; the one before is done, whoever had died over it."""
+        self.end()
+        self.path = self.run / f"{name_of(self.task.content, first)}.{uuid.uuid4().hex[:8]}"
+        self.progress("begin", 0, 1)
+
+    def end(self) -> None:
+        """At none."""
+        if self.path is not None:
+            for path in self.run.glob(f"{self.path.stem}.*"):
+                path.unlink(missing_ok=True)
+        self.path = None
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Say how far it is, now and then."""
+        if self.path is not None and (stage == "begin" or time.monotonic() - self.told > TELL):
+            self.told = time.monotonic()
+            with contextlib.suppress(OSError):
+                self.path.write_text(
+                    json.dumps({"content": self.task.content, "stage": stage, "done": done, "total": total})
+                )
+
+    def stop(self) -> bool:
+        """Whether the run is to end."""
+        if time.monotonic() - self.asked > TELL:
+            self.asked = time.monotonic()
+            # A run that was killed leaves its folder, which is named after it.
+            gone = not self.run.exists() or is_alive(self.run.name.split(".")[2]) is False
+            self.stopped = gone or (self.run / "stop").exists()
+        return self.stopped
+
+
+def _extractor(setup: Setup, run: Path) -> Extractor:
+    """The extractor of this worker, made once."""
+    if getattr(_held, "setup", None) != setup:
+        import torch
+
+        if setup.threads:
+            torch.set_num_threads(setup.threads)
+        device = _gpu(run, torch.cuda.device_count()) if setup.device == "cuda" else setup.device
+        weights = {name: None if file is None else Path(file) for name, file in setup.weights}
+        made = Extractor(setup.config, setup.streams, device, weights, setup.limits, setup.threads)
+        if json.dumps(made.settings(), sort_keys=True) != setup.settings:
+            raise EnvironmentMissing(
+                "a worker has other versions or weights than this machine, and would make other features "
+                f"({_difference(made.settings(), json.loads(setup.settings))}); install the same on both."
+            )
+        _held.setup, _held.extractor = setup, made
+    found: Extractor = _held.extractor
+    return found
+
+
+def _difference(theirs: dict[str, dict[str, Any]], ours: dict[str, dict[str, Any]]) -> str:
+    for stream, settings in ours.items():
+        for name, value in settings.items():
+            if (other := theirs.get(stream, {}).get(name)) != value:
+                return f"{name} of {stream}: {other} there, {value} here"
+    return "streams"
+
+
+def _gpu(run: Path, count: int) -> str:
+    """One of several local GPUs that no other worker of the run has."""
+    if count < 2:
+        return "cuda"
+    for index in range(count):
+        lock = Lock(run / f"gpu-{index}.lock")
+        if lock.take():
+            _slots.append(lock)  # for as long as this process lives
+            return f"cuda:{index}"
+    return "cuda"

@@ -1,0 +1,1 @@
+"""How good predictions are: ground truth, protocols, mAP, diagnosis."""

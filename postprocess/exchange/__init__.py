@@ -1,1 +1,0 @@
-"""Other people's formats, one a file: what their tools read, and, where corrections come back, what they write."""

@@ -1,0 +1,61 @@
+"""FCPXML 1.8 for Final Cut Pro and DaVinci Resolve (Premiere takes the EDL): every time a fraction of seconds."""
+
+import xml.etree.ElementTree as ET
+from fractions import Fraction
+from typing import TextIO
+
+from postprocess.formats.text import file_url, xml_text
+from postprocess.formats.timecode import frames_of, rate_of, start_of
+from postprocess.segment import Result
+
+
+def write_fcpxml(result: Result, out: TextIO) -> None:
+    """A project with the segments as clips, one behind the other, in order of time, each with its label as a marker.
+
+    Times are whole frames, written as n · 1001/30000 s and the like, which is what Final Cut asks for.
+
+    Raises:
+        ResultError: the result knows no frame rate.
+    """
+    rate = rate_of(result)
+    begin, drop = start_of(result, rate)
+    spans = [(s, *frames_of(s, rate)) for s in sorted(result.segments, key=lambda s: (s.start, s.end))]
+    length = max([1, round(Fraction(result.duration) * rate), *(behind for _, _, behind in spans)])
+    name = xml_text(result.video.replace("\\", "/").rpartition("/")[2])
+    shape = "DF" if drop else "NDF"
+
+    def time(frames: int) -> str:
+        if (seconds := frames / rate).denominator == 1:
+            return f"{seconds.numerator}s"
+        return f"{frames * rate.denominator}/{rate.numerator}s"
+
+    root = ET.Element("fcpxml", version="1.8")
+    resources = ET.SubElement(root, "resources")
+    picture = {key: str(result.media[key]) for key in ("width", "height") if result.media.get(key)}
+    step = f"{rate.denominator}/{rate.numerator}s"
+    ET.SubElement(
+        resources, "format", {"id": "r1", "name": "FFVideoFormatRateUndefined", "frameDuration": step} | picture
+    )
+    ET.SubElement(
+        resources, "asset", id="r2", name=name, src=file_url(result.video), start=time(begin), duration=time(length),
+        hasVideo="1", format="r1",
+    )  # fmt: skip
+    project = ET.SubElement(ET.SubElement(ET.SubElement(root, "library"), "event", name="jcdnet"), "project", name=name)
+    total = sum(behind - first for _, first, behind in spans)
+    sequence = ET.SubElement(project, "sequence", format="r1", duration=time(total), tcStart="0s", tcFormat=shape)
+    spine = ET.SubElement(sequence, "spine")
+    at = 0
+    for s, first, behind in spans:
+        label = xml_text(s.label) or "action"
+        clip = ET.SubElement(
+            spine, "asset-clip", ref="r2", name=label, offset=time(at), start=time(begin + first),
+            duration=time(behind - first), format="r1", tcFormat=shape,
+        )  # fmt: skip
+        ET.SubElement(
+            clip, "marker", start=time(begin + first), duration=time(1), value=label,
+            note=f"confidence {s.confidence:.2f}",
+        )  # fmt: skip
+        at += behind - first
+    ET.indent(root)
+    out.write('<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE fcpxml>\n')
+    out.write(ET.tostring(root, encoding="unicode") + "\n")

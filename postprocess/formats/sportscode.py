@@ -1,0 +1,57 @@
+"""The XML timeline of Hudl Sportscode, which LongoMatch, Nacsport, Metrica and others read and write too."""
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import TextIO
+
+from postprocess.formats.annotated import Annotated, ExchangeError, Span, annotated
+from postprocess.formats.text import xml_text
+from postprocess.pages.palette import COLOURS, rgb
+from postprocess.segment import Result
+
+
+def write_sportscode(result: Result, out: TextIO) -> None:
+    """`ALL_INSTANCES`: an instance a segment, its code the label, seconds to the millisecond; a colour a label."""
+    root = ET.Element("file")
+    instances = ET.SubElement(root, "ALL_INSTANCES")
+    for index, s in enumerate(sorted(result.segments, key=lambda s: (s.start, s.end)), start=1):
+        instance = ET.SubElement(instances, "instance")
+        for tag, text in (("ID", str(index)), ("start", f"{s.start:.3f}"), ("end", f"{s.end:.3f}")):
+            ET.SubElement(instance, tag).text = text
+        ET.SubElement(instance, "code").text = xml_text(s.label)
+        label = ET.SubElement(instance, "label")
+        ET.SubElement(label, "group").text = "confidence"
+        ET.SubElement(label, "text").text = f"{s.confidence:.2f}"
+    rows = ET.SubElement(root, "ROWS")
+    for index, code in enumerate(sorted({xml_text(s.label) for s in result.segments})):
+        row = ET.SubElement(rows, "row")
+        ET.SubElement(row, "code").text = code
+        for tag, value in zip("RGB", rgb(COLOURS[index % len(COLOURS)]), strict=True):
+            ET.SubElement(row, tag).text = str(value * 257)  # 16 bits a channel
+    ET.indent(root)
+    out.write('<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n")
+
+
+def read_sportscode(path: Path) -> list[Annotated]:
+    """The instances of one timeline; the format does not name its video, so the file's own name stands for it.
+
+    Raises:
+        ExchangeError: not readable, not such a file, an instance without code or times.
+    """
+    try:
+        root = ET.parse(path).getroot()
+    except OSError as error:
+        raise ExchangeError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
+    except (ET.ParseError, LookupError, ValueError) as error:  # the latter for encodings that expat does not have
+        raise ExchangeError(f"{path}: is not XML ({error}); export the timeline as XML again.") from error
+    instances = root.find("ALL_INSTANCES")
+    if instances is None:
+        raise ExchangeError(f"{path}: has no ALL_INSTANCES; export the timeline as Sportscode XML.")
+    spans = []
+    for i, instance in enumerate(instances.iter("instance"), start=1):
+        try:
+            start, end = (float(instance.findtext(tag, "").replace(",", ".")) for tag in ("start", "end"))
+        except ValueError as error:
+            raise ExchangeError(f"{path}: instance {i} has no start and end in seconds; export it again.") from error
+        spans.append(Span(start, end, instance.findtext("code", "").strip()))
+    return [annotated(path.stem.removesuffix(".sportscode"), spans, str(path))]

@@ -1,0 +1,135 @@
+"""What was found in one video, over time, as in the paper's Figure 4; and S^coarse beside S, as in its Figure 3b."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from postprocess.curves import Curves
+from postprocess.formats.writers import clock
+from postprocess.pages.palette import COLOURS
+from postprocess.pages.plots import FAINT, INK, drawn
+from postprocess.segment import Result
+
+MOST = 8  # classes that one can still tell apart
+Span = tuple[float, float, str]
+
+
+def timeline(
+    result: Result,
+    curves: Curves | None,
+    frames: Sequence[np.ndarray] = (),
+    truth: Sequence[Span] | None = None,
+    form: str = "png",
+) -> bytes:
+    """Draw one video.
+
+    Args:
+        result: its segments are bars, as strong as they are sure.
+        curves: actionness and A · softmax(S) over time, and softmax(S^coarse) beside softmax(S); None: bars alone.
+        frames: (H, W, 3) RGB, from the middles of as many equal stretches of the video, above all.
+        truth: (start, end, label) of what is there, drawn above what was found.
+        form: "png" or "svg".
+
+    Returns:
+        The file's bytes.
+    """
+    if curves is not None and not len(curves.actionness):
+        curves = None
+    labels = _shown(result, truth or ())
+    colour = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(sorted(labels))}
+    rows = [("frames", 1.15)] * bool(frames) + [("truth", 0.35)] * (truth is not None) + [("found", 0.35)]
+    rows += [("scores", 1.7), ("maps", 0.5 + 0.19 * (len(labels) + 1))] if curves is not None else []
+    figure = Figure(figsize=(10, 0.9 + sum(height for _, height in rows)), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(len(rows), 2, height_ratios=[height for _, height in rows])
+    axes: dict[str, Any] = {name: figure.add_subplot(grid[i, :]) for i, (name, _) in enumerate(rows) if name != "maps"}
+    figure.suptitle(_plain(result.video.replace("\\", "/").rpartition("/")[2]), fontsize=11)
+    if frames:
+        _frames(axes["frames"], frames, result.duration)
+    if truth is not None:
+        _bars(axes["truth"], [(*span, 1.0) for span in truth], colour, "truth")
+    _bars(axes["found"], [(s.start, s.end, s.label, s.confidence) for s in result.segments], colour, "found")
+    if curves is not None:
+        _scores(axes["scores"], curves, colour)
+        for column, (name, logits) in enumerate((("S coarse", curves.coarse_cas), ("S", curves.cas))):
+            _map(figure.add_subplot(grid[len(rows) - 1, column]), curves, logits, labels, name, first=column == 0)
+    for name in ("truth", "found", "scores"):
+        if name in axes:
+            axes[name].set_xlim(0, max(result.duration, 1e-3))
+            axes[name].xaxis.set_major_formatter(FuncFormatter(lambda t, _: clock(t)[:-3]))
+            axes[name].tick_params(axis="x", labelsize=8, labelbottom=name == ("scores" if curves else "found"))
+    handles = [axes["found"].barh([0], [0], color=colour[label], label=_plain(label)) for label in sorted(labels)]
+    spans = {s.label for s in result.segments} | {label for _, _, label in truth or ()}
+    if others := len(spans - set(labels)):
+        handles.append(axes["found"].barh([0], [0], color=FAINT, label=f"{others} more"))
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    return drawn(figure, form)
+
+
+def _shown(result: Result, truth: Sequence[Span]) -> list[str]:
+    """The labels of most seconds, found or true, in the order of their first appearance."""
+    spans = [(s.start, s.end, s.label) for s in result.segments] + list(truth)
+    seconds: dict[str, float] = {}
+    for start, end, label in sorted(spans):
+        seconds[label] = seconds.get(label, 0.0) + end - start
+    longest = set(sorted(seconds, key=lambda label: -seconds[label])[:MOST])
+    return [label for label in seconds if label in longest]
+
+
+def _frames(axis: Axes, frames: Sequence[np.ndarray], duration: float) -> None:
+    """Frames side by side, each over its stretch of the video."""
+    axis.set_axis_off()
+    height = max(frame.shape[0] / frame.shape[1] for frame in frames)
+    for i, frame in enumerate(frames):
+        axis.imshow(frame, extent=(i + 0.02, i + 0.98, 0, 0.96 * frame.shape[0] / frame.shape[1]), aspect="equal")
+    axis.set_xlim(0, len(frames))
+    axis.set_ylim(0, height)
+
+
+def _bars(axis: Axes, spans: Sequence[tuple[float, float, str, float]], colour: dict[str, str], name: str) -> None:
+    for start, end, label, confidence in spans:
+        code = colour.get(label, FAINT)
+        axis.barh(0, end - start, left=start, height=0.8, color=code, alpha=0.25 + 0.75 * confidence)
+    axis.set_yticks([0], [name], fontsize=9)
+    axis.set_ylim(-0.5, 0.5)
+    axis.tick_params(length=0)
+    axis.spines[["top", "right", "left", "bottom"]].set_visible(False)
+    axis.axhline(-0.5, color=FAINT, linewidth=1)
+
+
+def _scores(axis: Axes, curves: Curves, colour: dict[str, str]) -> None:
+    middle = curves.times.mean(axis=1)
+    axis.fill_between(middle, curves.actionness, color=FAINT, alpha=0.5, linewidth=0)
+    axis.plot(middle, curves.actionness, color=INK, linewidth=0.8)
+    probability = curves.probability()
+    for label, code in colour.items():
+        if label in curves.classes:
+            axis.plot(middle, probability[:, curves.classes.index(label)], color=code, linewidth=1.4)
+    axis.set_ylim(0, 1.02)
+    axis.set_ylabel("actionness (grey)\nA · softmax(S)", fontsize=8)
+    axis.tick_params(labelsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _map(axis: Axes, curves: Curves, logits: np.ndarray, labels: Sequence[str], name: str, first: bool) -> None:
+    """softmax over all classes and the background, of which the shown ones are rows: classes by snippets."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+    share = shifted / shifted.sum(axis=1, keepdims=True)
+    known = [label for label in labels if label in curves.classes]
+    rows = share[:, [*map(curves.classes.index, known), len(curves.classes)]].T
+    axis.imshow(rows, aspect="auto", interpolation="nearest", cmap="Blues", vmin=0, vmax=1)
+    axis.set_title({"S": "softmax(S)", "S coarse": r"softmax($S^{coarse}$)"}[name], fontsize=9)
+    axis.set_yticks(range(len(rows)), [*map(_plain, known), "background"] if first else [], fontsize=8)
+    axis.set_xlabel("snippet", fontsize=8)
+    axis.tick_params(labelsize=8)
+
+
+def _plain(text: str) -> str:
+    """A name as it is: a dollar sign would begin mathematics."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("$", r"\$")

@@ -1,0 +1,164 @@
+"""The accelerator's inputs, on CPU tensors, against OpenCV and the CPU's inputs."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import coded, encode
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extractors import features
+from extractors.config import FeatureConfig
+from extractors.decode.grid import fit
+from extractors.decode.process import Decoder
+from extractors.features import Extractor, gpu_batch
+from extractors.inputs import device
+from extractors.inputs.device import DeviceInputs
+from extractors.inputs.host import HostInputs
+from extractors.inputs.prefetch import ahead
+from extractors.snippets import snippets
+
+CONFIG = FeatureConfig(length=4, stride=4, short_side=32, crop=32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 90), st.integers(2, 90), st.sampled_from([8, 16, 24]), st.integers(0, 2**32 - 1))
+def test_resize_is_opencvs_within_one_level(height: int, width: int, side: int, seed: int) -> None:
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    size = fit((height, width), side)
+    how = cv2.INTER_AREA if size[0] * size[1] < height * width else cv2.INTER_LINEAR
+    expected = cv2.resize(image, size[::-1], interpolation=how)
+    got = device.resize(torch.from_numpy(image), size).numpy()
+    assert got.shape == expected.shape
+    assert np.abs(got.astype(int) - expected).max() <= 1
+
+
+def test_grey_is_opencvs_exactly() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    expected = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    assert np.array_equal(device.grey(torch.from_numpy(image)[None])[0].numpy(), expected)
+
+
+@pytest.mark.parametrize("stride", [2, 4])
+@pytest.mark.parametrize("frames", [17, 16, 3])
+def test_inputs_equal_the_cpus(stride: int, frames: int) -> None:
+    config = replace(CONFIG, stride=stride)
+    images = [coded(k, 32, 44) for k in range(frames)]
+    host, there = HostInputs(config, "numba"), DeviceInputs(config, "numba", "cpu")
+    cut = list(snippets(enumerate(images), length=4, stride=stride))
+    placed = ((k, there.frame(image)) for k, image in enumerate(images))
+    moved = list(snippets(placed, length=4, stride=stride))
+    assert torch.equal(host.rgb(cut), there.rgb(moved))
+    assert torch.allclose(host.flow(cut), there.flow(moved), atol=1e-4)
+
+
+def test_frames_are_copies() -> None:
+    image = coded(1, 32, 44)  # already of the right size
+    kept = image.copy()
+    frames = HostInputs(CONFIG, None).frame(image), DeviceInputs(CONFIG, None, "cpu").frame(image).numpy()
+    image[:] = 0
+    assert all(np.array_equal(frame, kept) for frame in frames)
+
+
+class Mean(torch.nn.Module):
+    """A network for tests: the mean of every channel and frame, as a feature."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.float().mean(dim=(3, 4)).flatten(1)
+
+
+@pytest.fixture
+def stubbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Found:
+        weights, width = "stub", 8
+
+        @staticmethod
+        def load() -> torch.nn.Module:
+            return Mean()
+
+    monkeypatch.setattr(features.backbones, "find", lambda *_: Found)
+
+
+def on_device(config: FeatureConfig, batch: int, backend: str = "numba") -> Extractor:
+    """An extractor that takes the accelerator's way, with its tensors on the CPU."""
+    extractor = Extractor(replace(config, flow=backend), ("rgb", "flow"))
+    extractor.inputs = DeviceInputs(config, backend, "cpu")
+    extractor.batch = batch
+    return extractor
+
+
+def test_a_video_gives_the_same_features_by_either_way(stubbed: None, tmp_path: Path) -> None:
+    # Already of the right size: one grey level more or less, which resizing may give, moves TV-L1 on such a pattern.
+    video = encode(tmp_path / "v.mp4", [coded(k, 32, 44) for k in range(9)])
+    host = Extractor(replace(CONFIG, flow="torch"), ("rgb", "flow")).chunk(video)
+    there = on_device(CONFIG, 3, "torch").chunk(video)
+    assert np.array_equal(host.times, there.times)
+    assert len(there.times) == 2
+    assert np.allclose(host.rgb, there.rgb, atol=1e-6)
+    assert np.allclose(host.flow, there.flow, atol=1e-4)
+    assert there.settings["rgb"]["resize"] == "device-1"
+
+
+def test_a_full_gpu_halves_the_batch(stubbed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = encode(tmp_path / "v.mp4", [coded(k, 64, 96) for k in range(40)])
+    expected = on_device(CONFIG, 1).chunk(video)
+    extractor = on_device(CONFIG, 8)
+    forward = Extractor.forward
+
+    def small(self: Extractor, pixels: torch.Tensor, stream: str) -> np.ndarray:
+        if len(pixels) > 2:
+            raise torch.cuda.OutOfMemoryError("full")
+        return forward(self, pixels, stream)
+
+    monkeypatch.setattr(Extractor, "forward", small)
+    got = extractor.chunk(video)
+    assert extractor.batch == 2
+    assert np.allclose(got.rgb, expected.rgb)
+    assert np.allclose(got.flow, expected.flow, atol=1e-4)
+
+
+def test_native_frames_are_as_large_as_the_video(tmp_path: Path) -> None:
+    video = encode(tmp_path / "v.mp4", [coded(k, 64, 96) for k in range(3)])
+    with Decoder().open(video, CONFIG, native=True) as (clip, frames):
+        assert clip.size == (64, 96)
+        assert [image.shape for _, image in frames] == [(64, 96, 3)] * 3
+
+
+def test_precisions(stubbed: None, tmp_path: Path) -> None:
+    video = encode(tmp_path / "v.mp4", [coded(k, 64, 96) for k in range(8)])
+    plain = Extractor(CONFIG).chunk(video)
+    half = Extractor(replace(CONFIG, precision="bfloat16")).chunk(video)
+    assert half.settings["rgb"]["dtype"] == "bfloat16"
+    assert np.allclose(plain.rgb, half.rgb, atol=0.01)
+    assert gpu_batch("cpu") == 1
+
+
+@pytest.mark.gpu
+def test_uploads_while_the_gpu_is_busy() -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (180, 320, 3), dtype=np.uint8) for _ in range(400)]
+    there, busy = DeviceInputs(CONFIG, None, "cuda"), torch.randn(4096, 4096, device="cuda")
+    sums = []
+    for frame in ahead((there.frame(image) for image in images), 64):
+        busy = torch.tanh(busy @ busy)
+        sums.append(frame.long().sum())  # queued behind that, when the next frames have long come
+        del frame
+    expected = [device.resize(torch.from_numpy(image), (32, 57)).long().sum() for image in images]
+    assert torch.allclose(torch.stack(sums).cpu().float(), torch.stack(expected).float(), rtol=1e-4)
+
+
+@pytest.mark.gpu
+def test_a_real_gpu_agrees_with_the_cpu(corpus: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    clip = corpus / "GolfSwing" / "GolfSwing_001.mp4"
+    host = Extractor(FeatureConfig(), ("rgb", "flow")).chunk(clip)
+    there = Extractor(FeatureConfig(), ("rgb", "flow"), device="cuda").chunk(clip)
+    for name in ("rgb", "flow"):
+        a, b = getattr(host, name), getattr(there, name)
+        cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+        assert cosine.min() >= 0.999, name

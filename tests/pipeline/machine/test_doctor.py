@@ -1,0 +1,118 @@
+"""`doctor` on machines that lack something: red is what `run` needs, and nothing else."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import cv2
+import pytest
+from conftest import coded, encode
+
+from extractors.backbones import weights
+from pipeline.machine import doctor
+from pipeline.machine.doctor import Check, examine
+
+ROOT = Path(__file__).parents[3]
+
+
+def red(checks: list[Check]) -> set[str]:
+    return {check.name for check in checks if not check.ok and check.needed}
+
+
+def absent(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """As if these distributions and their modules were not installed."""
+    modules = {module for name, module in everything().items() if name in names}
+    version, find = doctor.package_version, doctor.find_spec
+    monkeypatch.setattr(doctor, "package_version", lambda name: "absent" if name in names else version(name))
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name in modules else find(name))
+
+
+def everything() -> dict[str, str]:
+    return doctor.PACKAGES | {name: module for name, (module, _) in doctor.OPTIONAL.items()}
+
+
+# Runs the command line where these modules cannot be imported.
+BARE = """
+import sys
+hidden = set(sys.argv.pop(1).split(","))
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in hidden:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Hide())
+import cli
+cli.main()
+"""
+
+
+@pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
+def test_what_is_called_optional_is_what_run_does_without(tmp_path: Path) -> None:
+    """The rows against the thing itself: `run` with these modules out of reach, then with one more."""
+    clip = encode(tmp_path / "a.mp4", [coded(k) for k in range(20)])
+    config = tmp_path / "small.toml"
+    config.write_text("[features]\ncrop = 32\nshort_side = 48\n")
+
+    def run(modules: set[str]) -> int:
+        command = [sys.executable, "-c", BARE, ",".join(modules), "run", clip, "-o", tmp_path / "out", "--overwrite"]
+        done = subprocess.run([*command, "--config", config, "--cache-dir", tmp_path / "cache"], cwd=ROOT)
+        return done.returncode
+
+    optional = {module for module, _ in doctor.OPTIONAL.values()}
+    assert run(optional) == 0
+    for module in ("joblib", "PIL"):  # the rest cannot even start
+        assert run(optional | {module}) == 4
+
+
+def test_a_machine_without_what_is_optional_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent(monkeypatch, *doctor.OPTIONAL)
+    monkeypatch.delattr(cv2, "optflow")
+    checks = examine()
+    assert not red(checks) & {*doctor.OPTIONAL, "OpenCV", "TV-L1 of OpenCV"}
+    missing = {check.name: check.fix for check in checks if not check.ok}
+    assert {*doctor.OPTIONAL, "TV-L1 of OpenCV"} <= set(missing)
+    for name in (*doctor.OPTIONAL, "TV-L1 of OpenCV"):
+        assert "; only for " in missing[name]
+    assert "--backbone i3d_r50" in missing["pytorchvideo"]
+    assert "--flow opencv" in missing["TV-L1 of OpenCV"]
+
+
+@pytest.mark.parametrize("name", doctor.PACKAGES)
+def test_what_run_needs_is_red(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    absent(monkeypatch, name)
+    assert name in red(examine())
+
+
+def test_a_package_that_comes_under_another_name_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "package_version", lambda name: "absent" if name in ("av", "numba") else "1")
+    found = {check.name: check for check in examine()}
+    assert found["av"].ok
+    assert found["numba"].ok
+
+
+def test_opencv_that_cannot_be_imported_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    assert "OpenCV" in red(examine())
+
+
+@pytest.mark.parametrize("what", ["gpu", "codecs", "compiler", "cache", "flow weights"])
+def test_what_run_does_without_is_not_red(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str) -> None:
+    before = red(examine())
+    if what == "gpu":
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    elif what == "codecs":
+        monkeypatch.setattr(av, "codecs_available", {"h264"})
+    elif what == "compiler":
+        monkeypatch.setenv("CC", "/nowhere/cc")
+    elif what == "cache":
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("JCDNET_CACHE", str(tmp_path / "file" / "cache"))
+    else:
+        real = weights.find
+        monkeypatch.setattr(weights, "find", lambda name: None if name == "i3d-flow" else real(name))
+    checks = examine()
+    assert red(checks) == before
+    row = {"codecs": "decoders", "compiler": "C compiler", "flow weights": "i3d-flow"}.get(what, what)
+    (found,) = [check for check in checks if check.name == row]
+    assert not found.ok
+    assert found.fix

@@ -1,0 +1,81 @@
+"""The picture of one video: whole files, in both formats, for whatever was found and however it is called."""
+
+import io
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from conftest import coded
+from PIL import Image
+from test_plots import size
+
+from postprocess.curves import Curves
+from postprocess.pages.timeplot import MOST, _shown, timeline
+from postprocess.segment import Result, Segment
+
+NAMES = ("serve", "<b> & $x", r"a $\frac$ \b", "ünï \udce9")
+
+
+def result(names: tuple[str, ...] = NAMES) -> Result:
+    segments = tuple(Segment(3.0 * i, 3.0 * i + 2, 0, 0.2 + 0.1 * (i % 8), name) for i, name in enumerate(names))
+    return Result("/footage/my <$match$>.mp4", 19.84, {}, segments, (), {})
+
+
+def curves(names: tuple[str, ...] = NAMES, steps: int = 31) -> Curves:
+    rng = np.random.default_rng(0)
+    times = np.arange(steps)[:, None] * 0.64 + np.array([0.0, 0.64])
+    cas, coarse = rng.normal(size=(2, steps, len(names) + 1)).astype(np.float32)
+    return Curves(times, rng.random(steps).astype(np.float32), cas, coarse, names)
+
+
+FRAMES = [coded(k, 90, 160) for k in range(4)] + [coded(9, 160, 90)]
+
+
+@pytest.mark.parametrize("with_truth", [False, True])
+@pytest.mark.parametrize("with_curves", [False, True])
+@pytest.mark.parametrize("names", [(), NAMES, tuple("abcdefghijkl")])
+def test_a_whole_picture(names: tuple[str, ...], with_curves: bool, with_truth: bool) -> None:
+    truth = [(0.0, 4.0, "serve"), (5.0, 6.0, "never found")] if with_truth else None
+    width, height = size(timeline(result(names), curves(names) if with_curves else None, FRAMES, truth))
+    assert width == 1200 and 150 <= height <= 1200
+
+
+def test_an_svg_holds_the_names_as_text_and_no_markup_of_theirs() -> None:
+    text = timeline(result(), curves(), FRAMES[:2], [(0, 1, "serve")], "svg")
+    root = ET.fromstring(text)
+    said = "".join(root.itertext())
+    assert "<b> & $x" in said and "my <$match$>.mp4" in said and "truth" in said and "background" in said
+    assert not [e for e in root.iter() if e.tag.rpartition("}")[2] in ("b", "script")]
+
+
+def test_bars_and_curves_are_where_the_seconds_are() -> None:
+    """The columns of the bar's colour, measured on a true action that lasts all of the video."""
+    only = Result("v.mp4", 20.0, {}, (Segment(5.0, 10.0, 0, 1.0, "serve"),), (), {})
+    picture = timeline(only, None, truth=[(0.0, 20.0, "whole")])
+    image = np.array(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int)
+
+    def widest(red: int, green: int, blue: int) -> np.ndarray:
+        """First and last column of the row that has most of a colour: of its bar, not of its patch in the legend."""
+        mask = np.abs(image - np.array([red, green, blue])).sum(axis=2) < 12
+        return np.flatnonzero(mask[int(np.argmax(mask.sum(axis=1)))])[[0, -1]]
+
+    bar, (left, right) = widest(0, 114, 178), widest(230, 159, 0)
+    assert (bar - left) / (right - left) == pytest.approx([0.25, 0.5], abs=0.004)
+
+
+def test_the_longest_classes_are_shown_in_order_of_appearance() -> None:
+    spans = [(float(i), i + 1.0 + (i % 7), chr(97 + i)) for i in range(15)]
+    found = Result("v", 40.0, {}, tuple(Segment(s, e, 0, 1, n) for s, e, n in spans), (), {})
+    shown = _shown(found, [(0.5, 30.0, "true")])
+    assert len(shown) == MOST and shown[0] == "true" and shown[1:] == sorted(shown[1:])
+
+
+def test_what_has_no_colour_of_its_own_is_drawn_all_the_same() -> None:
+    spans = [(2.0 * i, 2.0 * i + (1.0 if i else 0.5), f"class {i}") for i in range(MOST + 2)]
+    found = Result("v", 20.0, {}, tuple(Segment(s, e, 0, 1, n) for s, e, n in spans), (), {})
+    drawing = timeline(found, None, form="svg").decode()
+    assert drawing.count("#bbbbbb") >= 3 and "2 more" in drawing  # two bars, and their patch in the legend
+
+
+def test_a_video_without_a_snippet() -> None:
+    assert size(timeline(Result("v", 0.0, {}, (), (), {}), curves(steps=0)))
