@@ -18,6 +18,10 @@ from extractors.backbones import registry as backbones
 from extractors.backbones.registry import Backbone
 from extractors.decode.container import VideoInfo
 from extractors.decode.grid import Frames
+from extractors.features import Features
+from model.checkpoint import Checkpoint
+from model.config import ModelConfig
+from model.jcdnet import JCDNet
 
 torch.set_num_threads(1)
 
@@ -89,6 +93,27 @@ def encode(
                 out.mux(audio.encode(silence))
             out.mux(audio.encode(None))
     return path
+
+
+def digest(features: Features) -> tuple[Any, ...]:
+    """All that features hold, as what can be compared byte by byte."""
+    rest = (features.duration, features.media, features.settings, features.warnings, features.partial)
+    arrays = (features.rgb, features.flow, features.times)
+    return (*(None if a is None else a.tobytes() for a in arrays), *map(repr, rest))
+
+
+def small_checkpoint(**features: object) -> Checkpoint:
+    """An untrained model of two classes that declares these settings of features."""
+    config = ModelConfig(classes=2, in_dim=1024, dim=4)
+    torch.manual_seed(0)
+    return Checkpoint(
+        config=config,
+        classes=("serve", "volley"),
+        streams=("rgb",),
+        features={"rgb": features},
+        state=JCDNet(config).state_dict(),
+        groups={"serve": "tennis", "volley": "tennis"},
+    )
 
 
 @pytest.fixture(scope="session")

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import coded, encode
+from conftest import coded, digest, encode
 from hypothesis import given
 from hypothesis import strategies as st
 
 from extractors.config import FeatureConfig, Limits
 from extractors.decode.container import Damage, VideoError
-from extractors.features import Extractor, Features, FeaturesError
+from extractors.features import Extractor, FeaturesError
 from extractors.parts import Part, Seen, gaps, load_part, ordered, save_part
 from pipeline.cache.entries import FeatureCache, content_hash
 from pipeline.cache.extraction import Extraction
@@ -55,12 +55,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def video(folder: Path, name: str) -> Path:
     path = folder / name
     return path if path.exists() else encode(path, [coded(k) for k in range(FRAMES)], **KINDS[name])
-
-
-def digest(features: Features) -> tuple[Any, ...]:
-    rest = (features.duration, features.media, features.settings, features.warnings, features.partial)
-    arrays = (features.rgb, features.flow, features.times)
-    return (*(None if a is None else a.tobytes() for a in arrays), *map(repr, rest))
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -225,7 +219,8 @@ def test_killed_at_random_moments_it_ends_in_the_same_bytes(extractor: Extractor
     script = tmp_path / "work.py"
     script.write_text(
         "import sys, time; from pathlib import Path; sys.path[:0] = sys.argv[2:]\n"
-        "import conftest as c, test_parts as t; from extractors import flow; from extractors.backbones import registry as backbones\n"
+        "import conftest as c, test_parts as t; from extractors import flow\n"
+        "from extractors.backbones import registry as backbones\n"
         "backbones.BACKBONES['stub'] = lambda stream, path: c.Backbone(c.Pixels, 480, f'stub {path}')\n"
         "flow.FLOWS['stub'], flow.VERSIONS['stub'] = c.difference, lambda: 'stub-1'\n"
         "e = t.Extractor(t.CONFIG, ('rgb', 'flow')); p = Path(sys.argv[1])\n"
@@ -235,7 +230,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_bytes(extractor: Extractor
     )
     root = Path(__file__).parents[2]
     rng = random.Random(0)
-    command = [sys.executable, script, path, root, root / "tests"]
+    command = [sys.executable, script, path, root, root / "tests", Path(__file__).parent]
     before = set(Path("/dev/shm").glob("jcdnet-*"))
     for _ in range(2):
         child = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})

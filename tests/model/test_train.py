@@ -200,7 +200,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from typing import Any
-sys.path.insert(0, str(Path("tests").resolve()))
+sys.path.insert(0, str(Path("tests/model").resolve()))
 from test_train import CONFIG, DATA, replace, start, train
 print("ready", flush=True)
 train(start(), DATA, replace(CONFIG, averaging=3.0, steps=100_000, save_every=2), Path(sys.argv[1]))
@@ -209,7 +209,7 @@ train(start(), DATA, replace(CONFIG, averaging=3.0, steps=100_000, save_every=2)
 
 def test_kill_minus_nine(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
+    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"}
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path / "cut")], cwd=root, env=environment)
     try:
         deadline = time.monotonic() + 120

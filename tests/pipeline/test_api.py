@@ -5,14 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from conftest import small_checkpoint
 
 from extractors.backbones import weights
 from extractors.config import FeatureConfig
 from extractors.features import Features
-from model.checkpoint import Checkpoint
-from model.config import ModelConfig
-from model.jcdnet import JCDNet
 from model.predict import Scores
 from pipeline.api import Pipeline, choose_classes, default_streams
 from pipeline.config import Config, adopt, load_config
@@ -132,19 +129,6 @@ def test_a_bad_config_file_is_one_sentence(tmp_path: Path, text: str, cause: str
     file.write_text(text)
     with pytest.raises(UsageError, match=cause):
         load_config(file, {})
-
-
-def small_checkpoint(**features: object) -> Checkpoint:
-    config = ModelConfig(classes=2, in_dim=1024, dim=4)
-    torch.manual_seed(0)
-    return Checkpoint(
-        config=config,
-        classes=("serve", "volley"),
-        streams=("rgb",),
-        features={"rgb": features},
-        state=JCDNet(config).state_dict(),
-        groups={"serve": "tennis", "volley": "tennis"},
-    )
 
 
 def test_choosing_classes_by_name_and_by_group() -> None:

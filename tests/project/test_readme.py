@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import typer
 from conftest import coded, encode
-from test_featuresets import CLASSES, rows, wtalc
-from test_featuresets import video as published
+from featuresets import CLASSES, rows, wtalc
+from featuresets import video as published
 
 import cli
 from extractors.backbones import weights

@@ -14,8 +14,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from conftest import coded, encode
-from test_parts import digest
+from conftest import coded, digest, encode
 
 from extractors import features
 from extractors.backbones import weights

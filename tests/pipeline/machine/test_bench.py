@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import coded, encode
-from test_pipeline import small_checkpoint
+from conftest import coded, encode, small_checkpoint
 
 from extractors.backbones import weights
 from extractors.config import FeatureConfig

@@ -19,8 +19,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from conftest import coded, encode
-from test_parts import digest
+from conftest import coded, digest, encode
 
 from extractors.backbones import weights
 from extractors.config import FeatureConfig, Limits
@@ -221,13 +220,14 @@ def test_two_runs_at_once_share_the_work(
 ) -> None:
     """Each video is extracted by one of them, and both have all."""
     script = (
-        "import sys; sys.path[:0] = sys.argv[1:3]; from pathlib import Path; import test_engine as t; import pickle\n"
+        "import sys; sys.path[:0] = sys.argv[1:4]; from pathlib import Path; import test_engine as t; import pickle\n"
         "e = t.Extractor(t.SMALL); print('go', flush=True); sys.stdin.readline()\n"
-        "done = t.run(t.Engine(), e, [Path(p) for p in sys.argv[4:]], t.FeatureCache(Path(sys.argv[3]), 2))\n"
+        "done = t.run(t.Engine(), e, [Path(p) for p in sys.argv[5:]], t.FeatureCache(Path(sys.argv[4]), 2))\n"
         "print(sum(not d.cached for d in done.values() if d.features is not None))\n"
         "print(all(d.features is not None for d in done.values()))"
     )
-    command = [sys.executable, "-c", script, ROOT, ROOT / "tests", tmp_path / "cache", *videos[:3]]
+    places = [ROOT, ROOT / "tests", Path(__file__).parent]
+    command = [sys.executable, "-c", script, *places, tmp_path / "cache", *videos[:3]]
     both = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     for child in both:
         assert child.stdout is not None and child.stdout.readline() == "go\n"
