@@ -99,7 +99,6 @@ def train(
     from pipeline.training.settings import Settings
 
     chosen = {None: None, "rgb": ("rgb",), "flow": ("flow",), "both": ("rgb", "flow")}[streams]
-    training_settings = Settings(**asked)
     wanted = plan(
         labels,
         videos=videos,
@@ -108,7 +107,7 @@ def train(
         streams=chosen,
         fps=fps,
         conjoint=conjoint,
-        settings=training_settings,
+        settings=Settings(**asked),
     )
     training.check_folder(output, overwrite)
     prepare_output(output)
@@ -122,14 +121,14 @@ def train(
         bars.clear()
         for warning in data.warnings:
             note(warning)
-        shape, steps_of = training.configure(training_settings, data)
+        course = training.course(wanted.recipe, data, wanted.embedded)
         err.print(
             f"[dim]{len(data.data.names)} videos, {len(data.data.classes)} classes, {'+'.join(data.streams)}; "
-            f"{steps_of.steps} steps, D {shape.dim}, lr {steps_of.lr:g}, on {where}[/]"
+            f"{course.training.steps} steps, D {course.model.dim}, lr {course.training.lr:g}, on {where}[/]"
         )
         trained = training.fit(
             data,
-            training_settings,
+            course,
             output,
             device=where,
             overwrite=overwrite,

@@ -133,13 +133,20 @@ def train(
 
     if average is not None:
         average.apply(net)
+    return _finished(start, net, config, identity, dict(zip(columns, history[-1], strict=True)), len(data.names))
+
+
+def _finished(
+    start: Checkpoint, net: JCDNet, config: TrainConfig, identity: dict[str, Any], last: dict[str, float], videos: int
+) -> Checkpoint:
+    """`start` with the weights of `net`, and the training in its provenance."""
     about = {
         "settings": config.to_dict(),
-        "videos": len(data.names),
+        "videos": videos,
         "data": identity["data"],
         "initial_weights": identity["initial weights"],
         "torch": torch.__version__,
-        "last": dict(zip(columns, history[-1], strict=True)),
+        "last": last,
     }
     trained = {name: tensor.detach().cpu().clone() for name, tensor in net.state_dict().items()}
     return replace(start, state=trained, provenance={**start.provenance, "training": about})

@@ -26,7 +26,7 @@ from pipeline.datasets.featureset import FeatureSet
 from pipeline.training.crossval import FILE_NAME as QUALITY_NAME
 from pipeline.training.crossval import Quality, cross_validate, sweep
 from pipeline.training.plan import Plan, listed
-from pipeline.training.settings import Settings, from_embedded, resolve
+from pipeline.training.settings import Recipe, from_embedded
 from postprocess.config import LocalizeConfig
 from postprocess.pages import plots
 from support.errors import UsageError, cannot_write
@@ -137,15 +137,33 @@ def declared(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {stream: {name: values[name] for name in DECLARED if name in values} for stream, values in settings.items()}
 
 
-def configure(settings: Settings, gathered: Gathered) -> tuple[ModelConfig, TrainConfig]:
-    """The network and the training for this data; raises as `resolve`."""
+@dataclass(frozen=True)
+class Course:
+    """What a training does, once its data is known."""
+
+    model: ModelConfig
+    training: TrainConfig
+    folds: int
+    """of the check on held-out videos; less than 2: no check"""
+    embedded: Checkpoint | None = None
+    """the model to start from; None draws all weights from the seed"""
+
+
+def course(recipe: Recipe, gathered: Gathered, embedded: Checkpoint | None = None) -> Course:
+    """The network and the training for this data; `embedded`: the model to start from.
+
+    Raises:
+        UsageError: the settings do not fit the data.
+    """
     data = gathered.data
-    return resolve(settings, data.classes, data.lengths, data.width)
+    model, training = recipe.complete(data.classes, data.lengths, data.width)
+    asked = recipe.settings.folds
+    return Course(model, training, min(FOLDS, len(data.names)) if asked is None else asked, embedded)
 
 
 def fit(
     gathered: Gathered,
-    settings: Settings,
+    wanted: Course,
     folder: Path,
     *,
     localize: LocalizeConfig | None = None,
@@ -159,7 +177,7 @@ def fit(
 
     Args:
         gathered: what `gather` gave.
-        settings: of the training.
+        wanted: what `course` gave.
         folder: of the model; what a killed training left there is gone on with.
         localize: with which the check draws segments; None is `run`'s default.
         device: where to compute.
@@ -167,13 +185,12 @@ def fit(
         on_progress: ("train", steps done, steps), then ("check", …) over all folds.
 
     Raises:
-        TrainError, CheckpointError, UsageError: as model.train and `resolve`.
+        TrainError, CheckpointError, UsageError: as model.train and `from_embedded`.
     """
-    model, training = configure(settings, gathered)
-    data = gathered.data
-    start = initialise(model, data.classes, gathered.streams, gathered.features, training.seed)
-    if settings.init is not None:
-        start = from_embedded(start, settings.init)
+    data, training = gathered.data, wanted.training
+    start = initialise(wanted.model, data.classes, gathered.streams, gathered.features, training.seed)
+    if wanted.embedded is not None:
+        start = from_embedded(wanted.embedded, start)
     start = dataclasses.replace(start, provenance={**start.provenance, **gathered.provenance})
     if overwrite:  # or, killed before its own check, this training would meet what another's left
         for name in (QUALITY_NAME, STATE_NAME, LOG_NAME):
@@ -184,8 +201,7 @@ def fit(
     checkpoint.save(finished, path)
     checkpoint.write_atomically(folder / CURVES_NAME, plots.training(*_log(folder / LOG_NAME)))
     quality = None
-    folds = min(FOLDS, len(data.names)) if settings.folds is None else settings.folds
-    if folds < 2:
+    if wanted.folds < 2:
         (folder / QUALITY_NAME).unlink(missing_ok=True)  # it may be of another model
         sweep(folder)
     else:
@@ -194,7 +210,7 @@ def fit(
             data,
             training,
             localize or LocalizeConfig(),
-            folds,
+            wanted.folds,
             folder,
             device=device,
             resume=not overwrite,

@@ -8,13 +8,14 @@ from extractors.config import FeatureConfig
 from extractors.decode.container import VideoError
 from extractors.decode.process import Decoder
 from model import kinetics
+from model.checkpoint import Checkpoint
 from model.datasets import DatasetError
 from pipeline.datasets.featureset import FeatureSet
 from pipeline.datasets.layouts import read_feature_set
 from pipeline.run.videos import VIDEO_SUFFIXES
 from pipeline.training import labels as labels_csv
 from pipeline.training.labels import LabelledVideo
-from pipeline.training.settings import Settings, embedded_for, resolve
+from pipeline.training.settings import Recipe, Settings, embedded_for, read_recipe
 from support.errors import UsageError
 
 
@@ -25,6 +26,10 @@ class Plan:
     rows: tuple[LabelledVideo, ...]
     classes: tuple[str, ...]
     videos: dict[str, Path]
+    recipe: Recipe
+    """the settings of the training, read and checked"""
+    embedded: Checkpoint | None = None
+    """the model to start from, where the settings name one"""
     features: FeatureSet | None = None
     found: dict[str, str] = field(default_factory=dict)
     """CSV name → name in `features`"""
@@ -53,7 +58,8 @@ def plan(
         streams: of stored features, those to use; None: all that are there.
         fps: frames per second that published features were made at; None: 25.
         conjoint: of a feature set with THUMOS14's labels, only its conjoint subset, "all" or "without diving".
-        settings: of the training, checked as far as they can be before hours go into features.
+        settings: of the training; None: the defaults. What can be wrong in them is found here, before hours go into
+            features.
 
     Raises:
         DatasetError: all that is wrong with the rows, in one message: files that are missing or cannot be read,
@@ -67,6 +73,7 @@ def plan(
     assert folder is not None
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; give the one that holds the {'videos' if videos else 'features'}.")
+    recipe = read_recipe(settings or Settings())
     stored = None if features is None else read_feature_set(features, fps=fps, streams=streams)
     if conjoint is not None:
         if path is not None or stored is None:
@@ -85,26 +92,28 @@ def plan(
     if stored is not None:
         names = {name: Path(name) for name in stored.videos}
         found, missing = labels_csv.find_videos(rows, names, suffixes=VIDEO_SUFFIXES)
-        result = Plan(rows, classes, {}, stored, {row: name.as_posix() for row, name in found.items()})
+        named = {row: name.as_posix() for row, name in found.items()}
+        result = Plan(rows, classes, {}, recipe, features=stored, found=named)
     else:
         below = (p for p in sorted(folder.rglob("*")) if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
         available = {p.relative_to(folder).as_posix(): p for p in below if not p.name.startswith(".")}
         found, missing = labels_csv.find_videos(rows, available)
         missing += _unreadable(found)
-        result = Plan(rows, classes, found)
+        result = Plan(rows, classes, found, recipe)
     notes += [f"{source}: {note}" for note in labels_csv.other_case(found)]
     result = replace(result, notes=tuple(notes))
     if problems := missing + problems:
         said = "".join(f"\n  {note}" for note in of_file)  # letters read wrongly may be why a video is not there
         raise DatasetError(f"{source}: {len(problems)} to mend before training:{listed(problems)}{said}")
-    if settings is not None:
-        model, _ = resolve(settings, result.classes, [1] * len(rows), kinetics.WIDTH)
-        if settings.init is not None:
-            there = ("rgb",) if result.features is None else result.features.streams
-            embedded = embedded_for(settings.init, result.classes, streams or there)
-            if other := kinetics.difference(model, embedded.config):
-                raise UsageError(f"--init {settings.init}: {other}")
-    return result
+    # How long the videos are is known later; every other mistake in the settings is found now.
+    model, _ = recipe.complete(classes, [1] * len(rows), kinetics.WIDTH)
+    if (init := recipe.settings.init) is None:
+        return result
+    there = ("rgb",) if stored is None else stored.streams
+    embedded = embedded_for(init, classes, streams or there)
+    if other := kinetics.difference(model, embedded.config):
+        raise UsageError(f"--init {init}: {other}")
+    return replace(result, embedded=embedded)
 
 
 def _rows(path: Path | None, stored: FeatureSet | None, folder: Path) -> tuple[tuple[LabelledVideo, ...], list[str]]:

@@ -34,56 +34,62 @@ class Settings:
     """TOML file with tables [model], [training] and [training.loss]"""
 
 
-def resolve(
-    settings: Settings, classes: Sequence[str], lengths: Sequence[int], width: int
-) -> tuple[ModelConfig, TrainConfig]:
-    """The network and the training for videos of these lengths (snippets) and features of this width.
+@dataclass(frozen=True)
+class Recipe:
+    """Settings that were read once: what they ask of the network and of the training, whatever the data."""
+
+    settings: Settings
+    network: dict[str, Any]
+    """the table [model]"""
+    training: dict[str, Any]
+    """the table [training], without its loss"""
+    loss: dict[str, Any]
+    """the table [training.loss]"""
+
+    def complete(self, classes: Sequence[str], lengths: Sequence[int], width: int) -> tuple[ModelConfig, TrainConfig]:
+        """The network and the training for videos of these lengths (snippets) and features of this width.
+
+        Raises:
+            UsageError: a setting that is unknown or makes no sense.
+        """
+        asked = self.settings
+        if asked.folds and not 2 <= asked.folds <= len(lengths):
+            raise UsageError(f"--folds {asked.folds}: give 2 to {len(lengths)} (the videos), or 0 for no check.")
+        shape = {"classes": len(classes), "in_dim": width}
+        flags = {k: v for k in ("steps", "lr", "seed") if (v := getattr(asked, k)) is not None}
+        network = model_settings(asked.preset) | ({} if asked.init is None else {"dim": kinetics.WIDTH}) | self.network
+        if asked.dim is not None:
+            network["dim"] = asked.dim
+        try:
+            if taken := sorted(shape.keys() & self.network.keys()):
+                raise ValueError(f"model setting {taken[0]} follows from the labels and the features; leave it out.")
+            defaults = preset(asked.preset, lengths)
+            loss = dataclasses.asdict(defaults.loss) | self.loss
+            training = TrainConfig.from_dict(defaults.to_dict() | self.training | flags | {"loss": loss})
+            model = ModelConfig.from_dict(network | shape)
+            training.loss.check(model)
+        except ValueError as error:
+            where = f"{asked.config}: " if asked.config else ""
+            raise UsageError(f"{where}{error}") from error
+        return model, training
+
+
+def read_recipe(settings: Settings) -> Recipe:
+    """Read the TOML file of the settings, if there is one.
 
     Raises:
-        UsageError: a setting that is unknown or makes no sense.
+        UsageError: it cannot be read, or has a table that no training has.
     """
-    tables = _tables(settings.config)
-    if settings.folds and not 2 <= settings.folds <= len(lengths):
-        raise UsageError(f"--folds {settings.folds}: give 2 to {len(lengths)} (the videos), or 0 for no check.")
-    try:
-        training = preset(settings.preset, lengths)
-        loss = tables["training"].pop("loss", {})
-        if not isinstance(loss, dict):
-            raise ValueError("loss must be a table, [training.loss].")
-        asked = {k: v for k in ("steps", "lr", "seed") if (v := getattr(settings, k)) is not None}
-        training = TrainConfig.from_dict(
-            {
-                **training.to_dict(),
-                **tables["training"],
-                **asked,
-                "loss": {**dataclasses.asdict(training.loss), **loss},
-            }
-        )
-        shape = {"classes": len(classes), "in_dim": width}
-        embedded = {} if settings.init is None else {"dim": kinetics.WIDTH}
-        network = {**model_settings(settings.preset), **embedded, **tables["model"]}
-        if settings.dim is not None:
-            network["dim"] = settings.dim
-        if taken := sorted(shape.keys() & tables["model"].keys()):
-            raise ValueError(f"model setting {taken[0]} follows from the labels and the features; leave it out.")
-        model = ModelConfig.from_dict({**network, **shape})
-        training.loss.check(model)
-    except ValueError as error:
-        where = f"{settings.config}: " if settings.config else ""
-        raise UsageError(f"{where}{error}") from error
-    return model, training
-
-
-def _tables(path: Path | None) -> dict[str, dict[str, Any]]:
-    """[model] and [training] of a TOML file."""
-    if path is None:
-        return {"model": {}, "training": {}}
-    found = read_toml(path)
-    known = ("model", "training")
+    path = settings.config
+    found = {} if path is None else read_toml(path)
     for name, table in found.items():
-        if name not in known or not isinstance(table, dict):
+        if name not in ("model", "training") or not isinstance(table, dict):
             raise UsageError(f"{path}: {name} is not a table of a training; there are [model] and [training].")
-    return {name: dict(found.get(name, {})) for name in known}
+    training = dict(found.get("training", {}))
+    loss = training.pop("loss", {})
+    if not isinstance(loss, dict):
+        raise UsageError(f"{path}: loss must be a table, [training.loss].")
+    return Recipe(settings, dict(found.get("model", {})), training, loss)
 
 
 def embedded_for(name: str, classes: Sequence[str], streams: tuple[str, ...]) -> Checkpoint:
@@ -98,13 +104,16 @@ def embedded_for(name: str, classes: Sequence[str], streams: tuple[str, ...]) ->
     return embedded
 
 
-def from_embedded(start: Checkpoint, name: str) -> Checkpoint:
-    """`start` with what the embedded model knows of its classes."""
-    embedded = embedded_for(name, start.classes, start.streams)
+def from_embedded(embedded: Checkpoint, start: Checkpoint) -> Checkpoint:
+    """`start` with what the embedded model knows of its classes.
+
+    Raises:
+        UsageError: the embedded model was made for other features, or for a network of another shape.
+    """
     known, given = embedded.features["rgb"], start.features.get("rgb", {})
     if other := [key for key in known if known[key] != given.get(key)]:
-        raise UsageError(f"--init {name}: it was made for other features ({', '.join(other)} differ).")
+        raise UsageError(f"--init {kinetics.NAME}: it was made for other features ({', '.join(other)} differ).")
     try:
         return kinetics.adapt(embedded, start)
     except ValueError as error:
-        raise UsageError(f"--init {name}: {error}") from error
+        raise UsageError(f"--init {kinetics.NAME}: {error}") from error

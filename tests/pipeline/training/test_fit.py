@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,16 +11,17 @@ import torch
 from extractors.decode.container import VideoError
 from extractors.features import Features, save
 from model import checkpoint, kinetics
-from model.config import TrainConfig
+from model.config import ModelConfig, TrainConfig
 from model.datasets import DatasetError, VideoSet
 from model.presets import model_settings, preset
 from model.train import LOG_NAME, STATE_NAME, TrainError
+from pipeline.training import fit as training
 from pipeline.training import settings as trainsettings
 from pipeline.training.crossval import FILE_NAME as QUALITY_NAME
-from pipeline.training.fit import CURVES_NAME, Gathered, check_folder, configure, declared, fit, gather
+from pipeline.training.fit import CURVES_NAME, Gathered, Trained, check_folder, declared, gather
 from pipeline.training.labels import LabelledVideo
 from pipeline.training.plan import Plan, plan
-from pipeline.training.settings import Settings
+from pipeline.training.settings import Settings, embedded_for, read_recipe
 from support.errors import UsageError
 
 torch.set_num_threads(1)
@@ -64,6 +66,17 @@ def data(folder: Path) -> Gathered:
 QUICK = Settings(steps=6, dim=4, folds=0)
 
 
+def configure(settings: Settings, gathered: Gathered) -> tuple[ModelConfig, TrainConfig]:
+    data = gathered.data
+    return read_recipe(settings).complete(data.classes, data.lengths, data.width)
+
+
+def fit(gathered: Gathered, settings: Settings, folder: Path, **more: Any) -> Trained:
+    """From settings to a trained model, as the command does it."""
+    embedded = settings.init and embedded_for(settings.init, gathered.data.classes, gathered.streams)
+    return training.fit(gathered, training.course(read_recipe(settings), gathered, embedded or None), folder, **more)
+
+
 def names(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
@@ -91,7 +104,7 @@ def test_videos_that_break_on_the_way_are_all_named(tmp_path: Path, monkeypatch:
     for name in "abc":
         (tmp_path / f"{name}.mp4").write_text(name)
     rows = tuple(LabelledVideo(name, ("golf",), "", line) for line, name in enumerate("abc", 2))
-    wanted = Plan(rows, ("golf",), {name: tmp_path / f"{name}.mp4" for name in "abc"})
+    wanted = Plan(rows, ("golf",), {name: tmp_path / f"{name}.mp4" for name in "abc"}, read_recipe(QUICK))
 
     class Cache:
         def features(self, path, content, extractor, on_progress, on_damage):
