@@ -15,8 +15,8 @@ from commands import report as view
 from commands import run as footage
 from commands import train as research
 from commands.terminal import complain, debugging, err, without_closed_streams
-from extractors.config import program
 from support.errors import BUG, FULL, DiskFull, EnvironmentMissing, circumstance, exit_code
+from support.paths import program
 
 INSTALLED = program() == "jcdnet"  # shells complete the word jcdnet; in a checkout that word would be python
 app = typer.Typer(

@@ -39,8 +39,9 @@ from benchmarks.flow_statistics import (
     inflated,
 )
 from extractors.backbones import registry as backbones
-from extractors.features import CPU_BATCH, write_atomically
+from extractors.features import CPU_BATCH
 from extractors.inputs.host import rgb_input
+from support.files import write_atomically
 
 Floats = NDArray[np.float64]
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)  # times the snippets; rows have a mean squared length of 1

@@ -26,9 +26,9 @@ from extractors.backbones import weights
 from extractors.backbones.i3d import InceptionI3d
 from extractors.config import FeatureConfig
 from extractors.decode.grid import Frames
-from extractors.features import write_atomically
 from extractors.inputs.host import flow_input
 from extractors.snippets import Snippet
+from support.files import write_atomically
 
 CORPUS = Path(os.environ.get("JCDNET_CORPUS", Path(__file__).resolve().parents[2] / "shared" / "corpus"))
 WORK = Path(tempfile.gettempdir()) / "jcdnet_flow_part"

@@ -21,7 +21,7 @@ cache_app = typer.Typer(help="The feature cache: its size, list, prune, verify."
 @cache_app.callback()
 def size(context: typer.Context, cache_dir: CacheDir = None) -> None:
     """Where the cache is, and how large."""
-    from extractors.config import cache_dir as folder
+    from support.paths import cache_dir as folder
 
     choose_cache(cache_dir)
     for place in (folder(), folder() / "features"):

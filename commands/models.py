@@ -10,9 +10,9 @@ from rich.table import Table
 
 from commands.options import C, DecoderName, Device, Flow, Precision
 from commands.terminal import err, escape, out, printable, progress, table
-from extractors.config import program
 from pipeline.config import load_config
 from support.errors import ENVIRONMENT, UsageError
+from support.paths import program
 
 models_app = typer.Typer(help="Embedded models and published weights.", invoke_without_command=True)
 

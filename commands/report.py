@@ -166,10 +166,10 @@ def plot(
     if not result.is_file():
         raise UsageError(f"{result}: no such file; give one result that `run -o` wrote.")
 
-    from extractors.features import write_atomically
     from pipeline.run.results import curves_of, read_results, truth_of, video_of
     from pipeline.run.views import stills
     from postprocess.pages.timeplot import timeline
+    from support.files import write_atomically
 
     (stored,) = read_results([result])
     path = output or stored.path.with_name(f"{stored.stem}.png")

@@ -38,11 +38,11 @@ from commands.options import (
 from commands.output import folder_only, is_file_name, one_result
 from commands.progress import Running, choose_cache
 from commands.terminal import err, escape, need_stdout, note, result_table, say_flow
-from extractors.config import program
 from pipeline.config import asked, load_config
 from postprocess.config import RULES, LocalizeConfig
 from postprocess.formats.writers import SEVERAL, SUFFIXES, VIEWS, WRITERS, write_csv
 from support.errors import UsageError
+from support.paths import program
 
 L = LocalizeConfig()
 

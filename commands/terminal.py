@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from extractors.config import program
 from postprocess.formats.writers import clock
 from support.errors import BUG, INPUT_FAILED, EnvironmentMissing, circumstance, exit_code, traceback_of
+from support.paths import program
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)

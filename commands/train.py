@@ -9,11 +9,11 @@ import typer
 from commands.options import C, Classes, DecoderName, Device, Flow, Precision, Stride
 from commands.output import csv_only, folder_only
 from commands.terminal import complain, err, escape, finish, note, out, progress, say_flow, table
-from extractors.config import program
 from model.presets import PRESETS
 from pipeline.config import load_config
 from postprocess.config import RULES
 from support.errors import UsageError, cannot_write
+from support.paths import program
 
 labels_app = typer.Typer(help="Labels per video, for `train`.", no_args_is_help=True)
 
@@ -174,11 +174,11 @@ def labels_propose(
         raise UsageError(f"{output}: is there already, perhaps with your corrections; use --overwrite or another -o.")
     settings = load_config(None, {"classes": classes, "device": device, "features.precision": precision})
 
-    from extractors.features import write_atomically
     from pipeline.api import Pipeline
     from pipeline.run.store import prepare_output
     from pipeline.run.videos import find_videos, left_out
     from pipeline.training.propose import propose, write
+    from support.files import write_atomically
 
     jobs = find_videos([str(folder)])
     for remark in left_out([str(folder)]):
@@ -224,8 +224,8 @@ def labels_import(
         if path is not None and path.exists() and not overwrite:
             raise UsageError(f"{path}: is there already; use --overwrite or another name.")
 
-    from extractors.features import write_atomically
     from pipeline.training.corrections import ground_truth_json, labels_csv, read_corrections
+    from support.files import write_atomically
 
     found = read_corrections(files, source, videos)
     for video in found:
@@ -322,8 +322,8 @@ def evaluate(
         result = evaluate_files(predictions or [], ground_truth, **asked)
     unwritten = None
     if plot is not None and result.diagnosis is not None:
-        from extractors.features import write_atomically
         from postprocess.pages import plots
+        from support.files import write_atomically
 
         try:
             write_atomically(plot, plots.diagnosis(result.diagnosis))

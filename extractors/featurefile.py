@@ -13,14 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extractors.config import STREAMS
+from support.errors import INPUT_FAILED, UserError
 from support.files import write_atomically
 from support.npz import read_npz
 
 Floats = NDArray[np.float32]
 
 
-class FeaturesError(Exception):
+class FeaturesError(UserError):
     """A features file, or a request for features, is not usable; the message says why and what to do."""
+
+    exit_code = INPUT_FAILED
 
 
 @dataclass(frozen=True)

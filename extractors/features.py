@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from extractors import flow
 from extractors.backbones import registry as backbones
-from extractors.config import STREAMS, FeatureConfig, Limits, Progress
+from extractors.config import STREAMS, FeatureConfig, Limits
 from extractors.decode.container import Damage, VideoError, require_nvdec
 from extractors.decode.grid import fit
 from extractors.decode.process import Clip, Decoder
@@ -29,6 +29,7 @@ from extractors.inputs.prefetch import ahead
 from extractors.parts import Part, Seen, join
 from extractors.snippets import Snippet, nothing_there, snippet_range, snippet_times, snippets
 from support.files import write_atomically
+from support.progress import Progress, silent
 
 __all__ = ["Extractor", "Features", "FeaturesError", "Progress", "load", "save", "write_atomically"]
 
@@ -129,7 +130,7 @@ class Extractor:
         start: float = 0.0,
         end: float = math.inf,
         streams: tuple[str, ...] | None = None,
-        on_progress: Progress = lambda stage, done, total: None,
+        on_progress: Progress = silent,
     ) -> Features:
         """Features of the snippets that cover seconds start..end of a video; times stay those of the whole video.
 
@@ -153,7 +154,7 @@ class Extractor:
         start: float = 0.0,
         end: float = math.inf,
         streams: tuple[str, ...] | None = None,
-        on_progress: Progress = lambda stage, done, total: None,
+        on_progress: Progress = silent,
         size: int | None = PART,
         span: tuple[int, float] = (0, math.inf),
         from_start: bool = False,

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.jcdnet import JCDNet
+from support.errors import UserError
 
 FILE_NAME = "model.safetensors"
 FORMAT = 1
@@ -31,7 +32,7 @@ _STREAMS = (("rgb",), ("flow",), ("rgb", "flow"))
 _PICKLE_SUFFIXES = {".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".tar"}
 
 
-class CheckpointError(Exception):
+class CheckpointError(UserError):
     """A checkpoint that cannot be read, written or used; one sentence with the cause and the next step."""
 
 

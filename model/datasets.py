@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.config import TrainConfig
+from support.errors import UserError
 
 IntArray = NDArray[np.int64]
 
 
-class DatasetError(ValueError):
+class DatasetError(UserError, ValueError):
     """Features and labels that cannot be trained on; the message names the videos."""
 
 

@@ -11,7 +11,7 @@ a test will ask.
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,19 +28,18 @@ from model.checkpoint import Checkpoint, fingerprint, write_atomically
 from model.config import TERMS, ModelConfig, TrainConfig
 from model.datasets import VideoSet, draw
 from model.jcdnet import JCDNet
+from support.errors import UserError
+from support.progress import Progress, silent
 
 STATE_NAME = "training.safetensors"
 LOG_NAME = "log.csv"
 FORMAT = 1
 
-Progress = Callable[[str, int, int], None]
-"""(stage, done, total), in steps"""
-
 _HEADER_KEY = "jcdnet-training"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
-class TrainError(Exception):
+class TrainError(UserError):
     """A training that cannot start, go on or converge; one sentence with the cause and the next step."""
 
 
@@ -65,7 +64,7 @@ def train(
     *,
     device: str | torch.device = "cpu",
     resume: bool = True,
-    on_progress: Progress = lambda stage, done, total: None,
+    on_progress: Progress = silent,
 ) -> Checkpoint:
     """Train from the weights of `start`, on labels per video.
 

@@ -16,9 +16,8 @@ import torch
 
 from extractors.backbones import registry as backbones
 from extractors.backbones import weights
-from extractors.config import program
 from extractors.exact import exact
-from extractors.features import Extractor, Features, Progress
+from extractors.features import Extractor, Features
 from model import checkpoint, kinetics
 from model.checkpoint import Checkpoint
 from model.jcdnet import JCDNet
@@ -29,6 +28,8 @@ from postprocess.evaluation.names import nfc
 from postprocess.localize import localize
 from postprocess.segment import Result, Segment
 from support.errors import EnvironmentMissing, UsageError
+from support.paths import program
+from support.progress import Progress, silent
 from support.version import package_version
 
 EMBEDDED = "kinetics400"
@@ -76,7 +77,7 @@ class Pipeline:
         video: str | Path,
         start: float = 0.0,
         end: float = math.inf,
-        on_progress: Progress = lambda stage, done, total: None,
+        on_progress: Progress = silent,
     ) -> Result:
         """Segments of a video, or of its seconds start..end; seconds are always those of the whole video."""
         return self.run(Path(video), start, end, on_progress)[0]
@@ -86,7 +87,7 @@ class Pipeline:
         video: Path,
         start: float = 0.0,
         end: float = math.inf,
-        on_progress: Progress = lambda stage, done, total: None,
+        on_progress: Progress = silent,
         content: str | None = None,
     ) -> tuple[Result, Features, Scores]:
         """As a call, with the features and the scores that the segments came from.

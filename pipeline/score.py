@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from extractors.exact import exact
-from extractors.features import Progress
 from model.checkpoint import Checkpoint
 from model.datasets import DatasetError
 from model.predict import PredictError, predict
@@ -25,6 +24,7 @@ from postprocess.evaluation.names import find_names, match_labels, not_there
 from postprocess.evaluation.protocols import EvaluateError, choose_subset, find_protocol, parse_tious
 from postprocess.localize import localize
 from support.errors import UsageError
+from support.progress import Progress, silent
 
 
 def predictions_of(
@@ -33,7 +33,7 @@ def predictions_of(
     config: LocalizeConfig,
     *,
     device: str | torch.device = "cpu",
-    on_progress: Progress = lambda stage, done, total: None,
+    on_progress: Progress = silent,
 ) -> Predicted:
     """Segments and video-level scores of every video of a feature set.
 
@@ -95,7 +95,7 @@ def evaluate_model(
     diagnosis: bool = False,
     ignore_unknown: bool = False,
     device: str | torch.device = "cpu",
-    on_progress: Progress = lambda stage, done, total: None,
+    on_progress: Progress = silent,
 ) -> Evaluation:
     """Run a model over a feature set and score it; the other arguments are those of `evaluate_files`.
 

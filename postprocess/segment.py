@@ -5,11 +5,15 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+from support.errors import INPUT_FAILED, UserError
+
 SCHEMA = 1
 
 
-class ResultError(ValueError):
+class ResultError(UserError, ValueError):
     """A result document that is not what it says it is."""
+
+    exit_code = INPUT_FAILED
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
-"""Which mistakes are the user's, and the exit code of each; everything else is a bug."""
+"""Which mistakes the user can mend, and the exit code of each; every other exception is a bug."""
 
 import errno
 import os
 import traceback
-from functools import cache
 from pathlib import Path
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -27,16 +26,24 @@ REFUSALS = {
 BUG, USAGE, INPUT_FAILED, ENVIRONMENT, INTERRUPTED = 1, 2, 3, 4, 130
 
 
-class UsageError(Exception):
-    """What was asked for does not make sense; the message names it and the next step."""
+class UserError(Exception):
+    """Something that the user can mend; the message names the file, the cause and the next step."""
+
+    exit_code = USAGE
 
 
-class OutputError(Exception):
+class UsageError(UserError):
+    """What was asked for does not make sense."""
+
+
+class OutputError(UserError):
     """A result cannot be written, or would overwrite another one."""
 
 
-class EnvironmentMissing(Exception):
-    """This machine lacks something: a GPU, a network."""
+class EnvironmentMissing(UserError):
+    """This machine lacks something: a GPU, a network, weights."""
+
+    exit_code = ENVIRONMENT
 
 
 class DiskFull(EnvironmentMissing):
@@ -87,41 +94,6 @@ def cannot_write(path: Path, error: OSError, otherwise: str = "choose another fo
     return OutputError(f"{path}: cannot be written ({error.strerror}); {otherwise}.")
 
 
-@cache
-def exit_codes() -> dict[type[Exception], int]:
-    """Exit code by kind of user error. A function, so that `--help` need not import the siblings."""
-    from extractors.backbones.weights import WeightsError
-    from extractors.config import NoHome
-    from extractors.decode.container import DecoderUnavailable, VideoError
-    from extractors.features import FeaturesError
-    from extractors.flow import FlowError, FlowUnavailable
-    from model.checkpoint import CheckpointError
-    from model.datasets import DatasetError
-    from model.train import TrainError
-    from postprocess.evaluation.protocols import EvaluateError
-    from postprocess.formats.annotated import ExchangeError
-    from postprocess.segment import ResultError
-
-    return {
-        UsageError: USAGE,
-        CheckpointError: USAGE,
-        OutputError: USAGE,
-        VideoError: INPUT_FAILED,
-        FeaturesError: INPUT_FAILED,
-        DecoderUnavailable: ENVIRONMENT,
-        WeightsError: ENVIRONMENT,
-        FlowUnavailable: ENVIRONMENT,
-        FlowError: USAGE,
-        EvaluateError: USAGE,
-        ExchangeError: USAGE,
-        ResultError: INPUT_FAILED,
-        DatasetError: USAGE,
-        TrainError: USAGE,
-        EnvironmentMissing: ENVIRONMENT,
-        NoHome: ENVIRONMENT,
-    }
-
-
 def circumstance(error: BaseException) -> Exception | None:
     """The user's error for what the machine refused, in one sentence; None for what may be a bug.
 
@@ -152,11 +124,6 @@ def circumstance(error: BaseException) -> Exception | None:
     return EnvironmentMissing(f"{where}{said}.")
 
 
-def user_errors() -> tuple[type[Exception], ...]:
-    """The kinds of error that a user's mistake raises."""
-    return tuple(exit_codes())
-
-
 def exit_code(error: Exception) -> int:
     """Exit code of a user's mistake, 1 for anything else."""
     if isinstance(error, ImportError):  # a package is missing or broken, unless it is one of ours
@@ -164,6 +131,4 @@ def exit_code(error: Exception) -> int:
     if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
         return ENVIRONMENT
     known = circumstance(error) or error
-    if isinstance(known, EnvironmentMissing):  # known without the siblings, which might not even load
-        return ENVIRONMENT
-    return next((code for kind, code in exit_codes().items() if isinstance(known, kind)), BUG)
+    return known.exit_code if isinstance(known, UserError) else BUG

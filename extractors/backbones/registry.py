@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from extractors.backbones import weights
 from extractors.backbones.i3d import InceptionI3d
 from extractors.backbones.weights import WeightsError
-from extractors.config import program
+from support.paths import program
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from extractors.config import cache_dir, expand, program
+from support.errors import ENVIRONMENT, UserError
+from support.paths import cache_dir, expand, program
 from support.pickles import unpickle_arrays
 
 
-class WeightsError(Exception):
+class WeightsError(UserError):
     """Weights are missing, damaged, or not what they should be; the message says what to do."""
+
+    exit_code = ENVIRONMENT
 
 
 @dataclass(frozen=True)

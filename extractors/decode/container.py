@@ -23,9 +23,10 @@ import numpy as np
 from av.sidedata.sidedata import SideDataContainer
 from numpy.typing import NDArray
 
-from extractors.config import program
 from extractors.decode.foreign import foreign, picture
 from extractors.decode.streams import best_video, tagged_seconds
+from support.errors import ENVIRONMENT, INPUT_FAILED, UserError
+from support.paths import program
 
 Image = NDArray[np.uint8]
 
@@ -51,16 +52,20 @@ UNSEEKABLE = frozenset({"avi", "mpeg"})
 NOT_VIDEO = frozenset({"adf", "bin", "concat", "dash", "hls", "idf", "imf", "lavfi", "sdp", "tty", "xbin"})
 
 
-class VideoError(Exception):
+class VideoError(UserError):
     """A video cannot be read; the message names the file, the cause and the next step."""
+
+    exit_code = INPUT_FAILED
 
 
 class ReadError(VideoError):
     """A file could not be read, or was written to meanwhile: what came out of it says nothing about the file."""
 
 
-class DecoderUnavailable(Exception):
+class DecoderUnavailable(UserError):
     """NVDEC was asked for, and this machine has none; one sentence with the next step."""
+
+    exit_code = ENVIRONMENT
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,10 @@ from typing import Any
 
 import numpy as np
 
-from extractors.config import FeatureConfig, Limits, program
+from extractors.config import FeatureConfig, Limits
 from extractors.decode.container import Damage, DecoderUnavailable, Image, ReadError, VideoError, VideoInfo
 from extractors.decode.grid import is_partial, warnings
+from support.paths import program
 
 RING_BYTES = 32 << 20  # about 90 frames of 256 x 455; half of the 64 MiB that Docker gives /dev/shm
 MOST_SLOTS, LEAST_SLOTS = 128, 4

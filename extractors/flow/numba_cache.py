@@ -11,7 +11,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from extractors.config import NoHome, cache_dir, user_cache_dir
+from support.paths import NoHome, cache_dir, user_cache_dir
 
 
 def prepare() -> bool:

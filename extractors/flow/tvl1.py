@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from support.errors import ENVIRONMENT, UserError
+
 # The defaults of cv2.optflow.DualTVL1OpticalFlow_create(), which the published I3D features were made with.
 TAU = 0.25
 LAMBDA = 0.15
@@ -26,12 +28,14 @@ FLAT = float(np.finfo(np.float32).eps)  # |∇I|² at or below this (1.19e-7) co
 CUBIC_A = -0.75  # the cubic of the bicubic warp
 
 
-class FlowError(ValueError):
+class FlowError(UserError, ValueError):
     """Frames that no flow can be computed from, or a backend that is not there. One sentence for the user."""
 
 
 class FlowUnavailable(FlowError):
     """The backend cannot work on this machine: a package, a device or a compiler is missing."""
+
+    exit_code = ENVIRONMENT
 
 
 def levels(height: int, width: int) -> list[tuple[int, int]]:

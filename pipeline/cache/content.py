@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from extractors.decode.container import ReadError, VideoError
-from extractors.features import Progress
+from support.progress import Progress, silent
 
 CONTENT_BLOCK = 1 << 20
 
@@ -43,7 +43,7 @@ class Content(str):
     stamp: Stamp
 
 
-def content_hash(path: Path, on_progress: Progress = lambda stage, done, total: None) -> Content:
+def content_hash(path: Path, on_progress: Progress = silent) -> Content:
     """SHA-256 of a file's bytes: a renamed or moved video is still the same video.
 
     Raises:

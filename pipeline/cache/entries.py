@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from extractors.config import cache_dir
 from extractors.decode.container import VideoError
-from extractors.features import PART, Extractor, Features, Progress
+from extractors.features import PART, Extractor, Features
 from pipeline.cache.content import content_hash
 from pipeline.cache.extraction import Extraction, Told, merge
 from support.errors import Busy, Stopped
 from support.locks import Lock
+from support.paths import cache_dir
+from support.progress import Progress, silent
 
 __all__ = ["FeatureCache", "content_hash", "merge"]
 
@@ -46,7 +47,7 @@ class FeatureCache:
         extractor: Extractor,
         start: float = 0.0,
         end: float = math.inf,
-        on_progress: Progress = lambda stage, done, total: None,
+        on_progress: Progress = silent,
         on_damage: Told = lambda message: None,
         stop: Callable[[], bool] = lambda: False,
         wait: bool = True,

@@ -15,11 +15,12 @@ import numpy as np
 
 from extractors.decode.container import ReadError, VideoError
 from extractors.decode.grid import is_partial
-from extractors.features import Extractor, Features, FeaturesError, Progress, load, save
+from extractors.features import Extractor, Features, FeaturesError, load, save
 from extractors.parts import Part, consistent, from_the_start, gaps, load_part, ordered, save_part
 from extractors.snippets import nothing_there, snippet_range
 from pipeline.cache.content import Watched
 from support.files import sweep
+from support.progress import Progress, silent
 
 if TYPE_CHECKING:
     from pipeline.cache.entries import FeatureCache
@@ -142,7 +143,7 @@ class Extraction:
     def extract(
         self,
         chunk: Chunk,
-        on_progress: Progress = lambda stage, done, total: None,
+        on_progress: Progress = silent,
         stop: Callable[[], bool] = lambda: False,
         each: bool = False,
         on_part: Callable[[int], None] = lambda until: None,

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from extractors.config import Progress
 from extractors.decode.container import VideoError
 from pipeline.clips.draw import card
 from pipeline.clips.encode import film, temporary
@@ -17,6 +16,7 @@ from pipeline.clips.remux import Uncopyable, remux
 from postprocess.formats.writers import clock
 from postprocess.segment import Segment
 from support.errors import FULL, OutputError, UsageError, cannot_write
+from support.progress import Progress, silent
 
 NAME = "{stem}_{index:03d}_{label}"
 CARD_SECONDS = 2.0
@@ -120,7 +120,7 @@ def check_names(cuts: Sequence[Cut], out: Path, *, reel: bool, copied: bool, ove
 def cut(
     cuts: Sequence[Cut],
     out: Path,
-    on_progress: Progress = lambda stage, done, total: None,
+    on_progress: Progress = silent,
     on_error: OnError | None = None,
 ) -> Iterator[Made]:
     """Encode each clip anew, exact to the frame, as `<name>.mp4`.
@@ -153,7 +153,7 @@ def cut(
 def copy(
     cuts: Sequence[Cut],
     out: Path,
-    on_progress: Progress = lambda stage, done, total: None,
+    on_progress: Progress = silent,
     on_error: OnError | None = None,
 ) -> Iterator[Made]:
     """Copy the packets of each clip, from the keyframe at or before its start: quick, lossless, and seldom exact.
@@ -203,7 +203,7 @@ def _no_frame(one: Cut) -> str:
 def reels(
     cuts: Sequence[Cut],
     out: Path,
-    on_progress: Progress = lambda stage, done, total: None,
+    on_progress: Progress = silent,
     on_error: OnError | None = None,
 ) -> Iterator[Made]:
     """One highlight reel a class as `<label>.mp4`: a title card, then its clips one behind the other.

@@ -6,13 +6,13 @@ from pathlib import Path
 import av
 import av.error
 
-from extractors.config import Progress
 from extractors.decode.container import Damage, decode, open_video, orientation
 from extractors.decode.streams import plays_first
 from pipeline.clips.draw import Overlay
 from pipeline.clips.encode import film
 from pipeline.clips.read import THE_END, shape_of, shoot
 from postprocess.segment import Result
+from support.progress import Progress, silent
 
 # What current browsers play: container, then codec and pixel format.
 PICTURES = {"mp4": ("h264", "av1", "vp9"), "webm": ("vp8", "vp9", "av1")}
@@ -21,7 +21,7 @@ PIXELS = ("yuv420p", "yuvj420p")
 PROXY_SIDE = 720  # pixels of a proxy's short side, at most
 
 
-def overlay(result: Result, video: Path, out: Path, on_progress: Progress = lambda stage, done, total: None) -> None:
+def overlay(result: Result, video: Path, out: Path, on_progress: Progress = silent) -> None:
     """Write the video with running labels and confidence bars drawn in, sound kept.
 
     Raises:
@@ -59,7 +59,7 @@ def playable(video: Path) -> bool:
         return stream.codec_context.name in PICTURES[kind] and all(n in SOUNDS[kind] for n in heard[:1])
 
 
-def proxy(video: Path, out: Path, content: str = "", on_progress: Progress = lambda stage, done, total: None) -> bool:
+def proxy(video: Path, out: Path, content: str = "", on_progress: Progress = silent) -> bool:
     """Write a small H.264 film of the whole video, by the same clock; False where it stands there already.
 
     content: what identifies the video's bytes; it is written into the film, and compared.

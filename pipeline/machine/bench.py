@@ -19,7 +19,7 @@ from extractors import flow
 from extractors.backbones import registry as backbones
 from extractors.backbones.i3d import InceptionI3d
 from extractors.backbones.weights import WeightsError, find, inflate_flow
-from extractors.config import FeatureConfig, program
+from extractors.config import FeatureConfig
 from extractors.decode.grid import Frames
 from extractors.features import Features
 from extractors.inputs.host import rgb_input
@@ -28,6 +28,7 @@ from model.predict import Scores
 from pipeline.api import Pipeline
 from pipeline.cache.entries import FeatureCache
 from postprocess.segment import Result, Segment
+from support.paths import program
 
 T = TypeVar("T")
 REFERENCE = "opencv"

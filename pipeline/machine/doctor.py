@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from extractors.config import cache_dir, program
 from extractors.flow import compiler
+from support.paths import cache_dir, program
 from support.version import package_version
 
 # What `run` imports, by distribution: the module. OpenCV, of which there are several, has a look of its own.

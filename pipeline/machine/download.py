@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from extractors.features import Progress
+from support.progress import Progress
 
 BLOCK = 1 << 16
 LARGEST = 256 << 20  # bytes; five times the largest published file

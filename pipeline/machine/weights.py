@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import IO
 
 from extractors.backbones.weights import WEIGHTS, WeightsError, WeightsFile, find, offline, weights_dir
-from extractors.features import Progress
 from pipeline.machine.download import LARGEST, DownloadError, download
 from support.errors import UsageError
 from support.locks import Lock
+from support.progress import Progress, silent
 
 
-def fetch(name: str, on_progress: Progress = lambda stage, done, total: None) -> Path:
+def fetch(name: str, on_progress: Progress = silent) -> Path:
     """Fetch published weights, verify their hash, and put them into the weights folder; what is there stays.
 
     Raises:

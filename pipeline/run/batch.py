@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from extractors.config import program
 from extractors.decode.container import VideoError
 from extractors.featurefile import made_of
-from extractors.features import Extractor, Features, Progress, load, save
+from extractors.features import Extractor, Features, load, save
 from pipeline.api import Pipeline
 from pipeline.cache.entries import FeatureCache, content_hash
 from pipeline.run.remaking import Redo, another_video, compare
@@ -45,6 +44,8 @@ from support.errors import (
     cannot_write,
     exit_code,
 )
+from support.paths import program
+from support.progress import Progress, silent
 
 LEAST_ROOM = 4 << 20  # bytes that must be free in the cache, and half of the video's own
 
@@ -85,7 +86,7 @@ def run_batch(
     overwrite: bool = False,
     start: float = 0.0,
     end: float = math.inf,
-    on_progress: Callable[[Job], Progress] = lambda job: lambda stage, done, total: None,
+    on_progress: Callable[[Job], Progress] = lambda job: silent,
     engine: Engine | None = None,
     stop: Callable[[], bool] = lambda: False,
     only: str | None = None,
@@ -161,7 +162,7 @@ def extract_batch(
     overwrite: bool = False,
     start: float = 0.0,
     end: float = math.inf,
-    on_progress: Callable[[Job], Progress] = lambda job: lambda stage, done, total: None,
+    on_progress: Callable[[Job], Progress] = lambda job: silent,
     engine: Engine | None = None,
     stop: Callable[[], bool] = lambda: False,
     asked: Sequence[str] = (),

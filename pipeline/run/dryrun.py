@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from extractors.decode.container import VideoError
-from extractors.features import Progress
 from pipeline.cache.entries import content_hash
 from pipeline.cache.extraction import Extraction
 from pipeline.run.batch import Kept
 from pipeline.run.remaking import Redo
 from pipeline.run.videos import Job
 from pipeline.workers.engine import Request
-from support.errors import as_bug, user_errors
+from support.errors import UserError, as_bug
+from support.progress import Progress
 
 ROW_BYTES = 4 * 1024 + 16  # of a snippet in one stream, and its times
 
@@ -73,7 +73,7 @@ def plan(
             disk = round(rows * ROW_BYTES * len(extractor.streams))
             what, mute = "go on" if done else "extract", not clip.info.duration
             yield Planned(job, what, left, disk, said=said, mute=mute)
-        except user_errors() as error:
+        except UserError as error:
             yield Planned(job, "fail", error=error)
         except OSError as error:
             yield Planned(job, "fail", error=VideoError(f"{job.video}: cannot be read ({error.strerror})."))

@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from extractors.features import Progress, write_atomically
 from pipeline.run import views
 from pipeline.run.remaking import Redo, another_video, compare
 from pipeline.run.results import CURVES, Stored, pack, written_beside
@@ -16,8 +15,9 @@ from pipeline.run.videos import Job
 from postprocess.curves import Curves
 from postprocess.formats.writers import SUFFIXES, VIEWS, WRITERS
 from postprocess.segment import Result, ResultError, Segment
-from support.errors import OutputError, cannot_write, user_errors
-from support.files import sweep, write_temporary
+from support.errors import OutputError, UserError, cannot_write
+from support.files import sweep, write_atomically, write_temporary
+from support.progress import Progress, silent
 
 
 def prepare_output(folder: Path, jobs: Sequence[Job] = ()) -> None:
@@ -107,7 +107,7 @@ def write_result(
     target: Path,
     formats: Sequence[str],
     everything: Sequence[Segment] | None = None,
-    on_progress: Progress = lambda stage, done, total: None,
+    on_progress: Progress = silent,
     overwrite: bool = False,
     unsure: bool = False,
 ) -> list[Path]:
@@ -169,7 +169,7 @@ def write_alone(
     target: Path,
     name: str,
     everything: Sequence[Segment] | None = None,
-    on_progress: Progress = lambda stage, done, total: None,
+    on_progress: Progress = silent,
 ) -> None:
     """Write one format of a result and nothing beside it; what is there is replaced.
 
@@ -263,7 +263,7 @@ class _Place:
             return unsure or self.result is None or new is None or self.result.segments != new.segments
         try:
             return self.result is None or path.read_bytes() != _text(name, self.result)
-        except user_errors():  # the format does not take that result, so the file was not made of it
+        except UserError:  # the format does not take that result, so the file was not made of it
             return True
 
 

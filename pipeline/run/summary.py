@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from extractors.config import cache_dir
 from pipeline.run.batch import Outcome
 from pipeline.run.results import Stored, standing
 from pipeline.run.store import with_suffix
@@ -22,6 +21,7 @@ from postprocess.formats.writers import RUN, write_csv
 from support.errors import Bug, UsageError, cannot_write
 from support.files import write_atomically
 from support.locks import Lock
+from support.paths import cache_dir
 from support.version import package_version
 
 NAME = RUN

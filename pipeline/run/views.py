@@ -7,7 +7,6 @@ from urllib.parse import quote
 
 import cv2
 
-from extractors.config import Progress
 from extractors.decode.container import VideoError
 from pipeline.clips import overlay as render
 from pipeline.clips.encode import Image
@@ -17,8 +16,9 @@ from postprocess.curves import Curves
 from postprocess.formats.writers import PROXY
 from postprocess.pages.report import Entry, index, page
 from postprocess.segment import Result, Segment
-from support.errors import OutputError, cannot_write, user_errors
+from support.errors import OutputError, UserError, cannot_write
 from support.files import write_atomically
+from support.progress import Progress, silent
 
 # Larger than this a page takes long to open, and browsers refuse data: addresses beyond 512 MB.
 LARGEST_EMBEDDED = 256 * 2**20
@@ -30,7 +30,7 @@ def write(
     curves: Curves,
     path: Path,
     everything: Sequence[Segment] | None = None,
-    on_progress: Progress = lambda stage, done, total: None,
+    on_progress: Progress = silent,
     place: Path | None = None,
 ) -> None:
     """Make one of `writers.VIEWS` of a result that was just computed.
@@ -56,7 +56,7 @@ def write_page(
     path: Path,
     embed: bool = False,
     everything: Sequence[Segment] | None = None,
-    on_progress: Progress = lambda stage, done, total: None,
+    on_progress: Progress = silent,
     place: Path | None = None,
 ) -> None:
     """Write the page of one result; what browsers do not play gets a proxy beside it, as `<name>.proxy.mp4`.
@@ -98,7 +98,7 @@ def write_pages(
     out: Path,
     videos: Path | None = None,
     embed: bool = False,
-    on_progress: Callable[[Path], Progress] = lambda path: lambda stage, done, total: None,
+    on_progress: Callable[[Path], Progress] = lambda path: silent,
 ) -> Iterator[tuple[Path, Exception | None]]:
     """Write a page for each result and `index.html` over them; yields each file with what was wrong, the index last.
 
@@ -113,7 +113,7 @@ def write_pages(
             write_page(one.result, curves_of(one), video, path, embed, on_progress=on_progress(video))
             shown.append((one.result, path, video))
             yield path, None
-        except user_errors() as error:
+        except UserError as error:
             shown.append((one.result, None, None))
             yield path, error
     yield write_index(shown, out), None

@@ -20,10 +20,11 @@ from model.checkpoint import Checkpoint, fingerprint, write_atomically
 from model.config import TrainConfig
 from model.datasets import VideoSet
 from model.predict import predict
-from model.train import LOG_NAME, STATE_NAME, Progress, train
+from model.train import LOG_NAME, STATE_NAME, train
 from postprocess.config import LocalizeConfig
 from postprocess.evaluation.metrics import classification_ap
 from postprocess.localize import localize
+from support.progress import Progress, silent
 
 FILE_NAME = "quality.json"
 ENOUGH = 10  # videos of a class, below which its numbers say little
@@ -133,7 +134,7 @@ def cross_validate(
     *,
     device: str = "cpu",
     resume: bool = True,
-    on_progress: Progress = lambda stage, done, total: None,
+    on_progress: Progress = silent,
 ) -> Quality:
     """Train `folds` networks, each without its share of the videos, and judge each share by the one without it.
 

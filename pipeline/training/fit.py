@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from extractors.decode.container import VideoError
-from extractors.features import Extractor, FeaturesError, Progress
+from extractors.features import Extractor, FeaturesError
 from model import checkpoint
 from model.checkpoint import Checkpoint
 from model.config import ModelConfig, TrainConfig
@@ -31,6 +31,7 @@ from postprocess.config import LocalizeConfig
 from postprocess.pages import plots
 from support.errors import UsageError, cannot_write
 from support.locks import BEAT, STALE, Lock
+from support.progress import Progress, silent
 
 CURVES_NAME = "curves.png"
 LOCK_NAME = ".training.lock"
@@ -67,7 +68,7 @@ def gather(
     wanted: Plan,
     extractor: Extractor | None = None,
     cache: FeatureCache | None = None,
-    on_video: Callable[[Path], Progress] = lambda path: lambda stage, done, total: None,
+    on_video: Callable[[Path], Progress] = lambda path: silent,
 ) -> Gathered:
     """The features of every row: extracted where the cache lacks them, or read.
 
@@ -169,7 +170,7 @@ def fit(
     localize: LocalizeConfig | None = None,
     device: str = "cpu",
     overwrite: bool = False,
-    on_progress: Progress = lambda stage, done, total: None,
+    on_progress: Progress = silent,
 ) -> Trained:
     """Train, write `folder`/model.safetensors with its log and its curves, then check it on held-out videos.
 

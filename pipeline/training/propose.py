@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from extractors.features import Progress
 from pipeline.api import Pipeline
 from pipeline.run.batch import run_batch
 from pipeline.run.videos import Job
 from postprocess.segment import Segment
+from support.progress import Progress, silent
 
 COLUMNS = ("video", "labels", "confidence")
 
@@ -30,7 +30,7 @@ def propose(
     pipeline: Pipeline,
     jobs: Sequence[Job],
     folder: Path,
-    on_progress: Callable[[Job], Progress] = lambda job: lambda stage, done, total: None,
+    on_progress: Callable[[Job], Progress] = lambda job: silent,
 ) -> Iterator[Proposal]:
     """A proposal for each video, as it is done; one that cannot be read has an error, and the others go on.
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from extractors.features import Extractor, Features, Progress
+from extractors.features import Extractor, Features
 from extractors.flow.tvl1 import cores
 from pipeline.cache.entries import FeatureCache
 from support.errors import Busy, EnvironmentMissing, Stopped, UsageError
 from support.files import sweep
+from support.progress import Progress, silent
 
 ENGINES = ("local", "dask", "ray")
 SMALL = 8 << 20  # bytes of a file that is not worth to be cut over workers
@@ -129,7 +130,7 @@ class Request:
     cache: FeatureCache
     start: float = 0.0
     end: float = math.inf
-    on_progress: Callable[[Item], Progress] = lambda item: lambda stage, done, total: None
+    on_progress: Callable[[Item], Progress] = lambda item: silent
     stop: Callable[[], bool] = lambda: False
 
 

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from extractors.decode.container import ReadError, VideoError
-from extractors.features import Progress
 from extractors.snippets import snippet_range
 from pipeline.cache.extraction import Chunk, Extraction
 from pipeline.workers import backends
@@ -30,6 +29,7 @@ from pipeline.workers.engine import RUNS, Done, Engine, Item, Request, clear_run
 from pipeline.workers.worker import Report, Setup, Task, crashes, done_name, name_of, read_marker, work
 from support.errors import BUG, ENVIRONMENT, EnvironmentMissing, Stopped, cannot_write, exit_code
 from support.files import identity
+from support.progress import Progress
 
 TRIES = 3  # of a chunk
 CRASHES = 2  # of workers over one part, after which its video fails

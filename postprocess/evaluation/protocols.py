@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from postprocess.evaluation.metrics import Instances
+from support.errors import UserError
 
 SAME_SPAN = 1e-3
 """Seconds: annotations of one label that differ by no more are duplicates (OpenTAD)."""
@@ -39,7 +40,7 @@ CONJOINT = {
 }
 
 
-class EvaluateError(ValueError):
+class EvaluateError(UserError, ValueError):
     """What is to be evaluated is not there or not what it should be; the message names it and the next step."""
 
 

@@ -4,8 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from support.errors import UserError
 
-class ExchangeError(ValueError):
+
+class ExchangeError(UserError, ValueError):
     """A file of another tool that cannot be read; one sentence: the file, the cause, the next step."""
 
 

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from extractors.config import FeatureConfig
 from extractors.decode.container import VideoError
 from extractors.decode.grid import Frames
-from extractors.features import Extractor, Features, FeaturesError, load, save, write_atomically
+from extractors.features import Extractor, Features, FeaturesError, load, save
 from extractors.inputs.host import flow_input, rgb_input
 from extractors.snippets import Snippet, snippets
+from support.files import write_atomically
 
 pytestmark = pytest.mark.usefixtures("stubs")
 

@@ -17,7 +17,7 @@ from pipeline.run.videos import VIDEO_SUFFIXES, find_videos, left_out
 from postprocess.config import LocalizeConfig
 from postprocess.formats.writers import SUFFIXES
 from support import errors
-from support.errors import UsageError, exit_code
+from support.errors import UsageError
 
 
 def touch(*paths: Path) -> None:
@@ -205,9 +205,15 @@ def test_a_model_runs_at_the_stride_that_it_was_trained_at() -> None:
 
 
 def test_exit_codes() -> None:
-    assert exit_code(UsageError("x")) == 2
-    assert exit_code(ZeroDivisionError()) == 1
-    assert set(errors.exit_codes().values()) == {2, 3, 4}
+    kinds = [errors.UserError]
+    for kind in kinds:
+        kinds += [other for other in kind.__subclasses__() if other not in kinds]
+    codes = {kind.__name__: errors.exit_code(kind("said")) for kind in kinds}
+    assert set(codes.values()) == {2, 3, 4}
+    assert codes["VideoError"] == codes["ReadError"] == codes["FeaturesError"] == codes["ResultError"] == 3
+    assert codes["DiskFull"] == codes["WeightsError"] == codes["FlowUnavailable"] == codes["NoHome"] == 4
+    assert codes["UsageError"] == codes["TrainError"] == codes["DatasetError"] == 2
+    assert errors.exit_code(ValueError("said")) == 1
 
 
 @pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")

@@ -13,9 +13,9 @@ import pytest
 from conftest import coded, encode
 
 from extractors.backbones import weights
-from extractors.config import NoHome, cache_dir
 from extractors.flow import numba_cache
 from support.errors import ENVIRONMENT, MEMORY, USAGE, circumstance, exit_code
+from support.paths import NoHome, cache_dir
 
 ROOT = Path(__file__).parents[2]
 needs_weights = pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
