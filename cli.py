@@ -9,34 +9,38 @@ from typing import Annotated
 import typer
 
 # torch and the siblings are imported inside the commands: `--help` answers in under a second.
-from commands import cache as cachecare
-from commands import models as machine
-from commands import report as view
-from commands import run as footage
-from commands import train as research
+from commands.bench import bench
+from commands.cache import cache_app
+from commands.clips import clips
+from commands.doctor import doctor
+from commands.evaluate import evaluate
+from commands.extract import extract
+from commands.groups import Command, Group
+from commands.labels import labels_app
+from commands.models import models_app
+from commands.plot import plot
+from commands.report import report
+from commands.run import run
 from commands.terminal import complain, debugging, err, without_closed_streams
+from commands.train import train
 from support.errors import BUG, FULL, DiskFull, EnvironmentMissing, circumstance, exit_code
 from support.paths import program
 
 INSTALLED = program() == "jcdnet"  # shells complete the word jcdnet; in a checkout that word would be python
 app = typer.Typer(
-    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich", add_completion=INSTALLED
+    cls=Group, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich", add_completion=INSTALLED
 )
-for command in (
-    footage.run,
-    footage.extract,
-    view.report,
-    view.clips,
-    view.plot,
-    research.train,
-    research.evaluate,
-    machine.bench,
-    machine.doctor,
-):
-    app.command()(command)
-app.add_typer(research.labels_app, name="labels")
-app.add_typer(machine.models_app, name="models")
-app.add_typer(cachecare.cache_app, name="cache")
+PANELS = {
+    "Find actions": (run, extract, report, clips, plot),
+    "Teach and score": (train, evaluate),
+    "This machine": (doctor, bench),
+}
+for panel, commands in PANELS.items():
+    for command in commands:
+        app.command(cls=Command, rich_help_panel=panel)(command)
+app.add_typer(labels_app, name="labels", rich_help_panel="Teach and score")
+app.add_typer(models_app, name="models", rich_help_panel="This machine")
+app.add_typer(cache_app, name="cache", rich_help_panel="This machine")
 
 
 def _version(asked: bool) -> None:
@@ -50,10 +54,12 @@ def _version(asked: bool) -> None:
 @app.callback()
 def main_options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, metavar="", help="Print the version.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes; only errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", metavar="", help="No progress, no notes; only errors.")
+    ] = False,
 ) -> None:
     """Find what happens when in a video: timestamped actions from raw footage."""
     err.quiet = quiet

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.options import CacheDir
-from commands.progress import choose_cache
+from commands.groups import Command, Group, grouped
+from commands.options import CacheDir, choose_cache
 from commands.terminal import complain, table
 from support.errors import INPUT_FAILED, EnvironmentMissing, UsageError
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from pipeline.cache.care import Entry
 
-cache_app = typer.Typer(help="The feature cache: its size, list, prune, verify.", invoke_without_command=True)
+cache_app = typer.Typer(
+    cls=Group, help="The feature cache: its size, list, prune, verify.", invoke_without_command=True
+)
 
 
 @cache_app.callback()
@@ -38,7 +40,8 @@ def size(context: typer.Context, cache_dir: CacheDir = None) -> None:
         print(f"unfinished\t{len(unfinished)}\t{_bytes(unfinished)}")
 
 
-@cache_app.command("list")
+@cache_app.command("list", cls=Command)
+@grouped
 def list_entries() -> None:
     """What is in it, last used first."""
     from pipeline.cache.care import scan
@@ -50,7 +53,8 @@ def list_entries() -> None:
     table(("content", "features", "days since use", "size"), rows)
 
 
-@cache_app.command()
+@cache_app.command(cls=Command)
+@grouped
 def prune(
     older_than: Annotated[
         str | None, typer.Option(help="Take out what was not used for so long: 30d, 12h.", show_default="any age")
@@ -79,7 +83,8 @@ def prune(
         raise typer.Exit(INPUT_FAILED)
 
 
-@cache_app.command()
+@cache_app.command(cls=Command)
+@grouped
 def verify() -> None:
     """Read all of it; what is damaged is taken out, and extracted again when it is wanted."""
     from pipeline.cache import care as cachecare

@@ -1,72 +1,203 @@
-"""Options that several commands share; their help shows the defaults of the settings, which live elsewhere."""
+"""Options that several commands share, in groups. Help shows the defaults of the settings, which live elsewhere."""
 
+import math
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from commands.groups import Setting
 from extractors.config import PRECISIONS, FeatureConfig, Limits
 from pipeline.config import STREAM_CHOICES, Config
+from postprocess.config import RULES, LocalizeConfig
+from support.errors import UsageError
 
-F, C = FeatureConfig(), Config()
+F, C, G, L = FeatureConfig(), Config(), Limits(), LocalizeConfig()
 
-G = Limits()
-
-Paths = Annotated[list[str], typer.Argument(help="Videos, folders (recursive) or glob patterns.")]
-Out = Annotated[
+Paths = Annotated[list[str], typer.Argument(help="Videos, folders (searched recursively) or glob patterns.")]
+Model = Annotated[
     str | None,
-    typer.Option(
-        "--out",
-        "-o",
-        help="Folder for results, or a file as x.json; - for JSON on stdout. Without: a table.",
-    ),
+    typer.Option(help="An embedded model's name, or the folder of a model that you trained.", show_default=C.model),
+    Setting("model"),
 ]
-Model = Annotated[str | None, typer.Option(help="Name of an embedded model, or a checkpoint.", show_default=C.model)]
 Classes = Annotated[
     str | None,
     typer.Option(help="What to look for: sports, all, or names joined by commas.", show_default=C.classes),
+    Setting("classes"),
 ]
-Streams = Annotated[
+Device = Annotated[
     str | None,
-    typer.Option(help=f"{', '.join(STREAM_CHOICES)}; auto: what the model needs.", show_default=C.streams),
+    typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1 or mps.", show_default=C.device),
+    Setting("device"),
 ]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", show_default=C.device)]
-Start = Annotated[float, typer.Option(min=0, help="Begin at this second of the video.")]
-End = Annotated[float | None, typer.Option(min=0, help="Stop at this second.", show_default="the end")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results made otherwise.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with any of the settings.")]
-Backbone = Annotated[str | None, typer.Option(help="i3d or i3d_r50.", show_default=F.backbone)]
-Stride = Annotated[int | None, typer.Option(help="Frames between snippets.", show_default=str(F.stride))]
-Flow = Annotated[str | None, typer.Option(help="Optical flow backend.", show_default=F.flow)]
 Precision = Annotated[
     str | None,
-    typer.Option(help=f"{', '.join(PRECISIONS)} in I3D; bfloat16 is quick on CPUs that have it.", show_default="auto"),
+    typer.Option(
+        help=f"Numbers in I3D: {', '.join(PRECISIONS)}. bfloat16 is faster on CPUs that have it.", show_default="auto"
+    ),
+    Setting("features.precision"),
+]
+Stride = Annotated[
+    int | None,
+    typer.Option(help="Frames from one snippet to the next; 4 finds shorter actions.", show_default=str(F.stride)),
+    Setting("features.stride"),
+]
+Flow = Annotated[
+    str | None,
+    typer.Option(help="What computes optical flow: auto, numba, torch, triton or opencv.", show_default=F.flow),
+    Setting("features.flow"),
 ]
 DecoderName = Annotated[
-    str | None, typer.Option("--decoder", help="cpu, or nvdec: NVIDIA's, cached apart.", show_default=F.decoder)
-]
-RgbWeights = Annotated[str | None, typer.Option(help="File with the RGB backbone's weights.", show_default="published")]
-FlowWeights = Annotated[
-    str | None, typer.Option(help="File with the flow backbone's weights.", show_default="published")
-]
-Jobs = Annotated[
     str | None,
-    typer.Option("--jobs", "-j", help="Workers: a number, or auto.", show_default="1, or all of a cluster"),
+    typer.Option("--decoder", help="cpu, or nvdec: the video decoder of NVIDIA GPUs.", show_default=F.decoder),
+    Setting("features.decoder"),
 ]
-EngineName = Annotated[str, typer.Option("--engine", help="local, dask or ray.")]
-Address = Annotated[str | None, typer.Option(help="Of Dask's scheduler or Ray's head.", show_default="none")]
-GpusPerWorker = Annotated[float, typer.Option(min=0, help="What each worker asks a cluster for.")]
-Timeout = Annotated[
-    float | None, typer.Option(min=0, help="Give a video up after this many seconds.", show_default="never")
-]
-Memory = Annotated[
-    float | None,
-    typer.Option(min=0, help="GiB that decoding a video may take, 0 for any.", show_default=f"{G.memory:g}"),
+Results = Annotated[list[Path], typer.Argument(help="Results of `run -o`: .json files, or their folder.")]
+Videos = Annotated[
+    Path | None, typer.Option(help="Folder with the videos, if they are no longer where `run` found them.")
 ]
 CacheDir = Annotated[
-    Path | None, typer.Option("--cache-dir", help="Folder of the cache.", show_default="JCDNET_CACHE, or the user's")
+    Path | None,
+    typer.Option("--cache-dir", help="Folder that keeps features.", show_default="JCDNET_CACHE, or the user's"),
 ]
-RetryFailed = Annotated[
-    bool, typer.Option("--retry-failed", help="Only what failed when it was last run into this folder.")
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, how long it takes, how much disk.")]
+
+
+@dataclass(frozen=True)
+class FindOptions:
+    """What to find"""
+
+    model: Model = None
+    classes: Classes = None
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Lower finds more and longer segments. Add --all to see unsure ones.", show_default="the model's"
+        ),
+        Setting("localize.threshold"),
+    ] = None
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(help="Leave out segments that are less sure than this.", show_default="the model's"),
+        Setting("localize.min_confidence"),
+    ] = None
+    everything: Annotated[bool, typer.Option("--all", help="Keep segments of any confidence.")] = False
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Keep only the N surest segments of each video."), Setting("localize.top")
+    ] = None
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            help=f"How scores become segments: {', '.join(RULES)}. runs: what a person would draw; paper: many "
+            "overlapping candidates, for mAP.",
+            show_default=L.rule,
+        ),
+        Setting("localize.rule"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.everything:
+            if self.min_confidence is not None:
+                raise UsageError("--all keeps segments of any confidence, --min-confidence does not; give one of them.")
+            object.__setattr__(self, "min_confidence", 0.0)
+
+
+@dataclass(frozen=True)
+class RangeOptions:
+    """Which part of each video"""
+
+    start: Annotated[float, typer.Option(min=0, help="Begin at this second of the video.")] = 0.0
+    end: Annotated[
+        float | None, typer.Option(min=0, help="Stop at this second of the video.", show_default="the end")
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.end is not None and self.end <= self.start:
+            raise UsageError(f"--end ({self.end:g}) must be later than --start ({self.start:g}).")
+
+    @property
+    def last(self) -> float:
+        """The second at which to stop; infinity for the end of the video."""
+        return math.inf if self.end is None else self.end
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """How features are made"""
+
+    streams: Annotated[
+        str | None,
+        typer.Option(help=f"{', '.join(STREAM_CHOICES)}. auto: what the model needs.", show_default=C.streams),
+        Setting("streams"),
+    ] = None
+    stride: Stride = None
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="The network: i3d or i3d_r50.", show_default=F.backbone),
+        Setting("features.backbone"),
+    ] = None
+    flow: Flow = None
+    precision: Precision = None
+    decoder: DecoderName = None
+    rgb_weights: Annotated[
+        str | None,
+        typer.Option(help="A file with weights for the RGB network.", show_default="published"),
+        Setting("rgb_weights"),
+    ] = None
+    flow_weights: Annotated[
+        str | None,
+        typer.Option(help="A file with weights for the flow network.", show_default="published"),
+        Setting("flow_weights"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class WorkOptions:
+    """Where and how the work is done"""
+
+    device: Device = None
+    config: Annotated[Path | None, typer.Option("--config", help="A TOML file with any of the settings.")] = None
+    jobs: Annotated[
+        str | None,
+        typer.Option("--jobs", "-j", help="Number of workers, or auto.", show_default="1, or all of a cluster"),
+    ] = None
+    engine: Annotated[str, typer.Option("--engine", help="local, or a cluster: dask or ray.")] = "local"
+    address: Annotated[
+        str | None, typer.Option(help="Address of Dask's scheduler or Ray's head.", show_default="none")
+    ] = None
+    gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs that a cluster gives each worker.")] = 0.0
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=0, help="Give up a video after this many seconds.", show_default="never"),
+        Setting("limits.timeout"),
+    ] = None
+    memory: Annotated[
+        float | None,
+        typer.Option(min=0, help="GiB that decoding one video may take; 0: any.", show_default=f"{G.memory:g}"),
+        Setting("limits.memory"),
+    ] = None
+    cache_dir: CacheDir = None
+
+    def __post_init__(self) -> None:
+        choose_cache(self.cache_dir)
+
+
+def choose_cache(folder: Path | None) -> None:
+    """Set the cache for this process and those that it starts; call it before anything asks for the cache."""
+    if folder is not None:
+        os.environ["JCDNET_CACHE"] = str(folder.absolute())
+
+
+@dataclass(frozen=True)
+class RerunOptions:
+    """When results are there already"""
+
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that were made otherwise.")] = False
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Only the videos that failed when they were last run into this folder."),
+    ] = False
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, how long it takes and how much disk it needs.")
+    ] = False

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from commands.options import WorkOptions
 from commands.remaining import Remaining
 from commands.stop import stopping
 from commands.terminal import STAGES, complain, err, escape, failure, note, out, progress
@@ -29,12 +29,6 @@ COMPUTED = ("flow", "i3d")  # stages that tell how far a video is; decoding runs
 TELLING = 10.0  # seconds of video from which on a speed is remembered
 
 
-def choose_cache(folder: Path | None) -> None:
-    """For this process and those that it starts; before anything asks for the cache."""
-    if folder is not None:
-        os.environ["JCDNET_CACHE"] = str(folder.absolute())
-
-
 class Running:
     """A run of a command over videos."""
 
@@ -43,11 +37,8 @@ class Running:
         command: str,
         videos: "Sequence[Job]",
         out: Path | None,
-        retry_failed: bool,
-        kind: str,
-        jobs: str | None,
-        address: str | None,
-        gpus_per_worker: float,
+        work: WorkOptions,
+        retry_failed: bool = False,
     ) -> None:
         from pipeline.run import summary as runreport
         from pipeline.run.results import video_in
@@ -55,7 +46,7 @@ class Running:
         from pipeline.run.videos import in_their_places
         from pipeline.workers.engine import Engine, check_engine
 
-        self.command, self.jobs, self.out, self.asked = command, list(videos), out, jobs
+        self.command, self.jobs, self.out, self.asked = command, list(videos), out, work.jobs
         if out is not None:
             self.jobs, said = in_their_places(videos, out, ".json" if command == "run" else ".npz", video_in)
             for sentence in said:
@@ -68,7 +59,7 @@ class Running:
             self.jobs = runreport.failed_before(out, self.jobs)
             if not self.jobs:
                 note("nothing had failed when it was last run into this folder.")
-        self.engine = Engine(kind, address=address, gpus_per_worker=gpus_per_worker)
+        self.engine = Engine(work.engine, address=work.address, gpus_per_worker=work.gpus_per_worker)
         check_engine(self.engine)
         self.report = runreport.RunReport(command, self.jobs, out)
         self._prepare = prepare_output

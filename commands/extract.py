@@ -1,0 +1,84 @@
+"""`extract`: videos in, features out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commands.groups import grouped, settings_of
+from commands.options import FeatureOptions, Paths, RangeOptions, RerunOptions, WorkOptions
+from commands.output import folder_only, is_file_name
+from commands.progress import Running
+from commands.terminal import note, say_flow
+from pipeline.config import asked, load_config
+from support.errors import UsageError
+from support.paths import program
+
+
+@grouped
+def extract(
+    paths: Paths,
+    output: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the .npz files, or one such file for one video.")
+    ] = Path("features"),
+    *,
+    part: RangeOptions,
+    features: FeatureOptions,
+    work: WorkOptions,
+    again: RerunOptions,
+) -> None:
+    """Videos in, I3D features out: rgb (T,1024), flow (T,1024), times (T,2)."""
+    settings = load_config(work.config, settings_of(features, work))
+
+    from pipeline.api import choose_device, default_streams, make_extractor
+    from pipeline.cache.entries import FeatureCache
+    from pipeline.run import batch
+    from pipeline.run.store import prepare_output, with_suffix
+    from pipeline.run.videos import Job, find_videos, left_out
+
+    videos = find_videos(paths)
+    for remark in left_out(paths):
+        note(remark)
+    listed: Path | None = output
+    if output.suffix == ".npz" and is_file_name(output):
+        if len(videos) != 1:
+            raise UsageError(f"-o {output}: is one file, and there are {len(videos)} videos; name a folder.")
+        listed, videos, output = None, [Job(videos[0].video, Path(output.stem))], output.parent
+    folder_only(listed, "features are written as .npz files", "features")
+    running = Running("extract", videos, listed, work, again.retry_failed)
+    declared, given = default_streams(settings), asked(settings)
+    if settings.streams == "auto" and "flow" not in declared:
+        note(
+            f"RGB alone: no published flow weights are here (`{program()} models fetch i3d-flow`). Without them flow "
+            "takes four times as long and adds nothing that was measured; --streams both computes it all the same."
+        )
+    extractor = make_extractor(settings, declared, choose_device(settings.device))
+    say_flow(extractor)
+    running.choose_engine(extractor)
+    if again.dry_run:
+        kept = batch.kept_features(extractor, output, again.overwrite, part.start, part.last, given)
+        running.dry_run(extractor, FeatureCache(), kept, part.start, part.last)
+        return
+    if listed is None:
+        prepare_output(output)
+    with running.started(part.start, part.last) as (bars, stop):
+        outcomes = batch.extract_batch(
+            extractor,
+            FeatureCache(),
+            running.jobs,
+            output,
+            again.overwrite,
+            part.start,
+            part.last,
+            bars.video,
+            running.engine,
+            stop,
+            given,
+        )
+        for outcome in running.each(outcomes):
+            assert outcome.features is not None
+            for warning in outcome.features.warnings:
+                note(f"{outcome.job.video}: {warning}")
+            path = with_suffix(output / outcome.job.name, ".npz")
+            print(f"{path}\t{len(outcome.features.times)} snippets", flush=True)
+    running.finish()
