@@ -51,8 +51,7 @@ class Unit3d(nn.Module):
         """(B, C, L, H, W) -> (B, C', L/s, H/s, W/s)."""
         if self.kernel == (1, 1, 1) and x.is_cpu and x.is_contiguous(memory_format=torch.channels_last_3d):
             # oneDNN adds up the channels of such a convolution in an order that depends on the number of threads
-            # (2e-6 in the features). As matrix products the network gives the same bytes with one and two; from
-            # three on MKL still cuts one shape, 512 -> 24 channels, differently.
+            # (2e-6 in the features). MKL's matrix products do not, as MKL_CBWR asks of it (extractors/__init__.py).
             rows = F.linear(x.permute(0, 2, 3, 4, 1), self.conv3d.weight.flatten(1), self.conv3d.bias)
             return F.relu_(self.bn(rows.permute(0, 4, 1, 2, 3)))
         return F.relu_(self.bn(self.conv3d(same_padding(x, self.kernel, self.stride))))

@@ -627,7 +627,7 @@ def test_one_training_at_a_time_in_a_folder(jcdnet, feature_set: tuple[Path, Pat
 DIES = """
 import os, sys
 from pathlib import Path
-from pipeline import training
+from pipeline.training import fit as training
 with training.alone(Path(sys.argv[1])):
     os._exit(9)
 """

@@ -186,7 +186,7 @@ REEL = """
 import gc, sys
 gc.disable()
 from pathlib import Path
-from pipeline import clips
+from pipeline.clips import cut as clips
 from postprocess.segment import Segment
 path, out = Path(sys.argv[1]), Path(sys.argv[2])
 segments = [Segment(5.0 * k, 5.0 * k + 3.0, 1.0, 0.9, "serve") for k in range(10)]

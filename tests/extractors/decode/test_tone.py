@@ -116,7 +116,7 @@ def test_any_width(width: int) -> None:
     """Vector code reads past the end of a row that is no whole number of vectors, and crashes where memory ends."""
     code = f"""
 import numpy as np
-from extractors.tone import Colours, Tone
+from extractors.decode.tone import Colours, Tone
 for height in range(200, 240):
     tone, picture = Tone(), np.random.default_rng(height).integers(0, 50000, (height, {width}, 3), dtype=np.uint16)
     for _ in range(5):

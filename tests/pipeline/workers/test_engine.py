@@ -420,7 +420,7 @@ def test_a_bug_in_the_decoder_or_a_worker_is_no_fault_of_the_video(
 
 # A decoder's process in which a mistake of ours shows when a video is opened.
 BROKEN_DECODER = """
-from extractors import decoding
+from extractors.decode import child as decoding
 def broken(request, questions, answers):
     def _serve_video():
         1 / 0
