@@ -1,8 +1,8 @@
 """Options in groups: a command takes a dataclass for each group, and Typer sees one parameter for each field.
 
-A field is `Annotated[type, typer.Option(...), Setting("section.name")]`. The setting says where the value belongs in the
-configuration. A field without a setting belongs to the command alone. The first line of the dataclass's docstring is
-the title of its panel in `--help`.
+A field is `Annotated[type, typer.Option(...), Setting("section.name")]`. The setting says where the value belongs in
+the configuration. A field without a setting belongs to the command alone. The first line of the dataclass's docstring
+is the title of its panel in `--help`.
 """
 
 import copy
