@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def kinetics_names() -> list[str]:
     """The 400 names, from the file that the weights' rows are read with."""
-    return (ROOT / "extractors" / "kinetics400_labels.txt").read_text(encoding="utf-8").splitlines()
+    return (ROOT / "extractors" / "backbones" / "kinetics400_labels.txt").read_text(encoding="utf-8").splitlines()
 
 
 @pytest.fixture

@@ -44,9 +44,9 @@ def test_the_picture_is_scaled_and_cropped_as_it_says() -> None:
 
 @needs_weights
 def test_no_stream_no_address_no_sound_alone(jcdnet, tmp_path: Path) -> None:
-    assert "a URL gives `no such file`, and a pipe is refused" in WORDS
+    assert "It reads finished files: a URL and a pipe are refused." in WORDS
     code, _, said = jcdnet("run", "https://example.com/match.mp4")
-    assert code == 3 and "no such file" in said
+    assert code == 2 and "https://example.com/match.mp4: jcdnet reads files: download it first" in said
     os.mkfifo(tmp_path / "live.mp4")
     code, _, said = jcdnet("run", tmp_path / "live.mp4")
     assert code == 3 and "is a pipe or a device, not a file" in said
