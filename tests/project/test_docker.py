@@ -1,4 +1,4 @@
-"""The Dockerfile and the compose file against the tree; docs/docker.md says how the image itself was built and run."""
+"""The Dockerfile and the compose file fit the tree; docs/docker.md says how the image itself was built and run."""
 
 import re
 import shlex
@@ -25,22 +25,22 @@ COPIED = {source for words in instructions("COPY") if not words[0].startswith("-
 ARGUMENTS = {name: default for (word,) in instructions("ARG") for name, _, default in [word.partition("=")]}
 
 
-def test_what_is_copied_is_there_and_is_let_into_the_build() -> None:
+def test_the_copied_files_exist_and_are_let_into_the_build() -> None:
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     let_in = {line[1:] for line in ignored if line.startswith("!")}
     assert "*" in ignored and let_in == COPIED
     assert all((ROOT / source).exists() for source in COPIED)
 
 
-def test_what_the_wheel_is_built_from_is_copied() -> None:
+def test_the_sources_of_the_wheel_are_copied() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     folders = {name.removeprefix("jcdnet._app.").split(".")[0] for name in project["tool"]["setuptools"]["packages"]}
     files = {"cli.py", "pyproject.toml", project["project"]["readme"], *project["project"]["license-files"]}
     assert folders | files <= COPIED
 
 
-def test_the_image_says_what_it_is_and_under_which_licences() -> None:
-    """The label speaks of all software inside (OCI image spec, annotations.md), not of our own code alone."""
+def test_the_image_names_itself_and_its_licences() -> None:
+    """The label covers all software inside (OCI image spec, annotations.md), not only our own code."""
     labels = dict(word.split("=", 1) for words in instructions("LABEL") for word in words)
     assert {name.rsplit(".", 1)[0] for name in labels} == {"org.opencontainers.image"}
     assert labels["org.opencontainers.image.title"] == "jcdnet"
@@ -52,7 +52,7 @@ def test_the_image_says_what_it_is_and_under_which_licences() -> None:
     assert "LicenseRef-jcdnet-docs-licences" in named, "everything else, by docs/licences.md"
 
 
-def test_the_weights_that_are_put_in_exist() -> None:
+def test_the_default_weights_exist() -> None:
     assert set(ARGUMENTS["WEIGHTS"].split()) <= WEIGHTS.keys()
 
 
@@ -63,14 +63,15 @@ def test_no_registry_is_named(text: str) -> None:
     assert not ARGUMENTS["PIP_INDEX_URL"] and not ARGUMENTS["PIP_EXTRA_INDEX_URL"]
 
 
-def test_the_image_runs_as_somebody_and_its_folders_are_those_that_jcdnet_reads() -> None:
+def test_the_image_runs_as_a_user_and_sets_the_folders_that_jcdnet_reads() -> None:
     assert instructions("USER") == [["jcdnet"]] and instructions("ENTRYPOINT") == [["[jcdnet]"]]
     ours = set(re.findall(r"JCDNET_\w+", DOCKERFILE))
-    read = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "extractors").glob("*.py"))
+    sources = [path for folder in ("extractors", "support") for path in (ROOT / folder).rglob("*.py")]
+    read = "".join(path.read_text(encoding="utf-8") for path in sources)
     assert {"JCDNET_CACHE", "JCDNET_WEIGHTS"} == ours and all(f'"{name}"' in read for name in ours)
 
 
-def test_compose_builds_by_the_same_file_with_arguments_that_it_takes() -> None:
+def test_compose_builds_from_the_same_dockerfile_with_arguments_that_it_has() -> None:
     services = yaml.safe_load(COMPOSE)["services"]
     assert services.keys() == {"cpu", "gpu"}
     for service in services.values():
