@@ -1,8 +1,9 @@
 """`clips`: segments cut out of their videos."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +12,9 @@ from commands.options import Results, Videos
 from commands.output import folder_only
 from commands.terminal import complain, err, failure, note, progress
 from support.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.clips.cut import Cut
 
 
 @grouped
@@ -80,13 +84,22 @@ def clips(
         made = list(make(cuts, output, bars.video(output), on_error=lambda one, error: failed.append((one, error))))
     for one in made:
         print(one.path)
+    _summarize(cuts, unread, failed, copy)
+
+
+def _summarize(
+    cuts: "Sequence[Cut]", unread: Sequence[Exception], failed: "Sequence[tuple[Cut, Exception]]", copied: bool
+) -> None:
+    """Say what was left out and how many clips there are; exit with the code of a failure where there was one."""
+    from extractors.decode.container import VideoError
+
     for lacking in unread:
         complain(lacking)
     for said, lost in Counter(str(error) for _, error in failed).items():  # a video fails in all its clips alike
         complain(VideoError(f"{said} ({lost} clip{'s' if lost > 1 else ''} left out)"))
     left = {id(cut) for cut, _ in failed}
     done = [cut for cut in cuts if id(cut) not in left]
-    if copy and done:
+    if copied and done:
         note("copied clips begin at the keyframe before their segment.")
     if cuts:
         count = len({cut.video for cut in done})
