@@ -20,7 +20,7 @@ from postprocess.formats.writers import clock
 from support.errors import INTERRUPTED, EnvironmentMissing, Stopped, UsageError
 
 if TYPE_CHECKING:
-    from pipeline.run.batch import Kept, Outcome
+    from pipeline.run.outcome import Existing, Outcome
     from pipeline.run.videos import Job
 
 MANY = 20  # videos, after which nobody sees the first errors any more
@@ -129,8 +129,8 @@ class Running:
             self._bars.done(outcome)
             with self._bars.away():
                 self.report.add(outcome)
-                for said in outcome.said:
-                    note(said)
+                for message in outcome.messages:
+                    note(message)
                 if outcome.error is not None:
                     complain(outcome.error)
                 else:
@@ -164,8 +164,9 @@ class Running:
         if errors := self.report.errors:
             raise typer.Exit(failure(errors))
 
-    def dry_run(self, extractor: Any, cache: Any, kept: "Kept", start: float, end: float) -> None:
+    def dry_run(self, extractor: Any, cache: Any, existing: "Existing", start: float, end: float) -> None:
         """Show what would be done."""
+        from extractors.config import Stretch
         from pipeline.run import summary as runreport
         from pipeline.run.dryrun import plan
         from pipeline.workers.engine import Request
@@ -173,14 +174,14 @@ class Running:
         rows, seconds, disk, mute = [], 0.0, 0, 0
         errors: list[Exception] = []
         with progress() as bars:
-            request = Request(extractor, cache, start, end)
-            for planned in plan(request, self.jobs, kept, lambda job: bars.video(job.video)):
+            request = Request(extractor, cache, Stretch(start, end))
+            for planned in plan(request, self.jobs, existing, lambda job: bars.video(job.video)):
                 bars.clear()
                 if planned.error is not None:
                     errors.append(planned.error)
                     complain(planned.error)
-                if planned.said:
-                    note(f"{planned.said}.")
+                if planned.message:
+                    note(f"{planned.message}.")
                 seconds, disk = seconds + planned.seconds, disk + planned.disk
                 mute += planned.mute
                 rows.append((str(planned.job.video), planned.what, clock(planned.seconds) if planned.seconds else ""))

@@ -38,6 +38,7 @@ from commands.options import (
 from commands.output import folder_only, is_file_name, one_result
 from commands.progress import Running, choose_cache
 from commands.terminal import err, escape, need_stdout, note, result_table, say_flow
+from extractors.config import Stretch
 from pipeline.config import asked, load_config
 from postprocess.config import RULES, LocalizeConfig
 from postprocess.formats.writers import SEVERAL, SUFFIXES, VIEWS, WRITERS, write_csv
@@ -143,18 +144,17 @@ def run(
     err.print(f"[dim]{escape(settings.model)} on {pipeline.device}[/]")
     say_flow(pipeline.extractor)
     running.choose_engine(pipeline.extractor)
+    files, stretch = batch.ResultOutput(folder, wanted, overwrite, only), Stretch(start, last)
     if dry_run:
-        kept = batch.kept_results(pipeline, folder, wanted, overwrite or only not in (None, "json"), start, last)
-        running.dry_run(pipeline.extractor, pipeline.cache, kept, start, last)
+        existing = batch.existing_results(pipeline, files, stretch)
+        running.dry_run(pipeline.extractor, pipeline.cache, existing, start, last)
         return
     single = len(videos) == 1
     results = []
     if folder is not None and only is not None:
         prepare_output(folder)
     with running.started(start, last) as (bars, stop):
-        outcomes = batch.run_batch(
-            pipeline, running.jobs, folder, wanted, overwrite, start, last, bars.video, running.engine, stop, only
-        )
+        outcomes = batch.run_batch(pipeline, running.jobs, files, stretch, bars.video, running.engine, stop)
         for outcome in running.each(outcomes):
             assert outcome.result is not None
             results.append(outcome.result)
@@ -250,25 +250,16 @@ def extract(
     extractor = make_extractor(settings, declared, choose_device(settings.device))
     say_flow(extractor)
     running.choose_engine(extractor)
+    files, stretch = batch.FeatureOutput(output, overwrite, given), Stretch(start, last)
     if dry_run:
-        kept = batch.kept_features(extractor, output, overwrite, start, last, given)
-        running.dry_run(extractor, FeatureCache(), kept, start, last)
+        existing = batch.existing_features(extractor, files, stretch)
+        running.dry_run(extractor, FeatureCache(), existing, start, last)
         return
     if listed is None:
         prepare_output(output)
     with running.started(start, last) as (bars, stop):
         outcomes = batch.extract_batch(
-            extractor,
-            FeatureCache(),
-            running.jobs,
-            output,
-            overwrite,
-            start,
-            last,
-            bars.video,
-            running.engine,
-            stop,
-            given,
+            extractor, FeatureCache(), running.jobs, files, stretch, bars.video, running.engine, stop
         )
         for outcome in running.each(outcomes):
             assert outcome.features is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 DECODERS = ("cpu", "nvdec")
@@ -44,6 +45,29 @@ class FeatureConfig:
             raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, not {self.decoder!r}.")
         if not 32 <= self.crop <= self.short_side:
             raise ValueError(f"crop ({self.crop}) must be between 32 and short_side ({self.short_side}).")
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Seconds of a video, always counted from the start of the whole video."""
+
+    start: float = 0.0
+    end: float = math.inf
+    """infinite: to the end of the video"""
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether it goes to the end of the video."""
+        return math.isinf(self.end)
+
+    def as_json(self) -> list[float | None]:
+        """The stretch in results and features files: [start, end], with None for an infinite end."""
+        return [self.start, None if self.open_ended else self.end]
+
+
+WHOLE = Stretch()
+NOTHING = Stretch(0.0, 0.0)
+"""for a look at a video: opening it decodes its first frame, and no other frame is asked for"""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from extractors import flow
 from extractors.backbones import registry as backbones
-from extractors.config import STREAMS, FeatureConfig, Limits
+from extractors.config import STREAMS, WHOLE, FeatureConfig, Limits, Stretch
 from extractors.decode.container import Damage, VideoError, require_nvdec
 from extractors.decode.grid import fit
 from extractors.decode.process import Clip, Decoder
@@ -127,22 +127,21 @@ class Extractor:
     def chunk(
         self,
         path: Path,
-        start: float = 0.0,
-        end: float = math.inf,
+        stretch: Stretch = WHOLE,
         streams: tuple[str, ...] | None = None,
         on_progress: Progress = silent,
     ) -> Features:
-        """Features of the snippets that cover seconds start..end of a video; times stay those of the whole video.
+        """Features of the snippets that cover a stretch of a video; times stay those of the whole video.
 
         `streams`: those of the extractor's that are wanted now; default all.
         Raises:
-            VideoError: the file cannot be decoded, or has nothing between start and end.
+            VideoError: the file cannot be decoded, or has nothing in that stretch.
         """
-        parts = list(self.parts(path, start, end, streams, on_progress, size=None))
+        parts = list(self.parts(path, stretch, streams, on_progress, size=None))
         if not any(len(part.times) for part in parts):
             shown = parts[-1].seen.end if parts else 0.0
-            raise VideoError(nothing_there(path, start, end, shown))
-        return self.join(parts, math.isinf(end))
+            raise VideoError(nothing_there(path, stretch, shown))
+        return self.join(parts, stretch.open_ended)
 
     def join(self, parts: list[Part], whole: bool) -> Features:
         """Parts of a video, in order, as its Features; `whole`: it was asked for to its end."""
@@ -151,8 +150,7 @@ class Extractor:
     def parts(
         self,
         path: Path,
-        start: float = 0.0,
-        end: float = math.inf,
+        stretch: Stretch = WHOLE,
         streams: tuple[str, ...] | None = None,
         on_progress: Progress = silent,
         size: int | None = PART,
@@ -167,7 +165,7 @@ class Extractor:
         read from its start, so that they do not depend on the jump either.
 
         Args:
-            path, start, end, streams, on_progress: as `chunk`.
+            path, stretch, streams, on_progress: as `chunk`.
             size: default all in one.
             span: only the snippets span[0] <= i < span[1] of the video.
             from_start: read the video from its start, whatever `span` is.
@@ -181,7 +179,7 @@ class Extractor:
         while True:
             try:
                 for part in self._parts(
-                    path, start, end, streams or self.streams, on_progress, size, (at, span[1]), seek, stop, deadline
+                    path, stretch, streams or self.streams, on_progress, size, (at, span[1]), seek, stop, deadline
                 ):
                     yield part
                     at = part.until
@@ -192,8 +190,7 @@ class Extractor:
     def _parts(
         self,
         path: Path,
-        start: float,
-        end: float,
+        stretch: Stretch,
         wanted: tuple[str, ...],
         on_progress: Progress,
         size: int | None,
@@ -203,11 +200,11 @@ class Extractor:
         deadline: float,
     ) -> Iterator[Part]:
         config, native, take = self.config, self.inputs.native, self.inputs.frame
-        opened = self.decoder.open(path, config, start, end, native, take, span, seek, deadline)
+        opened = self.decoder.open(path, config, stretch, native, take, span, seek, deadline)
         with opened as (clip, frames):
-            begin, stretch = snippet_range(start, end, clip.origin, config)
-            _, expected = snippet_range(0.0, clip.info.duration, clip.origin, config)
-            total = max(int(min(expected, stretch)) - begin, 1)
+            begin, until = snippet_range(stretch, clip.origin, config)
+            _, expected = snippet_range(Stretch(0.0, clip.info.duration), clip.origin, config)
+            total = max(int(min(expected, until)) - begin, 1)
             if native:  # the decoder's ring holds few frames of full size: they wait on the device, a batch of them
                 frames = ahead(frames, self.batch * config.length)
             cut = _Peeking(snippets(frames, length=config.length, stride=config.stride, last=clip.last))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from extractors.config import FeatureConfig
+from extractors.config import FeatureConfig, Stretch
 from extractors.decode.container import TIME_EPS
 
 Picture = TypeVar("Picture")
@@ -64,17 +64,13 @@ def snippets(
         yield Snippet(0, tuple(window) + filler, None, padded=True)
 
 
-def snippet_range(start: float, end: float, origin: float, config: FeatureConfig) -> tuple[int, float]:
-    """Indices [first, last) of the snippets that cover the seconds start..end of a video.
-
-    Args:
-        start, end: seconds of the video; end may be infinite.
-        origin: seconds of grid point 0.
-    """
+def snippet_range(stretch: Stretch, origin: float, config: FeatureConfig) -> tuple[int, float]:
+    """Indices [first, last) of the snippets that cover a stretch of a video; `origin`: seconds of grid point 0."""
+    start, end = stretch.start, stretch.end
     step = config.stride / config.fps
     zero, _ = snippet_times(0, origin, config)
     first = max(math.floor((start - zero) / step + TIME_EPS), 0)
-    last = math.inf if math.isinf(end) else max(math.ceil((end - zero) / step - TIME_EPS), first + (end > origin))
+    last = math.inf if stretch.open_ended else max(math.ceil((end - zero) / step - TIME_EPS), first + (end > origin))
     return first, last
 
 
@@ -83,9 +79,11 @@ def frame_range(first: int, last: float, config: FeatureConfig) -> tuple[int, fl
     return first * config.stride, (last - 1) * config.stride + config.length + 1
 
 
-def nothing_there(path: Path, start: float, end: float, shown: float) -> str:
-    """The sentence for a range in which a video has no snippet; `shown`: where the video ends (s)."""
-    asked = f"after {start:g} s" if math.isinf(end) else f"between {start:g} s and {end:g} s"
+def nothing_there(path: Path, stretch: Stretch, shown: float) -> str:
+    """The message for a stretch in which a video has no snippet; `shown`: where the video ends (s)."""
+    asked = f"between {stretch.start:g} s and {stretch.end:g} s"
+    if stretch.open_ended:
+        asked = f"after {stretch.start:g} s"
     return f"{path}: nothing {asked}; the video ends at {shown:.2f} s, give an earlier --start."
 
 

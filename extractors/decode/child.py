@@ -15,7 +15,7 @@ from typing import IO, Any
 import cv2
 import numpy as np
 
-from extractors.config import FeatureConfig
+from extractors.config import FeatureConfig, Stretch
 from extractors.decode.container import MOST_THREADS, THREAD_BYTES, DecoderUnavailable, ReadError, VideoError, cores
 from extractors.decode.grid import Frames
 from extractors.snippets import frame_range, snippet_range
@@ -120,7 +120,7 @@ def _serve_video(request: dict[str, Any], questions: IO[str], answers: IO[str]) 
         os.chdir(request["home"])
     path, gpu, threads = Path(request["path"]), request["gpu"], request["threads"]
     with Frames(path, config.fps, request["short_side"], gpu, tick, threads, request["native"]) as frames:
-        first, last = snippet_range(request["start"], end, frames.origin, config)
+        first, last = snippet_range(Stretch(request["start"], end), frames.origin, config)
         begin, stop = request["span"]
         first, last = max(first, begin), min(last, math.inf if stop is None else stop)
         info = asdict(frames.info) | {"path": request["path"]}

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from extractors.config import FeatureConfig, Limits
+from extractors.config import WHOLE, FeatureConfig, Limits, Stretch
 from extractors.decode.container import Damage, DecoderUnavailable, Image, ReadError, VideoError, VideoInfo
 from extractors.decode.grid import is_partial, warnings
 from support.paths import program
@@ -103,8 +103,7 @@ class Decoder:
         self,
         path: Path,
         config: FeatureConfig,
-        start: float = 0.0,
-        end: float = math.inf,
+        stretch: Stretch = WHOLE,
         native: bool = False,
         take: Callable[[Image], Any] = np.copy,
         span: tuple[int, float] = (0, math.inf),
@@ -113,7 +112,7 @@ class Decoder:
     ) -> Iterator[tuple[Clip, Iterator[tuple[int, Any]]]]:
         """Open a video; gives what is known of it and its grid frames (k, (H, W, 3) uint8 RGB), to be read once.
 
-        The frames are those of the snippets that cover seconds start..end, their short side `config.short_side`, or,
+        The frames are those of the snippets that cover `stretch`, their short side `config.short_side`, or,
         `native`, as large as the video has them (HDR excepted, see Frames). `take` gets each where it lies in shared
         memory, which is overwritten afterwards, and returns what is to be given in its place. `span`: of those
         snippets only the ones of these indices. `seek`: False reads a file from its start even where it could be
@@ -132,8 +131,8 @@ class Decoder:
             "native": native,
             "length": config.length,
             "stride": config.stride,
-            "start": start,
-            "end": None if math.isinf(end) else end,
+            "start": stretch.start,
+            "end": None if stretch.open_ended else stretch.end,
             "span": (span[0], None if math.isinf(span[1]) else span[1]),
             "seek": seek,
             "gpu": self.gpu,

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from extractors.config import WHOLE, Stretch
 from extractors.decode.container import VideoError
 from extractors.features import PART, Extractor, Features
 from pipeline.cache.content import content_hash
@@ -31,9 +31,9 @@ class FeatureCache:
         """`part`: snippets in a part."""
         self.folder, self.part = folder or cache_dir() / "features", part
 
-    def entry(self, content: str, settings: Mapping[str, object], start: float, end: float) -> Path:
+    def entry(self, content: str, settings: Mapping[str, object], stretch: Stretch) -> Path:
         """Where the features of one stream stand."""
-        key = json.dumps({"settings": settings, "range": [start, end]}, sort_keys=True)
+        key = json.dumps({"settings": settings, "range": [stretch.start, stretch.end]}, sort_keys=True)
         return self.folder / content[:2] / f"{content}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
 
     def lock(self, content: str) -> Lock:
@@ -45,8 +45,7 @@ class FeatureCache:
         path: Path,
         content: str,
         extractor: Extractor,
-        start: float = 0.0,
-        end: float = math.inf,
+        stretch: Stretch = WHOLE,
         on_progress: Progress = silent,
         on_damage: Told = lambda message: None,
         stop: Callable[[], bool] = lambda: False,
@@ -66,7 +65,7 @@ class FeatureCache:
             Stopped: `stop` said so.
             Busy: another process is at work on it, and there was to be no waiting.
         """
-        state = Extraction(self, path, content, extractor, start, end, on_damage)
+        state = Extraction(self, path, content, extractor, stretch, on_damage)
         if (found := state.found()) is not None:
             return found
         lock = self.lock(content)

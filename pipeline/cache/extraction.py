@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from extractors.config import WHOLE, Stretch
 from extractors.decode.container import ReadError, VideoError
 from extractors.decode.grid import is_partial
 from extractors.features import Extractor, Features, FeaturesError, load, save
@@ -49,8 +50,7 @@ class Extraction:
         path: Path,
         content: str,
         extractor: Extractor,
-        start: float = 0.0,
-        end: float = math.inf,
+        stretch: Stretch = WHOLE,
         on_damage: Told = lambda message: None,
         strict: bool = False,
     ) -> None:
@@ -58,8 +58,8 @@ class Extraction:
         self.strict = strict
         self.cache, self.path, self.extractor = cache, path, extractor
         self.watched = Watched(path, content)
-        self.start, self.end, self.on_damage = start, end, on_damage
-        self.entries = {n: cache.entry(content, s, start, end) for n, s in extractor.settings().items()}
+        self.stretch, self.on_damage = stretch, on_damage
+        self.entries = {n: cache.entry(content, s, stretch) for n, s in extractor.settings().items()}
         self.whole: dict[str, Features] = {}
         self.parts: dict[str, list[Part]] = {}
         self.writable = True
@@ -128,7 +128,7 @@ class Extraction:
         begin, last = 0, math.inf
         if everything:
             origin = everything[0].seen.origin
-            begin, last = snippet_range(self.start, self.end, origin, self.extractor.config)
+            begin, last = snippet_range(self.stretch, origin, self.extractor.config)
         streams: dict[tuple[int, float], list[str]] = {}
         for name in self.missing:
             for gap in gaps(self.parts.get(name, []), begin, last):
@@ -178,8 +178,7 @@ class Extraction:
         self.watched.begin()
         for part in self.extractor.parts(
             self.path,
-            self.start,
-            self.end,
+            self.stretch,
             chunk.streams,
             on_progress,
             self.cache.part,
@@ -246,8 +245,8 @@ class Extraction:
             if not any(len(part.times) for part in parts):
                 for entry in self.entries.values():
                     shutil.rmtree(parts_folder(entry), ignore_errors=True)
-                raise VideoError(nothing_there(self.path, self.start, self.end, parts[-1].seen.end))
-            self.whole[name] = self.extractor.join(parts, math.isinf(self.end))
+                raise VideoError(nothing_there(self.path, self.stretch, parts[-1].seen.end))
+            self.whole[name] = self.extractor.join(parts, self.stretch.open_ended)
             try:
                 if self.writable:
                     save(self.whole[name], self.entries[name])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from extractors.config import WHOLE, Stretch
 from extractors.features import Extractor, Features
 from extractors.flow.tvl1 import cores
 from pipeline.cache.entries import FeatureCache
@@ -128,8 +129,7 @@ class Request:
 
     extractor: Extractor
     cache: FeatureCache
-    start: float = 0.0
-    end: float = math.inf
+    stretch: Stretch = WHOLE
     on_progress: Callable[[Item], Progress] = lambda item: silent
     stop: Callable[[], bool] = lambda: False
 
@@ -174,8 +174,7 @@ def _here(request: Request, items: Iterable[Item]) -> Iterator[Done]:
                 item.video,
                 item.content,
                 request.extractor,
-                request.start,
-                request.end,
+                request.stretch,
                 on_progress,
                 said.append,
                 request.stop,

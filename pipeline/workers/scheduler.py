@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from extractors.config import NOTHING, Stretch
 from extractors.decode.container import ReadError, VideoError
 from extractors.snippets import snippet_range
 from pipeline.cache.extraction import Chunk, Extraction
@@ -191,7 +192,7 @@ class Fleet:
             request = self.request
             try:
                 state = Extraction(
-                    request.cache, item.video, item.content, request.extractor, request.start, request.end, said.append
+                    request.cache, item.video, item.content, request.extractor, request.stretch, said.append
                 )
                 if (found := state.found()) is not None:
                     self.ready.append(Done(item, told(found, said), cached=True))
@@ -257,7 +258,7 @@ class Fleet:
         path, home = video.item.video, None
         if not path.is_absolute():
             path, home = (path, Path.cwd()) if self.engine.kind == "local" else (path.absolute(), None)
-        return Task(path, video.item.content, self.request.start, self.request.end, chunk, home)
+        return Task(path, video.item.content, self.request.stretch, chunk, home)
 
     # --- taking in
 
@@ -359,8 +360,8 @@ def probe(request: Request, video: Path) -> tuple[float, bool]:
         VideoError: it cannot be opened.
     """
     extractor = request.extractor
-    with extractor.decoder.open(video, extractor.config, 0.0, 0.0) as (clip, frames):
+    with extractor.decoder.open(video, extractor.config, NOTHING) as (clip, frames):
         for _ in frames:
             pass
-    _, total = snippet_range(0.0, clip.info.duration, clip.origin, extractor.config)
+    _, total = snippet_range(Stretch(0.0, clip.info.duration), clip.origin, extractor.config)
     return total, clip.seekable

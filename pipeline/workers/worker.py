@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from extractors.config import FeatureConfig, Limits
+from extractors.config import FeatureConfig, Limits, Stretch
 from extractors.features import Extractor
 from pipeline.cache.entries import FeatureCache
 from pipeline.cache.extraction import Chunk, Extraction
@@ -70,8 +70,7 @@ class Task:
 
     video: Path
     content: str
-    start: float
-    end: float
+    stretch: Stretch
     chunk: Chunk
     home: Path | None = None
     """the folder that a relative `video` stands in; None where it is absolute"""
@@ -133,7 +132,7 @@ def work(setup: Setup, task: Task, run: Path) -> Report:
             os.chdir(task.home)
         extractor = _extractor(setup, run)
         cache = FeatureCache(setup.cache, setup.part)
-        state = Extraction(cache, task.video, task.content, extractor, task.start, task.end, said.append, strict=True)
+        state = Extraction(cache, task.video, task.content, extractor, task.stretch, said.append, strict=True)
         state.extract(task.chunk, marker.progress, marker.stop, each=True, on_part=marker.begin)
     except OSError as error:
         marker.end()
