@@ -26,7 +26,8 @@ from pipeline.run.outcome import Existing, Outcome, failed
 from pipeline.run.remaking import Redo
 from pipeline.run.store import keep_beside, standing_formats, with_suffix, write_alone, write_result
 from pipeline.run.videos import Job
-from pipeline.workers.engine import Done, Engine, Item, Request, extract
+from pipeline.workers.engine import Done, Engine, Item, Request
+from pipeline.workers.extract import extract
 from postprocess.curves import Curves
 from support.errors import DiskFull, OutputError, Stopped, cannot_write
 from support.paths import program

@@ -28,7 +28,8 @@ from pipeline.cache.extraction import Chunk
 from pipeline.run.batch import FeatureOutput, extract_batch
 from pipeline.run.videos import find_videos
 from pipeline.workers import worker
-from pipeline.workers.engine import Done, Engine, Item, Request, extract
+from pipeline.workers.engine import Done, Engine, Item, Request
+from pipeline.workers.extract import extract
 from pipeline.workers.worker import Setup, Task, work
 from support.errors import Stopped
 
