@@ -52,8 +52,10 @@ def long(folder: Path, size: tuple[int, int], seconds: int, piece: int = 2) -> P
 class Uncollected(Decoder):
     """A decoder whose child never runs Python's collector."""
 
-    def _code(self) -> str:
-        return f"import gc; gc.disable(); {super()._code()}"
+    def _command(self) -> list[str]:
+        memory = super()._command()[-1]
+        code = f"import gc; gc.disable(); from extractors.decode.child import serve; serve({memory})"
+        return [sys.executable, "-P", "-c", code]
 
 
 def resident(pid: int, what: str = "VmRSS") -> int:

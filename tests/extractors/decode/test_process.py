@@ -152,11 +152,14 @@ class Stub(Decoder):
         super().__init__(limits=limits)
         self.work = work
 
-    def _code(self) -> str:
-        head = "import os, signal, sys, time; import extractors.decode.child as d\n"
-        return f"{head}def work(request, questions, answers):\n    {self.work}\nd._serve_video = work\n" + (
-            super()._code()
+    def _command(self) -> list[str]:
+        memory = super()._command()[-1]
+        code = (
+            "import os, signal, sys, time; import extractors.decode.child as d\n"
+            f"def work(request, questions, answers):\n    {self.work}\n"
+            f"d._serve_video = work; d.serve({memory})"
         )
+        return [sys.executable, "-P", "-c", code]
 
 
 HANG = "time.sleep(600)"
