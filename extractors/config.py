@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 
 DECODERS = ("cpu", "nvdec")
@@ -87,3 +88,8 @@ class Limits:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}.")
         if not 0 < self.stall < float("inf"):
             raise ValueError(f"stall must be positive, not {self.stall}.")
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

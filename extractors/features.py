@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from extractors import flow
 from extractors.backbones import registry as backbones
 from extractors.config import STREAMS, WHOLE, FeatureConfig, Limits, Stretch
-from extractors.decode.container import Damage, VideoError, require_nvdec
+from extractors.decode.clock import Damage
+from extractors.decode.container import VideoError, require_nvdec
 from extractors.decode.grid import fit
 from extractors.decode.process import Clip, Decoder
 from extractors.exact import exact

@@ -15,8 +15,8 @@ from typing import IO, Any
 import cv2
 import numpy as np
 
-from extractors.config import FeatureConfig, Stretch
-from extractors.decode.container import MOST_THREADS, THREAD_BYTES, DecoderUnavailable, ReadError, VideoError, cores
+from extractors.config import FeatureConfig, Stretch, cores
+from extractors.decode.container import MOST_THREADS, THREAD_BYTES, DecoderUnavailable, ReadError, VideoError
 from extractors.decode.grid import Frames
 from extractors.snippets import frame_range, snippet_range
 

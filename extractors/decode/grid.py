@@ -17,25 +17,21 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from extractors.decode.clock import LONGEST_STILL, TIME_EPS, Damage, decode, frame_step, raise_if_unreadable
 from extractors.decode.container import (
-    LONGEST_STILL,
-    MISSING_TAIL,
-    TIME_EPS,
     UNSEEKABLE,
-    Damage,
     Image,
     Orientation,
     VideoError,
     declared_duration,
-    decode,
     describe,
-    frame_step,
     open_video,
     orientation,
-    raise_if_unreadable,
     upright_size,
 )
 from extractors.decode.tone import BT601, BT709, BT2020, FULL, LIMITED, MATRICES, RANGES, UNSPECIFIED, Colours, Tone
+
+MISSING_TAIL = 1.0  # seconds; a video that ends so long before its header says is reported as partial
 
 
 class Look:

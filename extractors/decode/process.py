@@ -32,7 +32,8 @@ from typing import Any
 import numpy as np
 
 from extractors.config import WHOLE, FeatureConfig, Limits, Stretch
-from extractors.decode.container import Damage, DecoderUnavailable, Image, ReadError, VideoError, VideoInfo
+from extractors.decode.clock import Damage
+from extractors.decode.container import DecoderUnavailable, Image, ReadError, VideoError, VideoInfo
 from extractors.decode.grid import is_partial, warnings
 from support.paths import program
 

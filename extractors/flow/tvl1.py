@@ -1,11 +1,11 @@
 """What every TV-L1 backend shares: the constants of OpenCV's defaults, the pyramid, the checks, the threads."""
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from extractors.config import cores
 from support.errors import ENVIRONMENT, UserError
 
 # The defaults of cv2.optflow.DualTVL1OpticalFlow_create(), which the published I3D features were made with.
@@ -66,11 +66,6 @@ def check(grey: np.ndarray) -> None:
         raise FlowError(f"optical flow needs at least two frames, and there is {grey.shape[0]}")
     if 0 in grey.shape:
         raise FlowError(f"optical flow needs frames of at least 1×1 pixel, not {grey.shape[2]}×{grey.shape[1]}")
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def over_pairs(make_solver: Callable[[], Callable[[int], None]], pairs: int, workers: int | None) -> None:

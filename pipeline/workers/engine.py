@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from extractors.config import WHOLE, Stretch
+from extractors.config import WHOLE, Stretch, cores
 from extractors.features import Extractor, Features
-from extractors.flow.tvl1 import cores
 from pipeline.cache.entries import FeatureCache
 from support.errors import EnvironmentMissing, UsageError
 from support.files import sweep

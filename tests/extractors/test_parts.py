@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extractors.config import FeatureConfig, Limits, Stretch
-from extractors.decode.container import Damage, VideoError
+from extractors.decode.clock import Damage
+from extractors.decode.container import VideoError
 from extractors.features import Extractor, FeaturesError
 from extractors.parts import Part, Seen, gaps, load_part, ordered, save_part
 from pipeline.cache.entries import FeatureCache, content_hash

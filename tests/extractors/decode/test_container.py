@@ -16,9 +16,11 @@ from conftest import coded, encode, number_of, probe
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extractors.decode import clock
 from extractors.decode import container as video
 from extractors.decode import grid as framing
-from extractors.decode.container import Damage, Orientation, VideoError, decode, open_video
+from extractors.decode.clock import Damage, decode
+from extractors.decode.container import Orientation, VideoError, open_video
 from extractors.decode.grid import Frames, fit
 from pipeline.clips import overlay as render
 from pipeline.clips import read as cut
@@ -532,7 +534,7 @@ def test_a_last_frame_that_claims_to_last_for_days_does_not(tmp_path: Path) -> N
         for packet in packets:
             out.mux(packet)
     with Frames(path, 25, 48) as frames:
-        assert sum(1 for _ in frames.grid(0, 10**6)) <= 5 + 25 * video.LONGEST_STILL
+        assert sum(1 for _ in frames.grid(0, 10**6)) <= 5 + 25 * clock.LONGEST_STILL
 
 
 # --- damaged and odd files --------------------------------------------------------------------------------------------
@@ -676,7 +678,7 @@ def test_much_damage_behind_a_good_start_is_still_a_result(tmp_path: Path, monke
     path.write_bytes(data)
     images, frames = read(path)
     assert list(images) == list(range(300))
-    assert frames.damage.errors > video.MAX_DAMAGE
+    assert frames.damage.errors > clock.MAX_DAMAGE
     assert not np.array_equal(images[270], images[290])
     assert frames.partial(whole=True)
 

@@ -15,7 +15,7 @@ import av
 import pytest
 from conftest import coded, encode
 
-from extractors.config import FeatureConfig, Limits
+from extractors.config import FeatureConfig, Limits, cores
 from extractors.decode import container as video
 from extractors.decode import tone
 from extractors.decode.grid import Frames
@@ -150,7 +150,7 @@ def test_no_more_threads_than_speed_a_decoder_up_or_than_memory_allows() -> None
     assert threads(32, 4320, 7680, 24) == 5  # 100 MB each
     assert threads(32, 65535, 65535, 48) == 1
     assert threads(32, 0, 0, 0) == 16
-    assert threads(0, *FULL_HD, 12) == min(video.cores(), 16)
+    assert threads(0, *FULL_HD, 12) == min(cores(), 16)
 
 
 @linux

@@ -19,7 +19,8 @@ from conftest import coded, digest, encode
 from extractors import features
 from extractors.backbones import weights
 from extractors.config import WHOLE, FeatureConfig
-from extractors.decode.container import UNREADABLE, Damage, ReadError, VideoError, decode, open_video
+from extractors.decode.clock import UNREADABLE, Damage, decode
+from extractors.decode.container import ReadError, VideoError, open_video
 from extractors.features import FORMAT, Extractor
 from extractors.parts import Part
 from pipeline.cache import content as contents
