@@ -660,7 +660,7 @@ def test_damage_in_the_middle_is_partial_and_the_rest_is_shown(tmp_path: Path, s
 @pytest.mark.parametrize("limit", [20, 500], ids=["more than is tried", "less"])
 def test_nothing_that_can_be_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     """Noise behind a good header."""
-    monkeypatch.setattr(video, "MAX_DAMAGE", limit)
+    monkeypatch.setattr(clock, "MAX_DAMAGE", limit)
     path = encode(tmp_path / "a.mp4", noisy(60), container_options={"movflags": "faststart"})
     data = bytearray(path.read_bytes())
     start = data.index(b"mdat") + 4
@@ -670,7 +670,7 @@ def test_nothing_that_can_be_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_much_damage_behind_a_good_start_is_still_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video, "MAX_DAMAGE", 20)
+    monkeypatch.setattr(clock, "MAX_DAMAGE", 20)
     path = encode(tmp_path / "a.mp4", noisy(300), container_options={"movflags": "faststart"}, options={"g": "25"})
     data = bytearray(path.read_bytes())
     start, size = data.index(b"mdat") + len(data) // 5, len(data) // 2
