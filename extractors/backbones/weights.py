@@ -119,7 +119,7 @@ def find(name: str) -> Path | None:
         if path.is_file():
             if not wanted.matches(path):
                 raise WeightsError(
-                    f"{path}: not the published {wanted.filename} (its hash differs), perhaps a cut download; "
+                    f"{path}: not the published {wanted.filename} (its hash differs), perhaps an incomplete download; "
                     f"delete it and run `{program()} models fetch {name}`."
                 )
             return path

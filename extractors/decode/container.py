@@ -81,7 +81,7 @@ def require_nvdec(gpu: int = 0) -> None:
         _nvdec(gpu).create(av.codec.Codec("h264", "r"))
     except (av.error.FFmpegError, NotImplementedError) as error:
         raise DecoderUnavailable(
-            f"NVDEC cannot be opened on GPU {gpu}, for want of a driver or a device ({reason(error)}); "
+            f"NVDEC cannot be opened on GPU {gpu}, since a driver or a device is missing ({reason(error)}); "
             f"see `{program()} doctor`, or use --decoder cpu."
         ) from error
 
@@ -118,12 +118,12 @@ def open_video(
         if gpu is not None:  # a missing GPU looks like a file without read permission
             require_nvdec(gpu)
         if isinstance(error, PermissionError):
-            raise VideoError(f"{path}: may not be read; check its permissions.") from error
+            raise VideoError(f"{path}: there is no permission to read it; change its permissions.") from error
         if (kind := foreign(path)) is not None:
             raise VideoError(f"{path}: not a video that FFmpeg can open: {kind}.") from error
         raise VideoError(
             f"{path}: not a video that FFmpeg can open ({reason(error)}); "
-            "if it is a cut download, get it again, else convert it to MP4."
+            "if the download was incomplete, get it again, otherwise convert it to MP4."
         ) from error
     with container:
         stream = best_video(container)
@@ -131,7 +131,7 @@ def open_video(
             held = {"audio": "sound", "subtitle": "subtitles"}
             kinds = sorted({held.get(s.type, s.type) for s in container.streams if s.type != "video"}) or ["nothing"]
             raise VideoError(
-                f"{path}: holds no video stream, only {' and '.join(kinds)}; give the file with the picture."
+                f"{path}: holds no video stream, only {' and '.join(kinds)}; use the file with the picture."
             )
         if (problem := picture(path, container.format.name, container.metadata.get("major_brand", ""))) is not None:
             raise VideoError(f"{path}: {problem}.")

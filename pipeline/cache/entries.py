@@ -57,7 +57,7 @@ class FeatureCache(CacheFolder):
         try:
             if not lock.take():
                 if not wait:
-                    raise Busy(f"{path}: another process is at work on it.")
+                    raise Busy(f"{path}: another process is working on it.")
                 on_progress("wait", 0, 1)
                 if not lock.wait(stop):
                     raise Stopped

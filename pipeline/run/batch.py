@@ -127,7 +127,7 @@ def extract_batch(
                     raise OutputError(f"{path}: holds other features; use --overwrite or another -o.")
                 if same_numbers(there, features):
                     return Outcome(job, features=features, skipped=True)
-                redo = Redo(f"{path}: is made anew: it was made from another content", unsure=True)
+                redo = Redo(f"{path}: is made anew: it was made from other content", unsure=True)
             if redo is not None and redo.unsure:
                 saved.append(keep_beside(path))
             save(features, path, described(job.video, content, stretch, output.asked))

@@ -99,7 +99,9 @@ def existing_features(extractor: Extractor, output: FeatureOutput, stretch: Stre
             )
         if change.asked or not (made or covers(there, stretch)):
             why = change.conflict() or "other seconds of the video"
-            raise OutputError(f"{path}: holds features made otherwise ({why}); use --overwrite or another -o.")
+            raise OutputError(
+                f"{path}: holds features made with other settings ({why}); use --overwrite or another -o."
+            )
         if change.none:
             return Outcome(job, features=there, skipped=True) if made else None
         unsure = not made or (change.content and another is None)

@@ -54,5 +54,5 @@ def failed(job: Job, error: Exception) -> Outcome:
     if isinstance(error, Stopped) or exit_code(error) == ENVIRONMENT:
         raise error
     if isinstance(error, OSError) and error.errno in FULL:
-        raise DiskFull(f"{job.video}: the disk became full over it; make room and run again.") from error
+        raise DiskFull(f"{job.video}: the disk became full while it was processed; make room and run again.") from error
     return Outcome(job, error=as_bug(error, job.video) if exit_code(error) == BUG else error)

@@ -282,11 +282,12 @@ class Scheduler:
                 tried = self.tries[name]
                 if died >= CRASHES:
                     video.error = VideoError(
-                        f"{video.item.video}: {died} workers died over it; give them more memory, or leave it out."
+                        f"{video.item.video}: {died} workers died while working on it; give them more memory, or "
+                        "leave it out."
                     )
                 elif tried >= TRIES:
                     video.error = VideoError(
-                        f"{video.item.video}: not done after {tried} tries; see whether the workers reach it."
+                        f"{video.item.video}: not done after {tried} tries; check that the workers can read it."
                     )
             if chunk is None or video.error is not None:
                 self._finish(video)

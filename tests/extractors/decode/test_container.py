@@ -622,7 +622,7 @@ def noisy(n: int) -> list[Image]:
 def test_a_cut_mp4_without_its_index(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mp4", noisy(50))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    refuse(path, "cut download")
+    refuse(path, "if the download was incomplete, get it again")
 
 
 @pytest.mark.parametrize("sound", [0, 4])

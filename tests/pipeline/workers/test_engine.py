@@ -164,7 +164,7 @@ def test_a_video_over_which_workers_die_fails_alone(
     done = run(Engine(jobs=2), extractor, [deadly, *videos], cache)
     error = done.pop("deadly.mp4").error
     assert isinstance(error, VideoError)
-    assert "deadly.mp4: 2 workers died over it" in str(error)
+    assert "deadly.mp4: 2 workers died while working on it" in str(error)
     check(done, expected, cache)
 
 
