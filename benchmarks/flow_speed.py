@@ -23,8 +23,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from extractors.config import cores
 from extractors.flow import numba_tvl1, opencv, version
-from extractors.flow.tvl1 import cores
 
 SPORTS = [
     *("BaseballPitch", "Basketball", "IceHockeyPlay", "TennisStroke", "Kickflip", "Ollie"),

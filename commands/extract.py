@@ -55,25 +55,16 @@ def extract(
     extractor = make_extractor(settings, declared, choose_device(settings.device))
     say_flow(extractor)
     running.choose_engine(extractor)
+    files = batch.FeatureOutput(output, again.overwrite, given)
     if again.dry_run:
-        kept = batch.kept_features(extractor, output, again.overwrite, part.start, part.last, given)
-        running.dry_run(extractor, FeatureCache(), kept, part.start, part.last)
+        existing = batch.existing_features(extractor, files, part.stretch)
+        running.dry_run(extractor, FeatureCache(), existing, part.stretch)
         return
     if listed is None:
         prepare_output(output)
-    with running.started(part.start, part.last) as (bars, stop):
+    with running.started(part.stretch) as (bars, stop):
         outcomes = batch.extract_batch(
-            extractor,
-            FeatureCache(),
-            running.jobs,
-            output,
-            again.overwrite,
-            part.start,
-            part.last,
-            bars.video,
-            running.engine,
-            stop,
-            given,
+            extractor, FeatureCache(), running.jobs, files, part.stretch, bars.video, running.engine, stop
         )
         for outcome in running.each(outcomes):
             assert outcome.features is not None

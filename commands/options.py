@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from commands.groups import Setting
-from extractors.config import PRECISIONS, FeatureConfig, Limits
+from extractors.config import PRECISIONS, FeatureConfig, Limits, Stretch
 from pipeline.config import STREAM_CHOICES, Config
 from postprocess.config import RULES, LocalizeConfig
 from support.errors import UsageError
@@ -117,9 +117,9 @@ class RangeOptions:
             raise UsageError(f"--end ({self.end:g}) must be later than --start ({self.start:g}).")
 
     @property
-    def last(self) -> float:
-        """The second at which to stop; infinity for the end of the video."""
-        return math.inf if self.end is None else self.end
+    def stretch(self) -> Stretch:
+        """The seconds that are asked for."""
+        return Stretch(self.start, math.inf if self.end is None else self.end)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """What `run` and `extract` share: choosing workers, bars over many videos, the report and its table."""
 
 import contextlib
-import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,11 +15,12 @@ from commands.remaining import Remaining
 from commands.stop import stopping
 from commands.terminal import STAGES, complain, err, escape, failure, note, out, progress
 from commands.terminal import table as draw
+from extractors.config import Stretch
 from postprocess.formats.writers import clock
 from support.errors import INTERRUPTED, EnvironmentMissing, Stopped, UsageError
 
 if TYPE_CHECKING:
-    from pipeline.run.batch import Kept, Outcome
+    from pipeline.run.outcome import Existing, Outcome
     from pipeline.run.videos import Job
 
 MANY = 20  # videos, after which nobody sees the first errors any more
@@ -87,13 +87,13 @@ class Running:
         return f"{self.engine.kind} {self.engine.jobs} {self._work}"
 
     @contextlib.contextmanager
-    def started(self, start: float = 0.0, end: float = math.inf) -> "Iterator[tuple[Any, Callable[[], bool]]]":
+    def started(self, stretch: Stretch) -> "Iterator[tuple[Any, Callable[[], bool]]]":
         """Bars and what tells whether to stop; the report is written however the block ends."""
         from pipeline.run import summary as runreport
 
         if self.out is not None:
             self._prepare(self.out, self.jobs)
-        remaining = Remaining({job.name: size_of(job) for job in self.jobs}, self._step, start, end)
+        remaining = Remaining({job.name: size_of(job) for job in self.jobs}, self._step, stretch.start, stretch.end)
         bars = single(remaining) if len(self.jobs) == 1 else Bars(self.jobs, remaining)
         interrupted = True
         try:
@@ -120,8 +120,8 @@ class Running:
             self._bars.done(outcome)
             with self._bars.away():
                 self.report.add(outcome)
-                for said in outcome.said:
-                    note(said)
+                for message in outcome.messages:
+                    note(message)
                 if outcome.error is not None:
                     complain(outcome.error)
                 else:
@@ -155,7 +155,7 @@ class Running:
         if errors := self.report.errors:
             raise typer.Exit(failure(errors))
 
-    def dry_run(self, extractor: Any, cache: Any, kept: "Kept", start: float, end: float) -> None:
+    def dry_run(self, extractor: Any, cache: Any, existing: "Existing", stretch: Stretch) -> None:
         """Show what would be done."""
         from pipeline.run import summary as runreport
         from pipeline.run.dryrun import plan
@@ -164,14 +164,14 @@ class Running:
         rows, seconds, disk, mute = [], 0.0, 0, 0
         errors: list[Exception] = []
         with progress() as bars:
-            request = Request(extractor, cache, start, end)
-            for planned in plan(request, self.jobs, kept, lambda job: bars.video(job.video)):
+            request = Request(extractor, cache, stretch)
+            for planned in plan(request, self.jobs, existing, lambda job: bars.video(job.video)):
                 bars.clear()
                 if planned.error is not None:
                     errors.append(planned.error)
                     complain(planned.error)
-                if planned.said:
-                    note(f"{planned.said}.")
+                if planned.message:
+                    note(f"{planned.message}.")
                 seconds, disk = seconds + planned.seconds, disk + planned.disk
                 mute += planned.mute
                 rows.append((str(planned.job.video), planned.what, clock(planned.seconds) if planned.seconds else ""))

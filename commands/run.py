@@ -66,29 +66,17 @@ def run(
     err.print(f"[dim]{escape(settings.model)} on {pipeline.device}[/]")
     say_flow(pipeline.extractor)
     running.choose_engine(pipeline.extractor)
+    files = batch.ResultOutput(folder, wanted, again.overwrite, only)
     if again.dry_run:
-        anew = again.overwrite or only not in (None, "json")
-        kept = batch.kept_results(pipeline, folder, wanted, anew, part.start, part.last)
-        running.dry_run(pipeline.extractor, pipeline.cache, kept, part.start, part.last)
+        existing = batch.existing_results(pipeline, files, part.stretch)
+        running.dry_run(pipeline.extractor, pipeline.cache, existing, part.stretch)
         return
     single = len(videos) == 1
     results = []
     if folder is not None and only is not None:
         prepare_output(folder)
-    with running.started(part.start, part.last) as (bars, stop):
-        outcomes = batch.run_batch(
-            pipeline,
-            running.jobs,
-            folder,
-            wanted,
-            again.overwrite,
-            part.start,
-            part.last,
-            bars.video,
-            running.engine,
-            stop,
-            only,
-        )
+    with running.started(part.stretch) as (bars, stop):
+        outcomes = batch.run_batch(pipeline, running.jobs, files, part.stretch, bars.video, running.engine, stop)
         for outcome in running.each(outcomes):
             assert outcome.result is not None
             results.append(outcome.result)

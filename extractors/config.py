@@ -1,22 +1,24 @@
-"""Feature settings, free of torch so that `--help` can read the defaults in a blink."""
+"""Feature settings. This module imports no torch, so that `--help` can show the defaults quickly."""
 
 from __future__ import annotations
 
+import math
+import os
 from dataclasses import dataclass
 
 DECODERS = ("cpu", "nvdec")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
-STREAMS = ("rgb", "flow")  # the order in which streams are stacked: RGB first (W-TALC, CO2-Net)
+STREAMS = ("rgb", "flow")  # the order in which streams are stacked, as in W-TALC and CO2-Net
 
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """What decides the features of a video; the defaults are the W-TALC / CO2-Net grid (PEERS.md section 0)."""
+    """The settings that decide a video's features. The defaults are W-TALC's and CO2-Net's (PEERS.md section 0)."""
 
     backbone: str = "i3d"
     """network that turns a snippet into a feature"""
     fps: float = 25.0
-    """frames per second of the grid that frames are resampled to"""
+    """frames per second of the grid; the video is resampled to it"""
     length: int = 16
     """frames in a snippet"""
     stride: int = 16
@@ -26,13 +28,13 @@ class FeatureConfig:
     crop: int = 224
     """pixels of the square centre crop that the network sees"""
     precision: str = "auto"
-    """float32, float16 or bfloat16 in the networks; auto: float32, but float16 for RGB on a GPU"""
+    """float32, float16 or bfloat16 in the networks; auto: float16 for RGB on a GPU, else float32"""
     decoder: str = "cpu"
-    """cpu, or nvdec: NVIDIA's decoder, whose pictures differ by rounding; files that it cannot decode fail"""
+    """cpu, or nvdec: NVIDIA's decoder, whose pictures differ by rounding; a file that it cannot decode fails"""
     flow: str = "auto"
     """optical flow backend"""
     flow_clip: float = 20.0
-    """pixels at which flow is clipped before it is divided by the same number"""
+    """pixels; flow is clipped at this value and then divided by it"""
 
     def __post_init__(self) -> None:
         for name in ("fps", "length", "stride", "flow_clip"):
@@ -47,15 +49,38 @@ class FeatureConfig:
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """Seconds of a video, always counted from the start of the whole video."""
+
+    start: float = 0.0
+    end: float = math.inf
+    """infinite: to the end of the video"""
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether it goes to the end of the video."""
+        return math.isinf(self.end)
+
+    def as_json(self) -> list[float | None]:
+        """The stretch in results and features files: [start, end], with None for an infinite end."""
+        return [self.start, None if self.open_ended else self.end]
+
+
+WHOLE = Stretch()
+NOTHING = Stretch(0.0, 0.0)
+"""for a look at a video: opening it decodes its first frame, and no other frame is asked for"""
+
+
+@dataclass(frozen=True)
 class Limits:
-    """What one video may cost before it is given up; none of it changes a number."""
+    """Limits for one video, which is given up beyond them. They do not change any features."""
 
     timeout: float = 0.0
-    """seconds of work on a video; 0: any number"""
+    """seconds of work on a video; 0: no limit"""
     stall: float = 120.0
-    """seconds in which the decoder gives no sign of life"""
+    """seconds without a sign of life from the decoder"""
     memory: float = 4.0
-    """GiB of memory for a video in the decoder (Linux only), beside what the process and threads take; 0: any amount"""
+    """GiB of memory in the decoder (Linux only), not counting what the process and its threads take; 0: no limit"""
 
     def __post_init__(self) -> None:
         for name in ("timeout", "memory"):
@@ -63,3 +88,8 @@ class Limits:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}.")
         if not 0 < self.stall < float("inf"):
             raise ValueError(f"stall must be positive, not {self.stall}.")
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

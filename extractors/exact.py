@@ -1,4 +1,4 @@
-"""Arithmetic as exact as its type says, on a GPU too: PyTorch's own defaults let cuDNN round float32 to TF32."""
+"""Full float32 arithmetic, on a GPU too: by default PyTorch lets cuDNN round float32 to TF32."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _before = contextlib.ExitStack()
 def exact() -> Iterator[None]:
     """Compute with cuDNN, without TF32, and with the same bytes each time.
 
-    PyTorch keeps these settings for the whole process, so threads that are inside at the same time share them: the
-    first one sets them, and the last one puts back what stood before.
+    PyTorch has these settings for the whole process, so threads that are inside at the same time share them. The first
+    thread sets them, and the last one restores the previous values.
     """
     global _inside
     with _lock:
@@ -36,12 +36,12 @@ def exact() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _settings() -> Iterator[None]:
-    # Every parameter is given: what is left out takes a default of `flags`, which is not what stood before. Its
-    # `enabled` is False by default, and without cuDNN I3D is 24 times slower (260 instead of 6,300 frames/s, H200).
+    # Every parameter is given, since `flags` has its own defaults and does not keep the current values. Its `enabled`
+    # is False by default, and without cuDNN I3D is 24 times slower (260 instead of 6,300 frames/s, H200).
     # (`depthwise_kernel`, which torch 2.11 does not have, keeps PyTorch's own default.)
     cudnn = torch.backends.cudnn.flags(
         enabled=True,
-        benchmark=False,  # the search for the fastest algorithm may end otherwise in another process
+        benchmark=False,  # the search for the fastest algorithm may choose another one in another process
         benchmark_limit=10,  # without a search it has no meaning
         deterministic=True,
         allow_tf32=False,

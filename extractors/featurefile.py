@@ -1,4 +1,4 @@
-"""Features of a video, and the .npz file that holds them: whole or refused, and without pickles."""
+"""Features of a video, and the .npz file for them: it has no pickles, and a damaged file is refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Floats = NDArray[np.float32]
 
 
 class FeaturesError(UserError):
-    """A features file, or a request for features, is not usable; the message says why and what to do."""
+    """A features file, or a request for features, cannot be used; the message says why and what to do."""
 
     exit_code = INPUT_FAILED
 
@@ -33,13 +33,13 @@ class Features:
     rgb: Floats | None
     """(T, D)"""
     flow: Floats | None
-    """(T, D), or None when the stream was not asked for"""
+    """(T, D), or None if the stream was not requested"""
     times: NDArray[np.float64]
-    """(T, 2) start and end of each snippet, seconds of the video"""
+    """(T, 2) start and end of each snippet, in seconds of the video"""
     duration: float
-    """seconds from 0 to where the video's last frame stops being shown"""
+    """seconds until the video's last frame stops being shown"""
     media: dict[str, Any]
-    """width and height upright in square pixels, rate as a fraction, start_timecode"""
+    """width and height (upright, in square pixels), rate (a fraction), start_timecode"""
     settings: dict[str, dict[str, Any]]
     """by stream: everything that decided the numbers"""
     warnings: tuple[str, ...] = ()
@@ -47,10 +47,10 @@ class Features:
     """whether parts of the file could not be decoded"""
 
     def stacked(self, streams: tuple[str, ...]) -> Floats:
-        """The asked streams side by side, RGB first: (T, D) or (T, 2D).
+        """The given streams side by side, RGB first: (T, D) or (T, 2D).
 
         Raises:
-            FeaturesError: a stream is not there.
+            FeaturesError: a stream is missing.
         """
         parts = [(name, getattr(self, name)) for name in STREAMS if name in streams]
         for name, values in parts:
@@ -62,7 +62,7 @@ class Features:
 def save(features: Features, path: Path, made: Mapping[str, Any] | None = None) -> None:
     """Write a features file (.npz: rgb, flow, times, and a JSON string `settings`), without pickles.
 
-    made: what else is to be known of it, as plain JSON: which video it is of, which seconds (`made_of` reads it).
+    made: more about its origin, as plain JSON: the video and the seconds (`made_of` reads it).
     """
     meta = {
         "settings": features.settings,
@@ -79,7 +79,7 @@ def load(path: Path) -> Features:
     """Read a features file and check it: shapes, types, finite numbers, the ZIP's own checksums.
 
     Raises:
-        FeaturesError: there is none, or it is damaged, or not ours.
+        FeaturesError: there is no such file, it is damaged, or jcdnet did not write it.
     """
     if not path.is_file():
         raise FeaturesError(f"{path}: no such features file.")
@@ -88,9 +88,10 @@ def load(path: Path) -> Features:
         duration = float(meta["duration"])
         if not rows or not np.isfinite(duration):
             raise ValueError("there must be rows and a finite duration")
-        json.dumps(meta, allow_nan=False)  # it goes into results, which hold none
-        settings, said = dict(meta["settings"]), list(meta["warnings"])
-        if not all(isinstance(value, dict) for value in settings.values()) or not all(isinstance(s, str) for s in said):
+        json.dumps(meta, allow_nan=False)  # it goes into results, which may not hold NaN
+        settings, messages = dict(meta["settings"]), list(meta["warnings"])
+        tables = all(isinstance(value, dict) for value in settings.values())
+        if not tables or not all(isinstance(message, str) for message in messages):
             raise ValueError("settings must be tables by stream, and warnings text")
         if lost := set(STREAMS) & set(settings) - set(rows):  # a damaged name in the ZIP's directory hides an array
             raise ValueError(f"the {min(lost)} stream that its settings describe is not there")
@@ -101,7 +102,7 @@ def load(path: Path) -> Features:
             duration=duration,
             media=dict(meta["media"]),
             settings=settings,
-            warnings=tuple(said),
+            warnings=tuple(messages),
             partial=bool(meta["partial"]),
         )
     except Exception as error:  # a damaged ZIP raises many kinds
@@ -109,7 +110,7 @@ def load(path: Path) -> Features:
 
 
 def made_of(path: Path) -> dict[str, Any]:
-    """What `save` was told of a features file beside the features; {} where that is nothing."""
+    """What `save` recorded about the origin of a features file; {} if it recorded nothing."""
     try:
         found = json.loads(str(read_npz(path, ("settings",))["settings"][()])).get("made")
     except (OSError, ValueError, KeyError, AttributeError, RecursionError):
@@ -118,17 +119,17 @@ def made_of(path: Path) -> dict[str, Any]:
 
 
 def write_arrays(path: Path, rows: Mapping[str, Floats], times: NDArray[np.float64], meta: Mapping[str, Any]) -> None:
-    """Write an .npz of rows (T, D) by stream, their times (T, 2), and `meta` as JSON; its ZIP holds a CRC of each."""
+    """Write an .npz with rows (T, D) by stream, their times (T, 2), and `meta` as JSON; the ZIP has a CRC for each."""
     buffer = io.BytesIO()
     np.savez(buffer, times=times, settings=np.array(json.dumps(meta)), **dict[str, Any](rows))
     write_atomically(path, buffer.getvalue())
 
 
 def read_arrays(path: Path) -> tuple[dict[str, Floats], NDArray[np.float64], dict[str, Any]]:
-    """What `write_arrays` wrote, checked.
+    """Read what `write_arrays` wrote, and check it.
 
     Raises:
-        Exception: of many kinds, for a file that is damaged or not ours.
+        Exception: of many kinds, for a file that is damaged or that jcdnet did not write.
     """
     arrays = read_npz(path, ("settings", "times", *STREAMS))
     meta = json.loads(str(arrays["settings"][()]))

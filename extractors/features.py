@@ -1,11 +1,12 @@
-"""From a video to its features: decode, flow and I3D, snippet by snippet, in memory that does not grow."""
+"""From a video to its features: decoding, flow and I3D, snippet by snippet, in constant memory."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,23 @@ import av
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from extractors import flow
 from extractors.backbones import registry as backbones
-from extractors.config import STREAMS, FeatureConfig, Limits
-from extractors.decode.container import Damage, VideoError, require_nvdec
+from extractors.config import STREAMS, WHOLE, FeatureConfig, Limits, Stretch
+from extractors.decode.clock import Damage
+from extractors.decode.container import VideoError, require_nvdec
 from extractors.decode.grid import fit
 from extractors.decode.process import Clip, Decoder
 from extractors.exact import exact
 from extractors.featurefile import Features, FeaturesError, Floats, load, save
 from extractors.inputs.device import DeviceInputs
 from extractors.inputs.host import HostInputs
-from extractors.inputs.prefetch import ahead
-from extractors.parts import Part, Seen, join
-from extractors.snippets import Snippet, nothing_there, snippet_range, snippet_times, snippets
+from extractors.inputs.prefetch import prefetch
+from extractors.parts import Part, join, seen
+from extractors.snippets import Peeking, Snippet, batched, nothing_there, snippet_range, snippet_times, snippets
 from support.files import write_atomically
 from support.progress import Progress, silent
 
@@ -35,23 +38,19 @@ __all__ = ["Extractor", "Features", "FeaturesError", "Progress", "load", "save",
 
 # Two snippets at once run 1.5 times as fast as one by one on two cores, and four no faster (benchmarks/README.md).
 CPU_BATCH = 2
-# Of a GPU's free memory, a snippet in the networks and in flow takes well under this much (bytes).
+# Bytes of GPU memory; a snippet in the networks and in flow takes well under this much.
 SNIPPET_BYTES = 512 << 20
-MOST_SNIPPETS = 32  # 512 frame pairs of flow at once; a larger batch only costs short videos, which fill it up
+MOST_SNIPPETS = 32  # 512 frame pairs of flow at once; a larger batch would only slow down short videos
 
-PART = 64  # snippets, 41 s of video: what a killed run loses at most
+PART = 64  # snippets, 41 s of video: the most that a killed run loses
 
-# Of the settings and of the features file; raise it when the same settings would mean other numbers. 3: the stream that
-# a player shows, HDR as SDR, one orientation a stream, raw streams at the rate that they declare (issue 15).
+# The format of the settings and of the features file. Raise it when the same settings would give other numbers. 3: the
+# stream that a player shows, HDR as SDR, one orientation for a stream, raw streams at their declared rate (issue 15).
 FORMAT = 3
 
 
-class _NotFromHere(Exception):
-    """A reading that jumped into the video met damage: it must be one from the start."""
-
-
 class Extractor:
-    """The backbones of the streams, loaded once and when first needed, and `parts`, what extraction is made of."""
+    """Extracts features with the backbones of the streams, which are loaded once, when they are first needed."""
 
     def __init__(
         self,
@@ -65,15 +64,14 @@ class Extractor:
         """Find the weights and the flow backend.
 
         Args:
-            config, streams, device: as everywhere.
-            weights: by stream, a file instead of the published one.
+            weights: by stream, a file to use instead of the published one.
             limits: what one video may cost.
-            threads: for flow and decoding; default the cores. (PyTorch's are the process's own.)
+            threads: for flow and decoding; default: the number of cores. (PyTorch has its own setting.)
 
         Raises:
             WeightsError: weights are missing.
-            FlowError: there is no such flow backend, or (FlowUnavailable) it cannot work here.
-            DecoderUnavailable: NVDEC is asked for, and there is none.
+            FlowError: there is no such flow backend, or it does not work here (FlowUnavailable).
+            DecoderUnavailable: the configuration asks for NVDEC, and this machine has none.
         """
         self.config, self.device, self.limits = config, device, limits or Limits()
         self.streams = tuple(name for name in STREAMS if name in streams)
@@ -105,7 +103,7 @@ class Extractor:
         return self._nets[stream]
 
     def settings(self) -> dict[str, dict[str, Any]]:
-        """By stream, everything that decides its numbers: the cache key, and what checkpoints compare."""
+        """By stream, everything that decides its numbers. It is the cache key, and checkpoints compare it."""
         config = self.config
         common = {
             "format": FORMAT,
@@ -127,32 +125,31 @@ class Extractor:
     def chunk(
         self,
         path: Path,
-        start: float = 0.0,
-        end: float = math.inf,
+        stretch: Stretch = WHOLE,
         streams: tuple[str, ...] | None = None,
         on_progress: Progress = silent,
     ) -> Features:
-        """Features of the snippets that cover seconds start..end of a video; times stay those of the whole video.
+        """Features of the snippets that cover a stretch of a video; their times count from the start of the video.
 
-        `streams`: those of the extractor's that are wanted now; default all.
+        `streams`: which of the extractor's streams to compute; default: all.
+
         Raises:
-            VideoError: the file cannot be decoded, or has nothing between start and end.
+            VideoError: the file cannot be decoded, or has no snippet in that stretch.
         """
-        parts = list(self.parts(path, start, end, streams, on_progress, size=None))
+        parts = list(self.parts(path, stretch, streams, on_progress, size=None))
         if not any(len(part.times) for part in parts):
             shown = parts[-1].seen.end if parts else 0.0
-            raise VideoError(nothing_there(path, start, end, shown))
-        return self.join(parts, math.isinf(end))
+            raise VideoError(nothing_there(path, stretch, shown))
+        return self.join(parts, stretch.open_ended)
 
     def join(self, parts: list[Part], whole: bool) -> Features:
-        """Parts of a video, in order, as its Features; `whole`: it was asked for to its end."""
+        """Parts of a video, in order, as its Features; `whole`: they should reach the end of the video."""
         return join(parts, self.settings(), whole, self.config.length / self.config.fps)
 
     def parts(
         self,
         path: Path,
-        start: float = 0.0,
-        end: float = math.inf,
+        stretch: Stretch = WHOLE,
         streams: tuple[str, ...] | None = None,
         on_progress: Progress = silent,
         size: int | None = PART,
@@ -160,113 +157,47 @@ class Extractor:
         from_start: bool = False,
         stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[Part]:
-        """The features of a chunk, a part of `size` snippets at a time, each as soon as it is there.
+        """The same features in parts of `size` snippets, each as soon as it is complete.
 
-        Snippets go through the networks in batches of one fixed size, the last one of a part filled up with copies,
-        so that the numbers do not depend on how a video is cut. A file that turns out to be damaged behind a jump is
-        read from its start, so that they do not depend on the jump either.
+        Snippets go through the networks in batches of one fixed size, and the last batch of a part is filled up with
+        copies. So the numbers do not depend on how a video is divided. A file that turns out to be damaged behind a
+        jump is read again from its start, so they do not depend on the jump either.
 
         Args:
-            path, start, end, streams, on_progress: as `chunk`.
-            size: default all in one.
+            path, stretch, streams, on_progress: as in `chunk`.
+            size: None: one part for everything.
             span: only the snippets span[0] <= i < span[1] of the video.
             from_start: read the video from its start, whatever `span` is.
-            stop: asked between batches; once it is true, what is there is given as a last, shorter part.
+            stop: called between batches; once it returns true, a last, shorter part holds what is complete.
 
         Raises:
-            VideoError: the file cannot be decoded, or went over a limit.
+            VideoError: the file cannot be decoded, or exceeds a limit.
         """
         deadline = time.monotonic() + (self.limits.timeout or math.inf)
-        at, seek = span[0], not from_start
-        while True:
-            try:
-                for part in self._parts(
-                    path, start, end, streams or self.streams, on_progress, size, (at, span[1]), seek, stop, deadline
-                ):
-                    yield part
-                    at = part.until
-                return
-            except _NotFromHere:
-                seek = False
+        wanted = _Wanted(path, stretch, streams or self.streams, on_progress, size, stop, deadline)
+        reading = _Reading(self, wanted, span, seek=not from_start)
+        yield from reading.parts()
+        if reading.unreliable:
+            yield from _Reading(self, wanted, (reading.at, span[1]), seek=False).parts()
 
-    def _parts(
-        self,
-        path: Path,
-        start: float,
-        end: float,
-        wanted: tuple[str, ...],
-        on_progress: Progress,
-        size: int | None,
-        span: tuple[int, float],
-        seek: bool,
-        stop: Callable[[], bool],
-        deadline: float,
-    ) -> Iterator[Part]:
-        config, native, take = self.config, self.inputs.native, self.inputs.frame
-        opened = self.decoder.open(path, config, start, end, native, take, span, seek, deadline)
-        with opened as (clip, frames):
-            begin, stretch = snippet_range(start, end, clip.origin, config)
-            _, expected = snippet_range(0.0, clip.info.duration, clip.origin, config)
-            total = max(int(min(expected, stretch)) - begin, 1)
-            if native:  # the decoder's ring holds few frames of full size: they wait on the device, a batch of them
-                frames = ahead(frames, self.batch * config.length)
-            cut = _Peeking(snippets(frames, length=config.length, stride=config.stride, last=clip.last))
-            first, more, stopped = clip.first, True, False
-            while more and first < clip.last:
-                until = min(clip.last, math.inf if size is None else (first // size + 1) * size)
-                rows: dict[str, list[Floats]] = {name: [] for name in wanted}
-                times: list[tuple[float, float]] = []
-                padded = False
-                limit = None if math.isinf(until) else int(until) - first
-                for batch in _batched(itertools.islice(cut, limit), self.batch):
-                    done = batch[-1].index + 1 - begin
-                    on_progress("decode", done, total)
-                    if "flow" in wanted and not times:
-                        self._compile(fit(clip.size, config.short_side), on_progress)
-                    for name in wanted:
-                        rows[name].append(self._features(batch, name))
-                        on_progress("flow" if name == "flow" else "i3d", done, total)
-                    times += [snippet_times(snippet.index, clip.origin, config) for snippet in batch]
-                    padded |= batch[0].padded
-                    if time.monotonic() > deadline:
-                        raise VideoError(f"{path}: took longer than --timeout allows; raise it, or leave it out.")
-                    if stopped := stop():
-                        break
-                # One snippet ahead: whether the video goes on is part of what is known of this part.
-                more = not stopped and cut.goes_on()
-                if clip.sought and clip.damage != Damage():
-                    raise _NotFromHere
-                reached = first + len(times)
-                if stopped or math.isinf(until):
-                    until = reached
-                if reached or not stopped:
-                    yield Part(
-                        first=first,
-                        until=int(until),
-                        rows={n: np.concatenate(v) if v else np.zeros((0, 0), np.float32) for n, v in rows.items()},
-                        times=np.array(times, dtype=np.float64).reshape(-1, 2),
-                        seen=_seen(clip, padded),
-                    )
-                first = int(until)
-
-    def _compile(self, size: tuple[int, int], on_progress: Progress) -> None:
-        """Compile the flow kernels for frames of this size, and say so: it happens once on a machine."""
+    def compile_flow(self, size: tuple[int, int], on_progress: Progress) -> None:
+        """Compile the flow kernels for frames of this size, and show that: it happens once on a machine."""
         assert self.flow_backend is not None
         if flow.must_compile(self.flow_backend, size[1]):
             on_progress("compile", 0, 1)
             flow.warmup(self.flow_backend, size[1])
             on_progress("compile", 1, 1)
 
-    def _features(self, batch: list[Snippet[Any]], stream: str) -> Floats:
-        """Features (B, D) of one stream for B snippets; B is filled up to the fixed batch size.
+    def features(self, batch: list[Snippet[Any]], stream: str) -> Floats:
+        """Features (B, D) of one stream for B snippets, which are filled up to the fixed batch size.
 
-        A GPU that is full gets half the batch, from there on.
+        When the GPU's memory is full, the batch size is halved from then on.
         """
         filled = batch + batch[-1:] * (self.batch - len(batch))
         make = self.inputs.rgb if stream == "rgb" else self.inputs.flow
         while True:
             try:
-                parts = [self.forward(make(part), stream) for part in _batched(filled, self.batch)]
+                parts = [self.forward(make(part), stream) for part in batched(filled, self.batch)]
                 return np.concatenate(parts)[: len(batch)]
             except torch.cuda.OutOfMemoryError:
                 if self.batch == 1:
@@ -283,58 +214,98 @@ class Extractor:
             return features.float().cpu().numpy()
 
 
-class _Peeking:
-    """Snippets, of which can be told whether there is another one."""
+@dataclass(frozen=True)
+class _Wanted:
+    """The arguments of `Extractor.parts` that hold for every reading."""
 
-    def __init__(self, source: Iterator[Snippet[Any]]) -> None:
-        self._source = source
-        self._next: Snippet[Any] | None = None
-
-    def __iter__(self) -> Iterator[Snippet[Any]]:
-        return self
-
-    def __next__(self) -> Snippet[Any]:
-        if not self.goes_on():
-            raise StopIteration
-        found, self._next = self._next, None
-        assert found is not None
-        return found
-
-    def goes_on(self) -> bool:
-        if self._next is None:
-            self._next = next(self._source, None)
-        return self._next is not None
+    path: Path
+    stretch: Stretch
+    streams: tuple[str, ...]
+    on_progress: Progress
+    size: int | None
+    stop: Callable[[], bool]
+    deadline: float
+    """by time.monotonic()"""
 
 
-def _seen(clip: Clip, padded: bool) -> Seen:
-    media = {
-        "width": clip.info.width,
-        "height": clip.info.height,
-        "rate": clip.info.rate,
-        "start_timecode": clip.info.start_timecode,
-    }
-    return Seen(
-        media=media,
-        duration=clip.info.duration,
-        origin=clip.origin,
-        end=clip.end,
-        exhausted=clip.exhausted,
-        missing=clip.missing,
-        sought=clip.sought,
-        padded=padded,
-        damage=clip.damage,
-    )
+class _Reading:
+    """One reading of a video, from its start or from a place that it jumps to."""
 
+    def __init__(self, extractor: Extractor, wanted: _Wanted, span: tuple[int, float], seek: bool) -> None:
+        self.extractor, self.wanted, self.span, self.seek = extractor, wanted, span, seek
+        self.at = span[0]
+        """the first snippet that is in no part yet"""
+        self.unreliable = False
+        """whether it jumped into the video and met damage, so that the video must be read from its start"""
+        self.stopped = False
 
-def _batched(items: Iterable[Snippet[Any]], size: int) -> Iterator[list[Snippet[Any]]]:
-    """Lists of `size` items, the last one shorter."""
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch
+    def parts(self) -> Iterator[Part]:
+        """The parts; ends early when the reading turns out to be unreliable."""
+        wanted, config, inputs = self.wanted, self.extractor.config, self.extractor.inputs
+        opened = self.extractor.decoder.open(
+            wanted.path, config, wanted.stretch, inputs.native, inputs.frame, self.span, self.seek, wanted.deadline
+        )
+        with opened as (clip, frames):
+            if inputs.native:  # the decoder's ring holds few frames of full size: a batch of them waits on the device
+                frames = prefetch(frames, self.extractor.batch * config.length)
+            source = Peeking(snippets(frames, length=config.length, stride=config.stride, last=clip.last))
+            self.at, more = clip.first, True
+            while more and self.at < clip.last:
+                until = min(clip.last, math.inf if wanted.size is None else (self.at // wanted.size + 1) * wanted.size)
+                rows, times, padded = self._read(source, until, clip)
+                # This decodes one more snippet, since a part records whether the video goes on behind it.
+                more = not self.stopped and source.goes_on()
+                if clip.sought and clip.damage != Damage():
+                    self.unreliable = True
+                    return
+                reached = self.at + len(times)
+                if self.stopped or math.isinf(until):
+                    until = reached
+                if reached or not self.stopped:
+                    yield Part(self.at, int(until), rows, times, seen(clip, padded))
+                self.at = int(until)
+
+    def _read(
+        self, source: Iterator[Snippet[Any]], until: float, clip: Clip
+    ) -> tuple[dict[str, Floats], NDArray[np.float64], bool]:
+        """Rows by stream and times of the snippets before `until`, and whether the first one is padded.
+
+        `stop` may cut them short.
+        """
+        wanted, extractor = self.wanted, self.extractor
+        begin, total = self._progress_range(clip)
+        rows: dict[str, list[Floats]] = {name: [] for name in wanted.streams}
+        times: list[tuple[float, float]] = []
+        padded = False
+        limit = None if math.isinf(until) else int(until) - self.at
+        for batch in batched(itertools.islice(source, limit), extractor.batch):
+            done = batch[-1].index + 1 - begin
+            wanted.on_progress("decode", done, total)
+            if "flow" in wanted.streams and not times:
+                extractor.compile_flow(fit(clip.size, extractor.config.short_side), wanted.on_progress)
+            for name in wanted.streams:
+                rows[name].append(extractor.features(batch, name))
+                wanted.on_progress("flow" if name == "flow" else "i3d", done, total)
+            times += [snippet_times(snippet.index, clip.origin, extractor.config) for snippet in batch]
+            padded |= batch[0].padded
+            if time.monotonic() > wanted.deadline:
+                raise VideoError(f"{wanted.path}: took longer than --timeout allows; raise it, or leave it out.")
+            if wanted.stop():
+                self.stopped = True
+                break
+        joined = {n: np.concatenate(v) if v else np.zeros((0, 0), np.float32) for n, v in rows.items()}
+        return joined, np.array(times, np.float64).reshape(-1, 2), padded
+
+    def _progress_range(self, clip: Clip) -> tuple[int, int]:
+        """The first snippet of the stretch, and how many there are by the video's header: what progress counts."""
+        config = self.extractor.config
+        begin, end = snippet_range(self.wanted.stretch, clip.origin, config)
+        _, expected = snippet_range(Stretch(0.0, clip.info.duration), clip.origin, config)
+        return begin, max(int(min(expected, end)) - begin, 1)
 
 
 def precision(asked: str, stream: str, device: str) -> str:
-    """The precision of a stream's network: the one that was asked for, or what `auto` means on this device.
+    """The precision of a stream's network: `asked`, or for `auto` the one that suits this device.
 
     On a GPU flow stays in float32: in float16 one snippet's cosine to the CPU's features was .990, where RGB has .9999
     (H200, measured while cuDNN was off).
@@ -345,7 +316,7 @@ def precision(asked: str, stream: str, device: str) -> str:
 
 
 def gpu_batch(device: str) -> int:
-    """Snippets in a batch: a power of two that the device's free memory holds, between 1 and MOST_SNIPPETS."""
+    """Snippets in a batch: a power of two that fits into the device's free memory, between 1 and MOST_SNIPPETS."""
     if torch.device(device).type != "cuda":
         return 1
     free, _ = torch.cuda.mem_get_info(device)

@@ -1,4 +1,4 @@
-"""Parts of a video's features: what is kept of a reading that may be cut short, and joined when all are there."""
+"""Parts of a video's features: they are kept while a video is read, and joined when all are there."""
 
 from __future__ import annotations
 
@@ -11,38 +11,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extractors.decode.container import Damage
+from extractors.decode.clock import Damage
 from extractors.decode.grid import is_partial, warnings
+from extractors.decode.process import Clip
 from extractors.featurefile import Features, FeaturesError, Floats, read_arrays, write_arrays
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a reading of a file had seen of it by the end of a part."""
+    """What a reading knew about a file at the end of a part."""
 
     media: dict[str, Any]
     """as in Features"""
     duration: float
-    """seconds that the header says"""
+    """seconds, by the file's header"""
     origin: float
     """seconds of grid point 0"""
     end: float
-    """seconds at which the last frame read stops being shown"""
+    """seconds at which the last frame that was read stops being shown"""
     exhausted: bool
-    """whether that is the video's last"""
+    """whether that was the last frame of the video"""
     missing: float
-    """seconds by which an exhausted video falls short of what its header declares"""
+    """seconds by which an exhausted video is shorter than its header declares"""
     sought: bool
-    """whether the beginning was jumped over"""
+    """whether the reading jumped over the beginning"""
     padded: bool
     """whether the last frame was repeated to fill a snippet"""
     damage: Damage = field(default_factory=Damage)
-    """from the start of the reading on"""
+    """since the start of the reading"""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Features of the snippets first <= i < until; fewer rows where the video ends."""
+    """Features of the snippets first <= i < until; there are fewer rows if the video ends before."""
 
     first: int
     until: int
@@ -53,34 +54,53 @@ class Part:
     seen: Seen
 
     def only(self, stream: str) -> Part:
-        """The same with one stream."""
+        """The same part with one stream."""
         return Part(self.first, self.until, {stream: self.rows[stream]}, self.times, self.seen)
 
     @property
     def trusted(self) -> bool:
-        """Whether a reading from the start would have given the same.
+        """Whether a reading from the start would certainly have given the same rows.
 
-        A jump into the middle is proven by the time of a keyframe. Where frames behind it have no times of their own,
-        or cannot be decoded, what came before may count: these are read from the start.
+        After a jump into the middle, the time of a keyframe proves the place. If frames behind it have no times of
+        their own, or cannot be decoded, the frames before the jump may matter, so such a video is read from its start.
         """
         return not self.seen.sought or self.seen.damage == Damage()
 
 
+def seen(clip: Clip, padded: bool) -> Seen:
+    """What the decoder knows about a video by now."""
+    info = clip.info
+    return Seen(
+        media={"width": info.width, "height": info.height, "rate": info.rate, "start_timecode": info.start_timecode},
+        duration=info.duration,
+        origin=clip.origin,
+        end=clip.end,
+        exhausted=clip.exhausted,
+        missing=clip.missing,
+        sought=clip.sought,
+        padded=padded,
+        damage=clip.damage,
+    )
+
+
 def consistent(parts: Sequence[Part]) -> list[Part]:
-    """The parts that can stand together: where a clock jumps or is made up, only readings from the start count."""
-    kept = [part for part in parts if part.trusted]
-    if any(part.seen.damage.jumps or part.seen.damage.made_up for part in kept):
-        kept = [part for part in kept if not part.seen.sought]
-    return kept
+    """The parts that fit together. If the clock jumps or is made up, only readings from the start count."""
+    found = [part for part in parts if part.trusted]
+    if any(part.seen.damage.jumps or part.seen.damage.made_up for part in found):
+        found = [part for part in found if not part.seen.sought]
+    return found
 
 
 def from_the_start(parts: Sequence[Part]) -> bool:
-    """Whether the rest of a video must be read from its start: what was read of it is damaged, or has no clock."""
+    """Whether the rest of a video must be read from its start, since its parts are damaged or have no clock."""
     return any(part.seen.damage != Damage() for part in parts)
 
 
 def gaps(parts: Sequence[Part], first: int, last: float) -> list[tuple[int, float]]:
-    """The stretches of snippets [first, last) that the parts, in order, leave out; where the video ends is known."""
+    """The ranges within snippets [first, last) that no part covers, up to the end of the video if a part reached it.
+
+    `parts` must be in order.
+    """
     found, at = [], first
     for part in parts:
         if part.first > at:
@@ -92,7 +112,7 @@ def gaps(parts: Sequence[Part], first: int, last: float) -> list[tuple[int, floa
 
 
 def ordered(parts: Sequence[Part]) -> list[Part]:
-    """Parts in order, without those that another one covers or runs into."""
+    """The parts in order, without those that overlap with an earlier one."""
     found: list[Part] = []
     for part in sorted(parts, key=lambda part: (part.first, -part.until)):
         if not found or part.first >= found[-1].until:
@@ -101,20 +121,20 @@ def ordered(parts: Sequence[Part]) -> list[Part]:
 
 
 def join(parts: Sequence[Part], settings: Mapping[str, Any], whole: bool, snippet: float) -> Features:
-    """Parts that follow one another as one Features; the same for every way to cut.
+    """Join consecutive parts as one Features. The result does not depend on how the video was divided.
 
     Args:
         settings: by stream, everything that decided the numbers.
-        whole: the video was asked for to its end.
-        snippet: seconds of one.
+        whole: whether the parts should reach the end of the video.
+        snippet: seconds of one snippet.
     """
     last = parts[-1].seen
     full = [part for part in parts if len(part.times)] or list(parts)
     damage = Damage(*(max(values) for values in zip(*(vars(p.seen.damage).values() for p in parts), strict=True)))
     missing = max(part.seen.missing for part in parts) if whole else 0.0
-    said = warnings(damage, missing)
+    messages = warnings(damage, missing)
     if any(part.seen.padded for part in parts):
-        said = (*said, f"shorter than a snippet ({snippet:.2f} s): its last frame was repeated.")
+        messages = (*messages, f"shorter than a snippet ({snippet:.2f} s): its last frame was repeated.")
     rows = {name: np.concatenate([part.rows[name] for part in full]) for name in full[0].rows}
     return Features(
         rgb=rows.get("rgb"),
@@ -123,13 +143,13 @@ def join(parts: Sequence[Part], settings: Mapping[str, Any], whole: bool, snippe
         duration=last.end if whole else max(last.duration, last.end),
         media=last.media,
         settings={name: settings[name] for name in rows},
-        warnings=said,
+        warnings=messages,
         partial=is_partial(damage, missing),
     )
 
 
 def save_part(part: Part, path: Path) -> None:
-    """Write a part as an .npz, as features are."""
+    """Write a part as an .npz file, in the format of features."""
     meta = {"first": part.first, "until": part.until, "seen": asdict(part.seen)}
     write_arrays(path, part.rows, part.times, meta)
 
@@ -138,7 +158,7 @@ def load_part(path: Path) -> Part:
     """Read a part and check it.
 
     Raises:
-        FeaturesError: it is damaged, or not ours.
+        FeaturesError: the file is damaged, or jcdnet did not write it.
     """
     try:
         rows, times, meta = read_arrays(path)

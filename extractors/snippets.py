@@ -1,7 +1,8 @@
-"""From frames to snippets: the only place that decides about the tail and about the frame that flow needs."""
+"""From frames to snippets. Only this module decides about the tail of a video and about the extra frame for flow."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -9,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from extractors.config import FeatureConfig
-from extractors.decode.container import TIME_EPS
+from extractors.config import FeatureConfig, Stretch
+from extractors.decode.clock import TIME_EPS
 
 Picture = TypeVar("Picture")
 
@@ -24,9 +25,9 @@ class Snippet(Generic[Picture]):
     frames: tuple[Picture, ...]
     """L frames, each (H, W, 3) uint8 RGB: arrays on the CPU, tensors on a device"""
     following: Picture | None
-    """the frame behind them, from which the last flow field comes; None at the end of the video"""
+    """the next frame, for the last flow field; None at the end of the video"""
     padded: bool = False
-    """whether the last frame was repeated to fill it"""
+    """whether the last frame was repeated to fill the snippet"""
 
 
 def snippets(
@@ -34,18 +35,18 @@ def snippets(
 ) -> Iterator[Snippet[Picture]]:
     """Cut grid frames into snippets; snippet i holds frames [i*stride, i*stride + length).
 
-    The incomplete tail is dropped, as W-TALC does (201 frames give 12 snippets). Only a video that is shorter
-    than one snippet is padded with its last frame to one, marked `padded`.
+    An incomplete tail is dropped, as W-TALC does (201 frames give 12 snippets). Only a video that is shorter than one
+    snippet is filled up with its last frame; that snippet is marked `padded`.
 
     Args:
         frames: (k, picture) with k rising by 1 from a multiple of `stride`.
-        last: no snippet of this index or above is made: it belongs to the next chunk.
+        last: snippets from this index on are left out, since they belong to the next chunk.
     """
     window: deque[Picture] = deque()
     begin = None  # grid index of the window's first frame
     for k, picture in frames:
         begin = k if begin is None else begin
-        if k < begin:  # a stride longer than the snippet leaves frames out
+        if k < begin:  # with a stride longer than the snippet, some frames are in no snippet
             continue
         window.append(picture)
         if len(window) > length:
@@ -64,36 +65,65 @@ def snippets(
         yield Snippet(0, tuple(window) + filler, None, padded=True)
 
 
-def snippet_range(start: float, end: float, origin: float, config: FeatureConfig) -> tuple[int, float]:
-    """Indices [first, last) of the snippets that cover the seconds start..end of a video.
-
-    Args:
-        start, end: seconds of the video; end may be infinite.
-        origin: seconds of grid point 0.
-    """
+def snippet_range(stretch: Stretch, origin: float, config: FeatureConfig) -> tuple[int, float]:
+    """Indices [first, last) of the snippets that cover a stretch of a video; `origin`: seconds of grid point 0."""
+    start, end = stretch.start, stretch.end
     step = config.stride / config.fps
     zero, _ = snippet_times(0, origin, config)
     first = max(math.floor((start - zero) / step + TIME_EPS), 0)
-    last = math.inf if math.isinf(end) else max(math.ceil((end - zero) / step - TIME_EPS), first + (end > origin))
+    last = math.inf if stretch.open_ended else max(math.ceil((end - zero) / step - TIME_EPS), first + (end > origin))
     return first, last
 
 
 def frame_range(first: int, last: float, config: FeatureConfig) -> tuple[int, float]:
-    """Grid points [first, last) that the snippets [first, last) are made of, flow's extra frame included."""
+    """Grid points [first, last) of the snippets [first, last), with the extra frame for flow."""
     return first * config.stride, (last - 1) * config.stride + config.length + 1
 
 
-def nothing_there(path: Path, start: float, end: float, shown: float) -> str:
-    """The sentence for a range in which a video has no snippet; `shown`: where the video ends (s)."""
-    asked = f"after {start:g} s" if math.isinf(end) else f"between {start:g} s and {end:g} s"
+def nothing_there(path: Path, stretch: Stretch, shown: float) -> str:
+    """The message for a stretch in which a video has no snippet; `shown`: where the video ends (s)."""
+    asked = f"between {stretch.start:g} s and {stretch.end:g} s"
+    if stretch.open_ended:
+        asked = f"after {stretch.start:g} s"
     return f"{path}: nothing {asked}; the video ends at {shown:.2f} s, give an earlier --start."
 
 
 def snippet_times(index: int, origin: float, config: FeatureConfig) -> tuple[float, float]:
-    """Seconds (start, end) of the stretch that snippet `index` speaks for.
+    """Seconds (start, end) that snippet `index` stands for.
 
-    It is `stride` frames long, around the snippet's centre: for the default stride exactly the snippet's own
-    16 frames, [0.64 i, 0.64 (i+1)); for a smaller stride the cells still tile time without overlap.
+    They are `stride` frames long, around the snippet's centre. For the default stride they are exactly the snippet's
+    own 16 frames, [0.64 i, 0.64 (i+1)). For a smaller stride they still cover time without gap or overlap.
     """
     start = index * config.stride + (config.length - config.stride) / 2
     return origin + start / config.fps, origin + (start + config.stride) / config.fps
+
+
+class Peeking(Generic[Picture]):
+    """An iterator over snippets that can tell whether another one follows."""
+
+    def __init__(self, source: Iterator[Snippet[Picture]]) -> None:
+        self._source = source
+        self._next: Snippet[Picture] | None = None
+
+    def __iter__(self) -> Iterator[Snippet[Picture]]:
+        return self
+
+    def __next__(self) -> Snippet[Picture]:
+        if not self.goes_on():
+            raise StopIteration
+        found, self._next = self._next, None
+        assert found is not None
+        return found
+
+    def goes_on(self) -> bool:
+        """Whether another snippet follows; this reads it."""
+        if self._next is None:
+            self._next = next(self._source, None)
+        return self._next is not None
+
+
+def batched(items: Iterable[Snippet[Picture]], size: int) -> Iterator[list[Snippet[Picture]]]:
+    """Lists of `size` snippets; the last list may be shorter."""
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch

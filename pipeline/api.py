@@ -16,6 +16,7 @@ import torch
 
 from extractors.backbones import registry as backbones
 from extractors.backbones import weights
+from extractors.config import Stretch
 from extractors.exact import exact
 from extractors.features import Extractor, Features
 from model import checkpoint, kinetics
@@ -100,7 +101,7 @@ class Pipeline:
         said: list[str] = []
         self.warm()
         content = content or content_hash(video, on_progress)
-        features = self.cache.features(video, content, self.extractor, start, end, on_progress, on_damage=said.append)
+        features = self.cache.features(video, content, self.extractor, Stretch(start, end), on_progress, said.append)
         features = dataclasses.replace(features, warnings=(*features.warnings, *said))
         result, scores = self.result(video, content, features, start, end)
         return result, features, scores

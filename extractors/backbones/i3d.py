@@ -27,9 +27,9 @@ FEATURES = 1024
 
 
 def same_padding(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
-    """Pad (B, C, L, H, W) with zeros as TensorFlow's SAME does: the odd one goes behind.
+    """Pad (B, C, L, H, W) with zeros as TensorFlow's SAME does: an odd zero goes to the end.
 
-    Zeros also serve the max pools: what they pool comes out of a ReLU and is never below 0.
+    Zeros also suit the max pools, whose inputs come from a ReLU and are never below 0.
     """
     pads: list[int] = []
     for size, k, s in zip(reversed(x.shape[2:]), reversed(kernel), reversed(stride), strict=True):
@@ -57,10 +57,10 @@ class Unit3d(nn.Module):
         return F.relu_(self.bn(self.conv3d(same_padding(x, self.kernel, self.stride))))
 
     def fold(self) -> None:
-        """Fold the batch norm's affine map into the convolution (inference only; twice does nothing)."""
+        """Fold the batch norm into the convolution, for inference only; a second call does nothing."""
         if isinstance(bn := self.bn, nn.BatchNorm3d):
             assert bn.running_mean is not None and bn.running_var is not None
-            # In float64: the folded product is rounded once, not twice.
+            # In float64, so that the folded product is rounded only once.
             gain = bn.weight.double() / torch.sqrt(bn.running_var.double() + bn.eps)
             shift = bn.bias.double() - bn.running_mean.double() * gain
             weight = self.conv3d.weight.double() * gain.view(-1, 1, 1, 1, 1)
@@ -108,7 +108,7 @@ class Logits(nn.Module):
 
 
 class InceptionI3d(nn.Module):
-    """The trunk, from pixels to the 1024-d average pool, with its 400-way Kinetics head beside it."""
+    """The trunk, from pixels to the 1024-d average pool, and its 400-way Kinetics head."""
 
     def __init__(self, channels: int = 3, classes: int = 400) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Networks that turn a snippet into a feature vector, built with their weights, ready for inference."""
+"""Networks that turn a snippet into a feature vector, with their weights, ready for inference."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from support.paths import program
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network for one stream, and which weights it has; nothing heavy is read before `load`."""
+    """A network for one stream, and the identity of its weights, which are read by `load` alone."""
 
     load: Callable[[], nn.Module]
     """the network in eval mode: (B, 3 for rgb or 2 for flow, L, H, W) in [-1, 1] -> (B, D)"""
     width: int
     """D"""
     weights: str
-    """which weights: part of the feature settings, the cache key and every checkpoint"""
+    """identity of the weights: part of the feature settings, the cache key and every checkpoint"""
 
 
 def find(name: str, stream: str, path: Path | None = None) -> Backbone:
@@ -40,7 +40,7 @@ def find(name: str, stream: str, path: Path | None = None) -> Backbone:
 
 
 def _fill(net: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load `state` into `net`; counters that old PyTorch did not have may be missing, nothing else."""
+    """Load `state` into `net`; only the counters that old versions of PyTorch lack may be missing."""
     try:
         result = net.load_state_dict(dict(state), strict=False)
     except RuntimeError as error:
@@ -56,7 +56,7 @@ def _last(error: Exception) -> str:
 
 
 def _i3d(stream: str, path: Path | None) -> Backbone:
-    """Inception-I3D. Without published flow weights the flow network starts from the RGB one."""
+    """Inception-I3D. Without published flow weights, the flow network is made from the RGB network."""
     own = path or weights.find(f"i3d-{stream}")
     source = own or _published_rgb()
     identity = _identity(source)
@@ -74,7 +74,7 @@ def i3d_head(path: Path | None = None) -> tuple[Tensor, Tensor, str]:
     """The Kinetics head of the RGB network: rows (400, 1024), biases (400,), and the identity of its weights.
 
     Raises:
-        WeightsError: the weights are missing, or have no head.
+        WeightsError: the weights are missing or have no head.
     """
     source = path or _published_rgb()
     identity, state = _identity(source), i3d_state(source)
@@ -120,7 +120,7 @@ class _R50(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # Imported here: only pytorchvideo.models works with today's torchvision, and it is slow to import.
+        # Imported here, since it is slow. Only pytorchvideo.models works with current versions of torchvision.
         from pytorchvideo.models.hub.resnet import i3d_r50
 
         blocks = i3d_r50(pretrained=False).blocks
@@ -129,14 +129,14 @@ class _R50(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, L, H, W) in [-1, 1] -> (B, 2048)."""
-        x = ((x + 1) / 2 - 0.45) / 0.225  # the normalisation that pytorchvideo trained it with
+        x = ((x + 1) / 2 - 0.45) / 0.225  # the normalisation of pytorchvideo's training
         for block in self.blocks:
             x = block(x)
         return x.mean(dim=(2, 3, 4))
 
 
 def _i3d_r50(stream: str, path: Path | None) -> Backbone:
-    """I3D-R50 of pytorchvideo, RGB only; its weights have no registry package and come by path."""
+    """I3D-R50 of pytorchvideo, for RGB only; no package has its weights, so a path must be given."""
     if stream != "rgb":
         raise WeightsError("the backbone i3d_r50 has no flow stream; use --streams rgb.")
     if path is None:

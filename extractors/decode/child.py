@@ -1,4 +1,4 @@
-"""What the decoder's child process does (process.py): videos in on stdin, frames out through the ring."""
+"""The decoder's child process, which process.py starts: it reads requests from stdin and puts frames into the ring."""
 
 import json
 import math
@@ -15,25 +15,25 @@ from typing import IO, Any
 import cv2
 import numpy as np
 
-from extractors.config import FeatureConfig
-from extractors.decode.container import MOST_THREADS, THREAD_BYTES, DecoderUnavailable, ReadError, VideoError, cores
+from extractors.config import FeatureConfig, Stretch, cores
+from extractors.decode.container import MOST_THREADS, THREAD_BYTES, DecoderUnavailable, ReadError, VideoError
 from extractors.decode.grid import Frames
 from extractors.snippets import frame_range, snippet_range
 
-SIGN_OF_LIFE = 1.0  # seconds after which a child that reads but has no frame says so
+SIGN_OF_LIFE = 1.0  # seconds; a child that reads but has no frame for so long sends a sign of life
 
 
 def serve(memory: int = 0) -> None:
-    """The child: videos in on stdin, frames out through the ring, until stdin ends. `memory`: bytes a video, or 0."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the parent's to handle, where they reach all of its group
+    """Serve requests until stdin ends. `memory`: bytes that a video may take; 0: any amount."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # they may reach the whole group; the parent handles them
         signal.signal(number, signal.SIG_IGN)
     held = held_memory()
-    # FFmpeg, or a library of it, may print: the pipe gets another number, so that it carries nothing but answers.
+    # FFmpeg or one of its libraries may print: the pipe gets another number, so that it carries answers alone.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    _answer(answers, {"alive": True})  # so that a crash over the first video is not taken for a failed start
+    _answer(answers, {"alive": True})  # so that a crash over the first video is not mistaken for a failed start
     for line in sys.stdin:
-        if line.strip() in ("", "."):  # slots given back after the last frame
+        if line.strip() in ("", "."):  # slots that were given back after the last frame
             continue
         try:
             request = json.loads(line)
@@ -58,7 +58,7 @@ _TOO_LARGE = (
 
 
 def limit_memory(size: int) -> None:
-    """Let this process take no more than `size` bytes for itself, on Linux; 0: any number."""
+    """On Linux, limit the memory of this process to `size` bytes; 0: no limit."""
     if size and sys.platform == "linux":
         import resource  # not on Windows
 
@@ -67,31 +67,31 @@ def limit_memory(size: int) -> None:
 
 
 def held_memory() -> int:
-    """Bytes that count for that limit already: the interpreter's and its libraries'. 0 where there is no limit."""
+    """Bytes that the interpreter and its libraries take already; 0 on systems without that limit."""
     try:
         status = Path("/proc/self/status").read_text()
-    except OSError:  # no Linux, or no /proc
+    except OSError:  # not Linux, or no /proc
         return 0
     return int(status.partition("VmData:")[2].split()[0]) * 1024
 
 
 def threads_of(request: dict[str, Any]) -> int:
-    """The most threads that a request's decoder can have."""
+    """The most threads that the decoder for a request can have."""
     return min(request["threads"] or cores(), MOST_THREADS)
 
 
 def beside(threads: int) -> int:
-    """Bytes that this many threads take, whatever the video: the limit is for the video.
+    """Bytes that this many threads take for any video. They are added to the limit, which is for the video alone.
 
-    Each of the decoder's threads, and of OpenCV's, which resize, has a stack, mostly of 8 MiB, and all of it counts
-    from the start. Those of the decoder hold frames of their own, of THREAD_BYTES together. For 16 threads that is
+    Each thread of the decoder, and of OpenCV, which resizes frames, has a stack of mostly 8 MiB, and all of it counts
+    from the start. The decoder's threads also hold frames, THREAD_BYTES in total. For 16 threads that is
     2 * 16 * 8 MiB + 1 GiB = 1.25 GiB.
     """
     return 2 * threads * stack_size() + (THREAD_BYTES if threads > 1 else 0)
 
 
 def stack_size() -> int:
-    """Bytes of a thread's stack: what `ulimit -s` says, and glibc's 2 MiB where that says any number (we allow 8)."""
+    """Bytes of a thread's stack, by `ulimit -s`. For an unlimited stack glibc takes 2 MiB, and we allow 8."""
     if sys.platform == "win32":
         return 1 << 20
     import resource
@@ -120,7 +120,7 @@ def _serve_video(request: dict[str, Any], questions: IO[str], answers: IO[str]) 
         os.chdir(request["home"])
     path, gpu, threads = Path(request["path"]), request["gpu"], request["threads"]
     with Frames(path, config.fps, request["short_side"], gpu, tick, threads, request["native"]) as frames:
-        first, last = snippet_range(request["start"], end, frames.origin, config)
+        first, last = snippet_range(Stretch(request["start"], end), frames.origin, config)
         begin, stop = request["span"]
         first, last = max(first, begin), min(last, math.inf if stop is None else stop)
         info = asdict(frames.info) | {"path": request["path"]}
@@ -154,3 +154,7 @@ def _ask(questions: IO[str]) -> dict[str, Any]:
     if not line:
         raise EOFError
     return {} if line.strip() == "." else json.loads(line)
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

@@ -1,10 +1,10 @@
-"""What a file is that is no video, in words that say what to do: for messages alone, and by its first bytes."""
+"""What a file is if it is not a video, by its first bytes, for messages that say what to do."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-# First bytes, as file(1) and https://en.wikipedia.org/wiki/List_of_file_signatures have them, and what they mean.
+# First bytes (as in file(1) and https://en.wikipedia.org/wiki/List_of_file_signatures) and what they mean.
 _SIGNS = (
     (b"%PDF-", "it is a PDF; give the video itself"),
     (b"PK\3\4", "it is a ZIP archive; unpack it"),
@@ -14,21 +14,21 @@ _SIGNS = (
     (b"#EXTM3U", "it is a playlist, which leads to other files; download the video first (yt-dlp)"),
     (b"version https://git-lfs", "it is Git LFS's pointer to the file; get the file itself (git lfs pull)"),
 )
-# Of ISO base media files, the brands of pictures (HEIF, ISO/IEC 23008-12; AVIF: https://aomediacodec.github.io/av1-avif).
+# Brands of ISO base media files that are pictures (HEIF, ISO/IEC 23008-12; AVIF, https://aomediacodec.github.io/av1-avif).
 STILL_BRANDS = frozenset({"avif", "heic", "heix", "heim", "heis", "mif1"})
 _HEAD = 4096
 
 
 def foreign(path: Path) -> str | None:
-    """What a file is, and what to do, when its first bytes tell; None: they do not."""
+    """What a file is and what to do, or None if its first bytes do not tell."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
     except OSError:
         return None
-    for sign, said in _SIGNS:
+    for sign, meaning in _SIGNS:
         if head.startswith(sign):
-            return said
+            return meaning
     if head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
         return "it is a web page, perhaps an error that was saved in its place; download the video again"
     if head[4:8] == b"ftyp" and head[8:12].decode("latin-1") in STILL_BRANDS:
@@ -39,9 +39,9 @@ def foreign(path: Path) -> str | None:
 
 
 def picture(path: Path, form: str, brand: str) -> str | None:
-    """What to say of a file that FFmpeg opens as a single picture; `form`: FFmpeg's name of its format.
+    """The problem with a file that FFmpeg opens as a single picture; None for a video.
 
-    `brand`: the major one of an ISO base media file.
+    `form`: FFmpeg's name of its format. `brand`: the major brand of an ISO base media file.
     """
     if form == "webp_pipe" and _moves(path):
         return "is an animated WebP, of which FFmpeg reads no picture; convert it to GIF or MP4"
@@ -51,7 +51,7 @@ def picture(path: Path, form: str, brand: str) -> str | None:
 
 
 def _moves(path: Path) -> bool:
-    """Whether a WebP is animated: the flag A of its chunk VP8X (RFC 9649, section 2.7.1)."""
+    """Whether a WebP is animated, by flag A of its chunk VP8X (RFC 9649, section 2.7.1)."""
     with path.open("rb") as file:
         head = file.read(21)
     return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and len(head) == 21 and bool(head[20] & 0x02)

@@ -1,7 +1,7 @@
 """Upright frames of a video on a steady 25 fps grid.
 
-Grid point k lies k / fps after the first video frame and shows the frame whose presentation time (PTS) is nearest; so
-variable frame rates, a first PTS that is not 0, and frames without PTS mean the same seconds to everything behind.
+Grid point k lies k / fps after the first video frame and shows the frame whose presentation time (PTS) is nearest. So
+later steps need not care about variable frame rates, a first PTS that is not 0, or frames without PTS.
 """
 
 from __future__ import annotations
@@ -17,40 +17,37 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from extractors.decode.clock import LONGEST_STILL, TIME_EPS, Damage, decode, frame_step, raise_if_unreadable
 from extractors.decode.container import (
-    LONGEST_STILL,
-    MISSING_TAIL,
-    TIME_EPS,
     UNSEEKABLE,
-    Damage,
     Image,
     Orientation,
     VideoError,
     declared_duration,
-    decode,
     describe,
-    frame_step,
     open_video,
     orientation,
-    raise_if_unreadable,
     upright_size,
 )
 from extractors.decode.tone import BT601, BT709, BT2020, FULL, LIMITED, MATRICES, RANGES, UNSPECIFIED, Colours, Tone
 
+MISSING_TAIL = 1.0  # seconds; a video that ends so long before its header says is reported as partial
+
 
 class Look:
-    """How the frames of one stream are shown: upright, in the colours of an SDR screen, at a size.
+    """Shows the frames of one stream upright, in the colours of an SDR screen, at a given size.
 
-    Made when a file is opened, before anything is decoded; `settle` gets the first frame, whose orientation is that of
-    all. Afterwards `size` is (H, W) as a player shows them, and `toned` whether the first is HDR or has wide colours.
+    It is made when a file is opened, before anything is decoded. `settle` gets the first frame, whose orientation holds
+    for all. After that, `size` is (H, W) as a player shows the frames, and `toned` tells whether the first frame is HDR
+    or has wide colours.
     """
 
     def __init__(self, stream: av.VideoStream) -> None:
         codec = stream.codec_context
-        # Decoding may replace what the container says by what the stream leaves open.
-        self._told = Colours(codec.color_trc, codec.color_primaries, codec.colorspace)
+        # Taken now: decoding may replace the container's values by those of the stream, which may be unspecified.
+        self._declared = Colours(codec.color_trc, codec.color_primaries, codec.colorspace)
         self._stream = stream
-        # Shared by the frames, or each makes its own, with threads that live until it is collected (350 were seen).
+        # One for all frames: otherwise each makes its own, with threads that live until collected (350 were seen).
         self._convert = VideoReformatter()
         self._tone = Tone()
         self.upright = Orientation()
@@ -58,13 +55,13 @@ class Look:
         self.toned = False
 
     def settle(self, first: av.VideoFrame) -> None:
-        """Decide what is decided once."""
+        """Set the orientation and the size, which hold for all frames."""
         self.upright = orientation(first)
         self.size = upright_size(first, self._stream, self.upright)
         self.toned = not self._colours(first).plain
 
     def _colours(self, frame: av.VideoFrame) -> Colours:
-        return Colours(frame.color_trc, frame.color_primaries, frame.colorspace).over(self._told)
+        return Colours(frame.color_trc, frame.color_primaries, frame.colorspace).over(self._declared)
 
     def rgb(self, frame: av.VideoFrame, size: tuple[int, int]) -> Image:
         """A frame as it is stored, resized: (H, W, 3) uint8 RGB for BT.709 screens."""
@@ -77,23 +74,23 @@ class Look:
         return np.asarray(stored, np.uint8) if colours.plain else self._tone(np.asarray(stored, np.uint16), colours)
 
     def _stored(self, frame: av.VideoFrame, colours: Colours) -> Any:
-        """(H, W, 3) RGB as large as the frame is: uint8, or uint16 where the tones are still to be mapped."""
-        told: dict[str, int] = {}
+        """(H, W, 3) RGB in the frame's own size: uint8, or uint16 if its tones must still be mapped."""
+        spaces: dict[str, int] = {}
         if (not colours.plain and colours.matrix != frame.colorspace) or frame.colorspace not in MATRICES:
             known = MATRICES - UNSPECIFIED
-            told["src_colorspace"] = colours.matrix if colours.matrix in known else BT601 if colours.plain else BT2020
-            told["dst_colorspace"] = BT709  # of RGB: it only has to be one that swscale takes
+            spaces["src_colorspace"] = colours.matrix if colours.matrix in known else BT601 if colours.plain else BT2020
+            spaces["dst_colorspace"] = BT709  # for RGB any value that swscale accepts will do
         if frame.color_range not in RANGES:
-            told |= {"src_color_range": LIMITED, "dst_color_range": FULL}
+            spaces |= {"src_color_range": LIMITED, "dst_color_range": FULL}
         depth = "rgb24" if colours.plain else "rgb48le"
-        return self._convert.reformat(frame, format=depth, threads=1, **told).to_ndarray()
+        return self._convert.reformat(frame, format=depth, threads=1, **spaces).to_ndarray()
 
 
 def picture(frame: av.VideoFrame, size: tuple[int, int], look: Look) -> Image:
     """Upright RGB picture of a frame, resized: (H, W, 3) uint8 for `size` (H, W).
 
-    Area averaging when shrinking, as DeepMind's own pipeline does, bilinear when enlarging. HDR becomes SDR after
-    that, when there are fewer pixels (tone.py).
+    Shrinking averages areas, as DeepMind's own pipeline does; enlarging is bilinear. HDR becomes SDR after that, when
+    there are fewer pixels (tone.py).
     """
     upright = look.upright
     rgb = look.rgb(frame, (size[1], size[0]) if upright.turns % 2 else size)
@@ -103,22 +100,22 @@ def picture(frame: av.VideoFrame, size: tuple[int, int], look: Look) -> Image:
 
 
 def fit(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """(H, W) scaled so that the shorter side is `short_side`, shape kept."""
+    """(H, W) scaled so that the shorter side is `short_side`; the aspect ratio stays."""
     height, width = size
     scale = short_side / min(height, width)
     return max(round(height * scale), short_side), max(round(width * scale), short_side)
 
 
 class Frames:
-    """The frames of a video on its grid: a context manager, iterated once through `grid`.
+    """The frames of a video on its grid: a context manager whose `grid` is iterated once.
 
-    Entering decodes the first frame, which gives `info`, and `origin`, the time of grid point 0 (s). After the
-    iteration `end` is the time at which the last frame read stops being shown (s), `exhausted` whether the video has
-    no further one, `damage` what was wrong with the file, and `sought` whether its beginning was jumped over.
+    Entering decodes the first frame, and sets `info`, and `origin`, the time of grid point 0 (s). After the iteration
+    `end` is the time at which the last frame that was read stops being shown (s), `exhausted` tells whether the video
+    has no further frame, `damage` what is wrong with the file, and `sought` whether its beginning was jumped over.
 
-    `short_side`: pixels that frames are resized to; None leaves them as large as they are. `gpu`: as `open_video`.
-    `tick`: called while the file is read, a sign of life. `threads`: as `open_video`. `native`: leave frames as large
-    as they are all the same, but for HDR, whose tones are mapped here, where few pixels are left.
+    `short_side`: resize frames to so many pixels; None keeps their size. `native`: keep their size all the same, except
+    for HDR, whose tones are mapped here, at the smaller size. `tick`: called while the file is read, as a sign of life.
+    `gpu`, `threads`: as in `open_video`.
 
     Raises (on entering):
         VideoError: the file cannot be opened, or nothing in it can be decoded.
@@ -149,7 +146,7 @@ class Frames:
             self._look = Look(self._stream)
             self._source = self._decode()
             head = next(self._source, None)
-            if head is None and self.gpu is not None:  # 10-bit H.264, or a driver without its video libraries
+            if head is None and self.gpu is not None:  # 10-bit H.264, or a driver without video libraries
                 raise VideoError(f"{self.path}: NVDEC decodes no frame of it; use --decoder cpu for it.")
             if head is None:
                 raise VideoError(f"{self.path}: no frame of it can be decoded; the file is damaged, get it again.")
@@ -170,7 +167,7 @@ class Frames:
     def grid(self, first: int = 0, last: float = float("inf"), seek: bool = True) -> Iterator[tuple[int, Image]]:
         """Yield (k, (H, W, 3) uint8 RGB) for the grid points first <= k < last that the video has.
 
-        seek: jump to the first of them where the format allows it; False reads all that comes before.
+        seek: jump to the first of them if the format allows it; False reads everything before it.
         """
         head, source = self._head, self._source
         if seek and first > 0 and (sought := self._seek(head[1], self._time(first))):
@@ -182,7 +179,7 @@ class Frames:
 
     @property
     def seekable(self) -> bool:
-        """Whether `grid` may jump, so that a part of the video costs no more than its own length."""
+        """Whether `grid` can jump, so that reading a part costs no more than the part's own length."""
         return not (self._container.format.name in UNSEEKABLE or not self._head[1].key_frame)
 
     def _time(self, k: float) -> float:
@@ -197,7 +194,7 @@ class Frames:
     ) -> Iterator[tuple[int, Image]]:
         """Nearest frame for each grid point k..last-1; a tie goes to the earlier frame."""
         time, frame = head
-        shown: Image | None = None  # converted only when a grid point wants it, once
+        shown: Image | None = None  # converted once, when a grid point needs it
         for later, successor in source:
             while k < last and self._time(k) <= (time + later) / 2 + TIME_EPS:
                 shown = picture(frame, self.size, self._look) if shown is None else shown
@@ -219,17 +216,17 @@ class Frames:
     def _seek(
         self, first: av.VideoFrame, target: float
     ) -> tuple[tuple[float, av.VideoFrame], Iterator[tuple[float, av.VideoFrame]]] | None:
-        """Jump to a keyframe at or before `target` (s) and prove it by its PTS; None: go on from the start.
+        """Jump to a keyframe at or before `target` (s), and check its PTS; None: read on from the start.
 
-        Formats without trustworthy PTS, and a stream whose first frame is not flagged as a keyframe and so cannot
-        show where decoding is clean, are decoded from their start. MPEG-TS lands late, so further back is tried; and
-        where it was spliced its clock says nothing.
+        A file is decoded from its start if its format has no trustworthy PTS, or if its first frame is not flagged as a
+        keyframe, since then keyframes do not show where decoding is clean. A jump in MPEG-TS lands too late, so earlier
+        targets are tried; in a spliced MPEG-TS the clock is useless.
         """
         container, stream = self._container, self._stream
         base = float(stream.time_base or 0)
         if container.format.name in UNSEEKABLE or not first.key_frame or not base or first.pts is None:
             return None
-        before = replace(self.damage)  # what is wrong on the way to a keyframe comes from the jump, not from the file
+        before = replace(self.damage)  # errors before the keyframe come from the jump, not from the file
         for margin in (0.0, 2.0, 10.0, 40.0) if self._rising() else ():
             goal = target - margin
             if goal <= self.origin:
@@ -239,15 +236,15 @@ class Frames:
             except (av.error.FFmpegError, OverflowError):
                 break
             source = self._decode()
-            # Frames before the first keyframe lean on frames that were never read.
+            # Frames before the first keyframe depend on frames that were never read.
             head = next(((t, f) for t, f in source if f.key_frame or t > target), None)
             vars(self.damage).update(vars(before))
             if head is not None and head[1].key_frame and head[1].pts is not None and head[0] <= target:
                 self.sought = True
                 return head, source
-        # Opened anew: not every format finds back to its start.
+        # The file is opened again: not every format can seek back to its start.
         self.damage = Damage()
-        self._stack.close()  # or two decoders would hold their frames
+        self._stack.close()  # so that two decoders do not hold frames at once
         again = open_video(self.path, self.gpu, self._threads)
         self._container, self._stream = self._stack.enter_context(again)
         self._source = source = self._decode()
@@ -257,7 +254,7 @@ class Frames:
         return head, source
 
     def _rising(self) -> bool:
-        """Whether the clock only rises, as far as the packets say: only MPEG-TS can be spliced, and is read through."""
+        """Whether the packets' clock only rises. Only MPEG-TS can be spliced, so other formats are not checked."""
         if self._container.format.name != "mpegts":
             return True
         longest = LONGEST_STILL / float(self._stream.time_base or 1)
@@ -275,23 +272,23 @@ class Frames:
         return True
 
     def partial(self, whole: bool) -> bool:
-        """Whether frames are missing: some could not be decoded, or the stream stops long before its header says.
+        """Whether frames are missing: some could not be decoded, or the stream ends long before its header says.
 
-        whole: the video was read to its end.
+        whole: whether the video was read to its end.
         """
         return is_partial(self.damage, self.missing if whole else 0.0)
 
     @property
     def missing(self) -> float:
-        """Seconds by which the frames fall short of the duration that the header declares, if it does.
+        """Seconds by which the frames end before the duration in the header, if there is one.
 
-        Some formats count it from the stream's own start, some from 0: the later end is believed. (A start before 0,
-        as of MPEG-TS whose clock wraps, is one's own.)
+        Some formats count the duration from the stream's own start, others from 0; the later end counts. (A start
+        before 0, as in MPEG-TS whose clock wraps, is always the stream's own.)
         """
         return self._declared - max(self._zero, 0.0) - self.end
 
     def warnings(self, whole: bool) -> tuple[str, ...]:
-        """What to tell the user; `whole`: the video was read to its end."""
+        """Messages for the user; `whole`: whether the video was read to its end."""
         return warnings(self.damage, self.missing if whole else 0.0)
 
 
@@ -301,12 +298,12 @@ def is_partial(damage: Damage, missing: float) -> bool:
 
 
 def warnings(damage: Damage, missing: float) -> tuple[str, ...]:
-    """What to tell the user about a file; `missing`: as `is_partial`."""
-    said = []
+    """Messages for the user about a file; `missing`: as in `is_partial`."""
+    messages = []
     if damage.errors:
-        said.append(f"it is damaged in {damage.errors} place{'s' if damage.errors > 1 else ''}.")
+        messages.append(f"it is damaged in {damage.errors} place{'s' if damage.errors > 1 else ''}.")
     if missing > MISSING_TAIL:
-        said.append(f"its frames end {missing:.1f} s before the file says that they do.")
+        messages.append(f"its frames end {missing:.1f} s before the file says that they do.")
     if damage.jumps:
-        said.append("its clock jumps; the frames behind a jump follow at once.")
-    return tuple(said)
+        messages.append("its clock jumps; the frames behind a jump follow at once.")
+    return tuple(messages)

@@ -1,7 +1,7 @@
-"""How long videos are by their headers, without decoding: for estimates, before any of them is worked on.
+"""The durations of videos by their headers, for estimates before any video is decoded.
 
-Headers are read in a process of its own, since a bad file can crash or hang whoever opens it; such a file is then one
-that does not say.
+A process of its own reads the headers, since a bad file can crash or hang the process that opens it. Such a file counts
+as one without a duration.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from pathlib import Path
 START = 120.0  # seconds for the process to start
 PATIENCE = 10.0  # seconds for one header
 MEMORY = 1 << 30  # bytes that the process may take
-_CODE = "from extractors.decode.headers import serve; serve()"
+_ARGUMENTS = ("-P", "-m", "extractors.decode.headers")  # -P: import no module from the current folder
 
 
 def durations(
     paths: Sequence[Path], stop: Callable[[], bool] = lambda: False, patience: float = PATIENCE
 ) -> Iterator[tuple[Path, float]]:
-    """Each path with the seconds that its header declares; 0: it does not say, or cannot be opened."""
+    """Each path with the seconds that its header declares; 0 if it declares none or cannot be opened."""
     left = list(paths)
     while left and not stop():
         try:
             child = _child()
-        except OSError:  # no more processes here: nothing depends on an estimate
+        except OSError:  # no process can be started: go on without estimates
             yield from ((path, 0.0) for path in left)
             return
         answers: queue.Queue[str] = queue.Queue()
         threading.Thread(target=_listen, args=(child, answers), daemon=True).start()
         try:
-            if _answer(answers, START) is None:  # it does not even start, and the next one would not
+            if _answer(answers, START) is None:  # it does not even start, and the next one would not either
                 yield from ((path, 0.0) for path in left)
                 return
             while left and not stop():
-                said = _ask(child, left[0], answers, patience)
-                yield left.pop(0), 0.0 if said is None else said
-                if said is None:  # it crashed or hangs: another one for the rest
+                seconds = _ask(child, left[0], answers, patience)
+                yield left.pop(0), seconds or 0.0
+                if seconds is None:  # it crashed or hangs: another process reads the rest
                     break
         finally:
             child.kill()
@@ -54,16 +54,16 @@ def durations(
 
 
 def serve() -> None:
-    """The child: a path a line on stdin, the seconds of its header on stdout."""
+    """The child: it reads a path per line from stdin, and writes the seconds by its header to stdout."""
     import signal
 
     from extractors.decode.child import limit_memory
 
-    for number in (signal.SIGINT, signal.SIGTERM):  # the parent's to handle
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent handles them
         signal.signal(number, signal.SIG_IGN)
     limit_memory(MEMORY)
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what FFmpeg prints is no answer
+    os.dup2(2, 1)  # FFmpeg's own messages are not answers
     answers.write("0\n")  # ready
     answers.flush()
     for line in sys.stdin:
@@ -77,7 +77,7 @@ def _read(path: Path) -> float:
     try:
         with open_video(path, threads=1) as (container, stream):
             return max(stated_duration(container, stream), 0.0)
-    except Exception:  # whatever is wrong with it is said when it is worked on
+    except Exception:  # the error is reported when the video is decoded
         return 0.0
 
 
@@ -85,7 +85,7 @@ def _child() -> subprocess.Popen[str]:
     root = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
-        [sys.executable, "-P", "-c", _CODE],
+        [sys.executable, *_ARGUMENTS],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -117,3 +117,7 @@ def _answer(answers: queue.Queue[str], patience: float) -> float | None:
         return float(answers.get(timeout=patience))
     except (ValueError, queue.Empty):
         return None
+
+
+if __name__ == "__main__":
+    serve()

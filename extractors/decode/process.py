@@ -1,14 +1,15 @@
 """Decoding in a process of its own: a file that crashes the decoder costs that video alone (PyAV#2344).
 
-The child decodes, resizes and puts frames into a ring of slots in shared memory (a file, mapped by both, unlinked
-at once); its lines on a pipe say which slot holds which frame, ours give slots back. So it runs ahead of the
-networks by one ring and no further, and memory does not grow with the video. One child serves many videos.
+The child decodes frames, resizes them and puts them into a ring of slots in shared memory (a file that both processes
+map, and that is unlinked at once). Its lines on a pipe say which slot holds which frame, and our lines give slots back.
+So the child is at most one ring ahead of the networks, and memory does not grow with the video. One child serves many
+videos.
 
-A file may also make it hang or eat memory: a watchdog ends a child that gives no sign of life, and the child limits
-its own memory.
+A file may also make the child hang or use too much memory. A watchdog ends a child that gives no sign of life, and the
+child limits its own memory.
 
-It is a plain subprocess, not a multiprocessing one: those import the caller's `__main__` again, which would run a
-user's script twice.
+The child is a plain subprocess, not one of multiprocessing, which would import the caller's `__main__` again and so run
+a user's script twice.
 """
 
 import contextlib
@@ -30,110 +31,117 @@ from typing import Any
 
 import numpy as np
 
-from extractors.config import FeatureConfig, Limits
-from extractors.decode.container import Damage, DecoderUnavailable, Image, ReadError, VideoError, VideoInfo
+from extractors.config import WHOLE, FeatureConfig, Limits, Stretch
+from extractors.decode.clock import Damage
+from extractors.decode.container import DecoderUnavailable, Image, ReadError, VideoError, VideoInfo
 from extractors.decode.grid import is_partial, warnings
 from support.paths import program
 
-RING_BYTES = 32 << 20  # about 90 frames of 256 x 455; half of the 64 MiB that Docker gives /dev/shm
+RING_BYTES = 32 << 20  # about 90 frames of 256 x 455; half of Docker's 64 MiB for /dev/shm
 MOST_SLOTS, LEAST_SLOTS = 128, 4
 WATCH = 0.2  # seconds between two looks of the watchdog
 
 
 class DecoderBug(RuntimeError):
-    """The child met an error that no file explains: a mistake of ours. Its own traceback is the error's note."""
+    """A bug in the child: an error that no file explains. The child's traceback is added as a note."""
 
 
 @dataclass
 class Clip:
-    """A video that is being decoded. `damage` and `sought` are as of the frame read last, the rest is for the end."""
+    """A video that is being decoded.
+
+    `damage` and `sought` are up to date with the last frame; `end`, `exhausted` and `missing` are set at the end.
+    """
 
     info: VideoInfo
     origin: float
     """seconds of grid point 0"""
     first: int
     last: float
-    """snippets first <= i < last were asked for"""
+    """the request is for the snippets first <= i < last"""
     size: tuple[int, int]
     """(H, W) of the frames"""
     seekable: bool = True
-    """whether a stretch of the video costs no more than its own length"""
+    """whether reading a stretch costs no more than the stretch's own length"""
     damage: Damage = field(default_factory=Damage)
     sought: bool = False
-    """whether the beginning was jumped over, and with it whatever is wrong there"""
+    """whether the reading jumped over the beginning, and over any damage there"""
     end: float = 0.0
-    """seconds at which the last frame read stops being shown"""
+    """seconds at which the last frame that was read stops being shown"""
     exhausted: bool = False
-    """whether that is the video's last"""
+    """whether that was the last frame of the video"""
     missing: float = 0.0
-    """seconds by which an exhausted video falls short of what its header declares"""
+    """seconds by which an exhausted video is shorter than its header declares"""
 
     @property
     def partial(self) -> bool:
-        """Whether frames are missing from what was asked for."""
+        """Whether frames are missing from the request."""
         return is_partial(self.damage, self.missing if math.isinf(self.last) else 0.0)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What to tell the user about the file."""
+        """Messages for the user about the file."""
         return warnings(self.damage, self.missing if math.isinf(self.last) else 0.0)
 
 
 class Decoder:
-    """The child process, started when first needed and again after a crash."""
+    """The child process, which is started when it is first needed, and again after a crash."""
 
     def __init__(self, gpu: int | None = None, limits: Limits | None = None, threads: int = 0) -> None:
-        """`gpu`: decode with NVDEC on that GPU, instead of the CPU. `threads`: of a software decoder; 0: the cores."""
+        """`gpu`: decode with NVDEC on that GPU. `threads`: of a decoder on the CPU; 0: the number of cores."""
         self.gpu, self.threads, self.limits = gpu, threads, limits or Limits()
         self._ended = ""
         """why the watchdog ended the child"""
         self._child: subprocess.Popen[str] | None = None
         self._finalizer: weakref.finalize | None = None
         self._answered = False
-        """whether the child has said anything yet"""
+        """whether the child has sent anything yet"""
         self._busy = False
-        """whether the child is at work on a video, rather than waiting for one"""
+        """whether the child is working on a video, rather than waiting for one"""
         self._deadline = math.inf
         self._watchdog: threading.Thread | None = None
         self._watched_child: tuple[subprocess.Popen[str], float, float] | None = None
-        """whose answer is waited for, and until when: for a sign of life, and at all"""
+        """the child that we wait for, the time limit for a sign of life, and the one for the whole video"""
 
     @contextlib.contextmanager
     def open(
         self,
         path: Path,
         config: FeatureConfig,
-        start: float = 0.0,
-        end: float = math.inf,
+        stretch: Stretch = WHOLE,
         native: bool = False,
         take: Callable[[Image], Any] = np.copy,
         span: tuple[int, float] = (0, math.inf),
         seek: bool = True,
         deadline: float = math.inf,
     ) -> Iterator[tuple[Clip, Iterator[tuple[int, Any]]]]:
-        """Open a video; gives what is known of it and its grid frames (k, (H, W, 3) uint8 RGB), to be read once.
+        """Open a video; gives what is known about it and its grid frames (k, (H, W, 3) uint8 RGB), to be read once.
 
-        The frames are those of the snippets that cover seconds start..end, their short side `config.short_side`, or,
-        `native`, as large as the video has them (HDR excepted, see Frames). `take` gets each where it lies in shared
-        memory, which is overwritten afterwards, and returns what is to be given in its place. `span`: of those
-        snippets only the ones of these indices. `seek`: False reads a file from its start even where it could be
-        jumped in. `deadline`: by time.monotonic().
+        The frames are those of the snippets that cover `stretch`, their short side `config.short_side`.
+
+        Args:
+            native: give frames as large as the video has them (except for HDR, see Frames).
+            take: is called with each frame in shared memory, which is overwritten afterwards, and returns the value to
+                give in its place.
+            span: only the snippets span[0] <= i < span[1] of the video.
+            seek: False: read the file from its start, even if it allows seeking.
+            deadline: by time.monotonic().
 
         Raises:
-            VideoError: the file cannot be decoded, or crashed the decoder, or went over a limit, here or while frames
-                are read.
+            VideoError: the file cannot be decoded, crashed the decoder or exceeded a limit, here or while frames are
+                read.
             DecoderUnavailable: there is no NVDEC.
         """
         request = {
             "path": str(path),
-            "home": None if path.is_absolute() else str(Path.cwd()),  # it may have changed since the child began
+            "home": None if path.is_absolute() else str(Path.cwd()),  # it may have changed since the child started
             "fps": config.fps,
             "short_side": config.short_side,
             "native": native,
             "length": config.length,
             "stride": config.stride,
-            "start": start,
-            "end": None if math.isinf(end) else end,
+            "start": stretch.start,
+            "end": None if stretch.open_ended else stretch.end,
             "span": (span[0], None if math.isinf(span[1]) else span[1]),
             "seek": seek,
             "gpu": self.gpu,
@@ -155,12 +163,12 @@ class Decoder:
             )
             with _ring(clip.size) as (name, memory):
                 self._send(child, json.dumps({"ring": str(name), "slots": len(memory)}), path)
-                self._receive(child, path)  # it has opened the ring, which needs its name no longer:
-                with contextlib.suppress(PermissionError):  # Windows keeps the name of an open file
-                    name.unlink()  # nothing is left behind even when both of us are killed
+                self._receive(child, path)  # the child has opened the ring, so its name is not needed any more:
+                with contextlib.suppress(PermissionError):  # Windows does not remove the name of an open file
+                    name.unlink()  # nothing is left behind even if both processes are killed
                 yield clip, self._frames(child, clip, memory, path, take)
         finally:
-            if self._busy:  # in the middle of frames that nobody wants any more
+            if self._busy:  # it is in the middle of frames that nobody wants any more
                 self.close()
 
     def _frames(
@@ -171,15 +179,15 @@ class Decoder:
         path: Path,
         take: Callable[[Image], Any],
     ) -> Iterator[tuple[int, Any]]:
-        while "end" not in (said := self._receive(child, path)):
-            frame = take(memory[said["slot"]])
+        while "end" not in (answer := self._receive(child, path)):
+            frame = take(memory[answer["slot"]])
             self._send(child, ".", path)  # the slot is free again
-            clip.damage, clip.sought = Damage(*said["damage"]), said["sought"]
-            yield said["k"], frame
-        if child is self._child:  # and not one that was started since, for another video
+            clip.damage, clip.sought = Damage(*answer["damage"]), answer["sought"]
+            yield answer["k"], frame
+        if child is self._child:  # and not another child that was started since then
             self._busy = False
-        clip.damage, clip.sought = Damage(*said["damage"]), said["sought"]
-        clip.end, clip.exhausted, clip.missing = said["end"], said["exhausted"], said["missing"]
+        clip.damage, clip.sought = Damage(*answer["damage"]), answer["sought"]
+        clip.end, clip.exhausted, clip.missing = answer["end"], answer["exhausted"], answer["missing"]
 
     def _running(self) -> "subprocess.Popen[str]":
         if self._child is None or self._child.poll() is not None:
@@ -190,13 +198,12 @@ class Decoder:
             self._ended = ""
             try:
                 self._child = subprocess.Popen(
-                    # -P: what lies in the folder of the videos is not imported.
-                    [sys.executable, "-P", "-c", self._code()],
+                    self._command(),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,  # FFmpeg's own chatter; what matters comes as a message
+                    stderr=subprocess.DEVNULL,  # FFmpeg's own messages; important ones come as answers
                     text=True,
-                    # One thread for numpy's products, which are small: each of a pool takes memory from the start.
+                    # One thread for numpy's products, which are small: every thread of a pool takes memory at once.
                     env=os.environ | {"PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},
                 )
             except OSError as error:
@@ -207,13 +214,13 @@ class Decoder:
             self._finalizer = weakref.finalize(self, _kill, self._child)
         return self._child
 
-    def _code(self) -> str:
-        """What the child runs."""
-        memory = 0 if self.gpu is not None else round(self.limits.memory * 2**30)  # a driver maps what it likes
-        return f"from extractors.decode.child import serve; serve({memory})"
+    def _command(self) -> list[str]:
+        """The command line of the child. With -P it imports no module from the current folder."""
+        memory = 0 if self.gpu is not None else round(self.limits.memory * 2**30)  # a GPU driver maps any amount
+        return [sys.executable, "-P", "-m", "extractors.decode.child", str(memory)]
 
     def close(self) -> None:
-        """End the child; the next video starts a fresh one."""
+        """End the child; the next video starts a new one."""
         if self._finalizer is not None:
             self._finalizer()
         self._child = self._finalizer = None
@@ -235,24 +242,24 @@ class Decoder:
             if not line.endswith("\n"):
                 raise self._crashed(child, path)
             self._answered = True
-            said: dict[str, Any] = json.loads(line)
-            if "alive" not in said:
+            answer: dict[str, Any] = json.loads(line)
+            if "alive" not in answer:
                 break
-        if "error" in said:
+        if "error" in answer:
             if child is self._child:
                 self._busy = False
-            kind = DecoderUnavailable if said.get("unavailable") else VideoError
-            raise (ReadError if said.get("unreadable") else kind)(said["error"])
-        if "bug" in said:
-            last = said["bug"].strip().splitlines()[-1]
+            kind = DecoderUnavailable if answer.get("unavailable") else VideoError
+            raise (ReadError if answer.get("unreadable") else kind)(answer["error"])
+        if "bug" in answer:
+            last = answer["bug"].strip().splitlines()[-1]
             failed = DecoderBug(f"the decoder failed on {path} ({last})")
-            failed.add_note(f"In the decoder's process:\n{said['bug']}")
+            failed.add_note(f"In the decoder's process:\n{answer['bug']}")
             raise failed
-        return said
+        return answer
 
     @contextlib.contextmanager
     def _watched(self, child: "subprocess.Popen[str]") -> Iterator[None]:
-        """End the child when the block, which waits for it, takes too long."""
+        """Have the watchdog end the child if this block, which waits for the child, takes too long."""
         stalled, late = time.monotonic() + self.limits.stall, self._deadline
         if self._watchdog is None or not self._watchdog.is_alive():
             self._watchdog = threading.Thread(target=_watch, args=(weakref.ref(self),), name="watchdog", daemon=True)
@@ -265,7 +272,7 @@ class Decoder:
             self._watched_child = None
 
     def look(self) -> None:
-        """End a child that is waited for and has not said anything for too long; the watchdog calls it."""
+        """End the child if it has been silent for too long; the watchdog calls this."""
         if (watched := self._watched_child) is None:
             return
         child, stalled, late = watched
@@ -291,7 +298,7 @@ class Decoder:
 def _watch(decoder: "weakref.ref[Decoder]") -> None:
     while (watched := decoder()) is not None:
         watched.look()
-        del watched  # or it would live for as long as we sleep
+        del watched  # so that it is not kept alive while we sleep
         time.sleep(WATCH)
 
 
@@ -306,7 +313,7 @@ def _kill(child: "subprocess.Popen[str]") -> None:
 
 @contextlib.contextmanager
 def _ring(size: tuple[int, int]) -> Iterator[tuple[Path, Image]]:
-    """A file of slots, mapped: its name, and (slots, H, W, 3) uint8 over it; in memory where the system has that."""
+    """A mapped file of slots: its name, and its content as (slots, H, W, 3) uint8. It is in memory if possible."""
     height, width = size
     slots = min(max(RING_BYTES // (height * width * 3), LEAST_SLOTS), MOST_SLOTS)
     total = slots * height * width * 3
@@ -314,11 +321,11 @@ def _ring(size: tuple[int, int]) -> Iterator[tuple[Path, Image]]:
         if folder is not None and not os.access(folder, os.W_OK):
             continue
         handle, name = tempfile.mkstemp(prefix="jcdnet-", dir=folder)
-        if (own := Path(f"/proc/{os.getpid()}/fd/{handle}")).exists():  # Linux: it needs no other name,
-            Path(name).unlink()  # and a kill leaves nothing
+        if (own := Path(f"/proc/{os.getpid()}/fd/{handle}")).exists():  # Linux: this name is enough,
+            Path(name).unlink()  # so that a killed process leaves nothing behind
             name = str(own)
         try:
-            # Reserved, not just sized: writing to a full /dev/shm would kill the child.
+            # The space is reserved: writing to a full /dev/shm would kill the child.
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(handle, 0, total)
             else:
@@ -332,7 +339,7 @@ def _ring(size: tuple[int, int]) -> Iterator[tuple[Path, Image]]:
             continue
         break
     try:
-        # The mapping is not closed by hand: it goes when the last view of it does.
+        # The mapping is not closed here: it is released together with the last array that uses it.
         yield Path(name), np.frombuffer(mmap.mmap(handle, total), np.uint8).reshape(slots, height, width, 3)
     finally:
         os.close(handle)

@@ -1,11 +1,11 @@
-"""High dynamic range and wide colours to what a BT.709 screen shows, as players do: one 3-D lookup table.
+"""From high dynamic range and wide colours to a BT.709 screen, as players do it: one 3-D lookup table.
 
 The signal becomes light on a display (the EOTF), the light is compressed to the range of an SDR screen, its colours are
-told in BT.709's primaries, and all that becomes a signal again. PQ and HLG: Rec. ITU-R BT.2100-2, tables 4 and 5. The
-curve: the EETF of Report ITU-R BT.2390, section 5.4, from a mastering display of 1000 cd/m2 to SDR's white, which is
-203 cd/m2 (HDR reference white, Report ITU-R BT.2408). SDR's signal is that of BT.1886's display: gamma 2.4.
+converted to BT.709's primaries, and the result becomes a signal again. PQ and HLG: Rec. ITU-R BT.2100-2, tables 4 and
+5. The curve: the EETF of Report ITU-R BT.2390, section 5.4, from a mastering display of 1000 cd/m2 to SDR's white,
+which is 203 cd/m2 (HDR reference white, Report ITU-R BT.2408). SDR's signal is that of BT.1886's display: gamma 2.4.
 
-Dolby Vision of profile 8 and HDR10+ are PQ to everybody who does not read what they add.
+Dolby Vision of profile 8 and HDR10+ are PQ with additions, which are ignored here.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ GAMMA = 2.4
 NODES = 49  # along each axis of the table
 
 # Code points of ISO/IEC 23091-2, as FFmpeg numbers them.
-UNSPECIFIED = frozenset({0, 2, 3})  # reserved ones say no more
+UNSPECIFIED = frozenset({0, 2, 3})  # reserved values count as unspecified too
 PQ, HLG = 16, 18
-# Matrices and ranges that swscale knows; it refuses a frame with any other.
+# Matrices and ranges that swscale knows; it refuses frames with others.
 MATRICES = frozenset({0, 1, 2, 4, 5, 6, 7, 9})
 LIMITED, FULL = 1, 2
 RANGES = frozenset({0, LIMITED, FULL})
-# By colour primaries: x and y of red, green and blue. White is D65 in all of these.
+# For colour primaries, x and y of red, green and blue. All of these have D65 as white.
 D65 = (0.3127, 0.3290)
 BT709, BT601, BT2020 = 1, 5, 9
 PRIMARIES = {
@@ -50,20 +50,20 @@ PRIMARIES = {
 
 @dataclass(frozen=True)
 class Colours:
-    """What a stream or a frame says of its colours: code points of transfer, primaries and matrix."""
+    """The colours that a stream or a frame declares: code points of transfer, primaries and matrix."""
 
     transfer: int = 2
     primaries: int = 2
     matrix: int = 2
 
     def over(self, other: Colours) -> Colours:
-        """These, and the other's where these say nothing."""
+        """These colours, with the other's values where these are unspecified."""
         mine, theirs = (self.transfer, self.primaries, self.matrix), (other.transfer, other.primaries, other.matrix)
         return Colours(*(b if a in UNSPECIFIED else a for a, b in zip(mine, theirs, strict=True)))
 
     @property
     def plain(self) -> bool:
-        """Whether a picture is shown as it is: nothing says that it is HDR or has BT.2020's primaries."""
+        """Whether a picture needs no conversion: it declares neither HDR nor BT.2020's primaries."""
         return self.transfer not in (PQ, HLG) and self.primaries != BT2020
 
 
@@ -92,7 +92,7 @@ def hlg_light(signal: Floats) -> Floats:
 
 
 def eetf(light: Floats) -> Floats:
-    """BT.2390's curve: cd/m2 up to PEAK -> cd/m2 up to WHITE. In PQ's signal: straight, from a knee on a spline."""
+    """BT.2390's curve: cd/m2 up to PEAK -> cd/m2 up to WHITE. In PQ's signal: a line up to a knee, then a spline."""
     peak, white = pq_signal(np.array([PEAK, WHITE]))
     signal, most = np.minimum(pq_signal(light) / peak, 1), white / peak
     knee = 1.5 * most - 0.5
@@ -117,12 +117,12 @@ def _to_xyz(primaries: int) -> Floats:
 def shown(signal: Floats, colours: Colours) -> Floats:
     """The light of an SDR screen, 1 its white: signal (..., 3) in [0, 1] -> linear BT.709 (..., 3).
 
-    Below 0 where BT.709 has no such colour, and above 1 where it is too bright for the screen. Primaries that are not
-    named or not known are taken for BT.2020's.
+    Values are below 0 for colours outside BT.709, and above 1 for light that is too bright for the screen. Unspecified
+    or unknown primaries are taken for BT.2020's.
     """
     if colours.transfer in (PQ, HLG):
         light = pq_light(signal) if colours.transfer == PQ else hlg_light(signal)
-        # The largest of R, G and B goes through the curve and takes the others along, so that the hue stays.
+        # The largest of R, G and B goes through the curve, and the others are scaled with it, so that the hue stays.
         largest = light.max(axis=-1, keepdims=True)
         linear = light * (eetf(largest) / np.maximum(largest, 1e-9)) / WHITE
     else:
@@ -133,7 +133,7 @@ def shown(signal: Floats, colours: Colours) -> Floats:
 
 @lru_cache(maxsize=4)
 def cube(colours: Colours) -> str:
-    """The table of `shown` as Adobe's Cube LUT specification 1.0 writes it: red changes fastest."""
+    """The table of `shown` in the format of Adobe's Cube LUT specification 1.0: red changes fastest."""
     steps = np.linspace(0, 1, NODES)
     blue, green, red = np.meshgrid(steps, steps, steps, indexing="ij")
     light = shown(np.stack([red, green, blue], axis=-1), colours).reshape(-1, 3)
@@ -141,7 +141,7 @@ def cube(colours: Colours) -> str:
 
 
 class Tone:
-    """Applies tables to pictures; one for the frames of a video, which mostly have one size and the same colours."""
+    """Applies tables to the frames of a video, which mostly have one size and the same colours."""
 
     def __init__(self) -> None:
         self._made_for: tuple[Colours, tuple[int, ...]] | None = None
@@ -150,8 +150,8 @@ class Tone:
     def __call__(self, picture: Deep, colours: Colours) -> Image:
         """(H, W, 3) uint16 RGB as decoded -> (H, W, 3) uint8 BT.709."""
         width = picture.shape[1]
-        # FFmpeg's vector code reads whole vectors, and PyAV's rows end with their last pixel: it would read beyond the
-        # picture, and crash.
+        # FFmpeg's vector code reads whole vectors, and PyAV's rows end with their last pixel. Without padding it would
+        # read beyond the picture, and crash.
         picture = np.pad(picture, ((0, 0), (0, -width % VECTOR), (0, 0)))
         made_for = (colours, picture.shape[:2])
         if self._graph is None or self._made_for != made_for:
@@ -166,7 +166,7 @@ class Tone:
 
 
 # The table holds light, in floats: interpolated signals would be 50 grey levels off at the edge of BT.709's colours,
-# where the signal rises steeply. For planes FFmpeg's lut3d has vector code, 20 times as fast as its other.
+# where the signal rises steeply. For planes FFmpeg's lut3d has vector code, which is 20 times as fast.
 PLANES = "gbrpf32le"
 VECTOR = 16  # pixels: 64 bytes, the longest that there is
 

@@ -1,4 +1,4 @@
-"""Optical flow: one file a backend, one signature for all.
+"""Optical flow: one file for each backend, one signature for all.
 
 `FLOWS[name](grey, workers=None, device="cpu")`: grey (N+1, H, W) uint8 to (N, H, W, 2) float32 pixels, consecutive
 pairs, x displacement then y. To add a backend, write its file and add it to FLOWS and VERSIONS.
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 
-# Each backend is imported by its first use: cv2, numba and torch take up to seconds to import.
+# Each backend is imported when it is first used, since cv2, numba and torch can take seconds to import.
 def _opencv(grey: np.ndarray, workers: int | None = None, device: str = "cpu") -> np.ndarray:
     from extractors.flow import opencv
 
@@ -88,7 +88,7 @@ VERSIONS: dict[str, Callable[[], str]] = {
 
 
 def version(name: str) -> str:
-    """Return what identifies the results of a backend in a cache key, e.g. "opencv-5.0.0.93". Raises FlowError."""
+    """Return the name and version that identify a backend's results, e.g. "opencv-5.0.0.93". Raises FlowError."""
     return VERSIONS[resolve(name)]()
 
 
@@ -107,9 +107,9 @@ def resolve(name: str, device: str = "cpu") -> str:
 
 
 def require(name: str, device: str = "cpu") -> None:
-    """Make sure that a backend can work on `device`, before hours are spent on what comes before flow.
+    """Check that a backend works on `device`, before hours of decoding.
 
-    Raises FlowUnavailable where a device, a package or a compiler is missing.
+    Raises FlowUnavailable if a device, a package or a compiler is missing.
     """
     backend = resolve(name, device)
     if backend == "triton":
@@ -132,7 +132,7 @@ def must_compile(name: str, width: int) -> bool:
 
 
 def warmup(name: str, width: int) -> None:
-    """Compile the kernels for frames of this width, or load them, where the backend has such; else do nothing."""
+    """Compile or load the kernels for frames of this width, if the backend has any."""
     if resolve(name) == "numba":
         from extractors.flow import numba_tvl1
 

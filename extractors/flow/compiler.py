@@ -1,4 +1,4 @@
-"""The C compiler that Triton needs when it starts on a GPU: found as Triton finds it, and tried."""
+"""The C compiler that Triton needs when it starts on a GPU: find it as Triton does, and try it."""
 
 import os
 import shutil
@@ -8,21 +8,21 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-# Triton's own C includes both; libc6-dev and python3-dev are packages apart from gcc's.
+# Triton's own C code includes both; libc6-dev and python3-dev are separate packages from gcc.
 SOURCE = "#include <stdint.h>\n#include <Python.h>\nint64_t one(void) { return 1; }\n"
 GET_GCC = "apt install gcc libc6-dev (or set CC to a C compiler)"
 GET_PYTHON = "apt install python3-dev"
 
 
 def find() -> str | None:
-    """Return the C compiler that Triton takes: CC, else gcc, else clang; None where there is none."""
+    """Return the C compiler that Triton uses: CC, else gcc, else clang; None if there is none."""
     return os.environ["CC"] if "CC" in os.environ else shutil.which("gcc") or shutil.which("clang")
 
 
 def fault() -> tuple[str, str] | None:
-    """Build one line of C as Triton does; return None, or what is wrong and the command that mends it.
+    """Build one line of C as Triton does; return None, or the fault and the command that repairs it.
 
-    It is tried even where Triton has kept what it once built: what of it still fits, only Triton knows.
+    It is tried even if Triton has a cached build, since only Triton knows whether the cache still fits.
     """
     name = find()
     return ("there is no C compiler here", GET_GCC) if name is None else _build(name)

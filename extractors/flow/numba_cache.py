@@ -1,7 +1,7 @@
-"""Where Numba keeps compiled kernels. To be called before numba is imported: it reads its environment once.
+"""The folder for Numba's compiled kernels. Call `prepare` before importing numba, which reads its environment once.
 
-What it keeps is machine code and pickles, which are run as they are: the one cache in which a file can be code. So it
-stands where nobody else can write, also when the features' cache is shared by a team.
+Numba's cache holds machine code and pickles, and runs them without a check; no other cache of ours holds code. So it is
+in a folder that nobody else can write, even if a team shares the features' cache.
 """
 
 import contextlib
@@ -15,10 +15,10 @@ from support.paths import NoHome, cache_dir, user_cache_dir
 
 
 def prepare() -> bool:
-    """Point NUMBA_CACHE_DIR, unless it is set, at `numba` in the product's cache, or, where somebody else could write
-    there, in the user's own, or in the folder for temporary files; say whether it can be written.
+    """Set NUMBA_CACHE_DIR, unless it is set, and return whether that folder can be written.
 
-    An unwritable folder is a warning, not an error: the kernels are then compiled in every process.
+    The folder is `numba` in jcdnet's cache. If somebody else could write there, it is in the user's own cache, or in
+    the folder for temporary files. An unwritable folder gives a warning, and every process compiles the kernels again.
     """
     folder = Path(os.environ.get("NUMBA_CACHE_DIR") or _private())
     os.environ["NUMBA_CACHE_DIR"] = str(folder)
@@ -42,15 +42,15 @@ def _make(folder: Path) -> None:
 
 
 def _private() -> Path:
-    """The first folder that is ours alone; where none is, a new one for this process."""
+    """The first folder that only we can write; if there is none, a new folder for this process."""
     first = cache_dir() / "numba"
     if not hasattr(os, "getuid"):
         return first
     folders = [first]
-    with contextlib.suppress(NoHome):  # JCDNET_CACHE need not lie in a home folder
+    with contextlib.suppress(NoHome):  # JCDNET_CACHE need not be in a home folder
         folders.append(user_cache_dir() / "numba")
     for folder in (*folders, Path(tempfile.gettempdir()) / f"jcdnet-numba-{os.getuid()}"):
-        # Looked at when it is there, not before: between a look and the making somebody else could make it.
+        # Make it first and check it then: between a check and the making, somebody else could make it.
         if all(map(_is_safe, folder.absolute().parents)):
             try:
                 _make(folder)
@@ -63,7 +63,7 @@ def _private() -> Path:
 
 
 def _is_safe(parent: Path) -> bool:
-    """Whether nobody else can put another folder in the place of one below it; one that is not there yet is ours."""
+    """Whether nobody else can replace a folder below this one. A parent that does not exist yet will be ours."""
     try:
         about = parent.stat()
     except OSError:

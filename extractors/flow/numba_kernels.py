@@ -149,7 +149,7 @@ def relax(rows, fields, height, width, stop, saved, line):
     done = 0
     kept = 0
     while error > stop and done < INNER:
-        # The error falls ever more slowly: to extrapolate its last rate is to expect the end too early.
+        # The error falls more and more slowly, so extrapolating its last rate predicts the end too early.
         rate = min(error / before, 0.95) if done > 1 else 0.0
         steps = 1
         if kept or (error > 2 * stop and error * rate**8 > stop):  # keeping the state costs about an iteration

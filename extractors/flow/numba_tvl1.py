@@ -1,4 +1,4 @@
-"""TV-L1 on the CPU: OpenCV's numerics in kernels compiled for this machine, one pair a core."""
+"""TV-L1 on the CPU: OpenCV's numerics in kernels compiled for this machine, one pair for each core."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -11,11 +11,11 @@ import numpy as np
 
 from extractors.flow.tvl1 import check, levels, over_pairs
 
-ALGORITHM = 1  # raise it with every change that moves a result
+ALGORITHM = 1  # raise it with every change of a result
 
 
 def version() -> str:
-    """Return e.g. "numba-1". The kernels are strict IEEE, so that neither Numba nor the CPU model changes them."""
+    """Return e.g. "numba-1". The kernels are strict IEEE, so neither Numba nor the CPU model matters."""
     return f"numba-{ALGORITHM}"
 
 
@@ -23,7 +23,8 @@ def flow(grey: np.ndarray, workers: int | None = None) -> np.ndarray:
     """Compute TV-L1 between consecutive frames, as OpenCV 5.0 does with its defaults.
 
     grey: (N+1, H, W) uint8; returns (N, H, W, 2) float32, the displacement in x, then y, in pixels. Any size from
-    1×1 on; the same bytes for any number of workers. Raises FlowError. The first call compiles (see `is_compiled`).
+    1×1 on works, and any number of workers gives the same bytes. The first call compiles (see `is_compiled`).
+    Raises FlowError.
     """
     check(grey)
     warmup(grey.shape[2])
@@ -33,8 +34,8 @@ def flow(grey: np.ndarray, workers: int | None = None) -> np.ndarray:
 
 
 def solver(grey: np.ndarray, out: np.ndarray) -> Callable[[int], None]:
-    """Return what computes one pair of `grey` into `out`, in a thread of its own: its scratch memory is not shared."""
-    grey = np.require(grey, requirements=["C", "W"])  # a read-only array is another type, and another compilation
+    """Return a function that computes one pair of `grey` into `out`. It has its own scratch memory, for one thread."""
+    grey = np.require(grey, requirements=["C", "W"])  # Numba would compile again for a read-only array
     solve, scratch = _kernels().solve, workspace(*grey.shape[1:])
 
     def one(pair: int) -> None:
@@ -56,9 +57,9 @@ def warmup(width: int) -> None:
 
 
 def is_compiled(width: int) -> bool:
-    """Tell whether `warmup` would be quick, so that whoever talks to the user can announce a compilation.
+    """Tell whether `warmup` would be quick, so that the user can be told about a compilation before it starts.
 
-    Where Numba's cache cannot be asked, the answer is no.
+    If Numba's cache cannot be read, the answer is no.
     """
     kernels = _kernels()
     types = _types(width)
@@ -67,7 +68,7 @@ def is_compiled(width: int) -> bool:
     try:
         cache = kernels.solve._cache
         return cache._index_key(types, kernels.solve.targetctx.codegen()) in cache._cache_file._load_index()
-    except Exception:  # these are Numba's own affairs: another version may keep them elsewhere
+    except Exception:  # internals of Numba, which another version may have elsewhere
         return False
 
 
@@ -82,7 +83,7 @@ def stride(width: int) -> int:
 
 
 def workspace(height: int, width: int) -> tuple[Any, ...]:
-    """Allocate what `numba_kernels.solve` needs for frames of one size, 18 MB at 340×256; one a thread."""
+    """Allocate the memory of `numba_kernels.solve` for one thread and frame size: 18 MB at 340×256."""
     step = stride(width)
     row = np.dtype([(plane, np.float32, (step,)) for plane in _kernels().PLANES])
     line = np.dtype(
@@ -118,7 +119,7 @@ def _kernels() -> ModuleType:
 
 
 def _types(width: int) -> tuple[Any, ...]:
-    """Numba's types of the arguments of `solve`; of the frame's size only the stride is in them."""
+    """Numba's types of the arguments of `solve`, which depend on the frame's size only by the stride."""
     import numba
 
     frame = np.empty((1, width), np.uint8)
@@ -130,8 +131,8 @@ def _types(width: int) -> tuple[Any, ...]:
 def _one_process_at_a_time(cached: bool) -> Iterator[None]:
     """Hold a lock on the kernel cache while compiling.
 
-    Numba numbers its files without one: two processes that compile two strides at a time can swap them. Those that
-    wait find the kernels on disk.
+    Numba numbers its files without a lock, so two processes that compile two strides at once can mix them up. Processes
+    that have waited find the kernels on disk.
     """
     try:
         import fcntl

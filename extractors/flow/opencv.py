@@ -22,14 +22,14 @@ def flow(grey: np.ndarray, workers: int | None = None) -> np.ndarray:
     """Compute TV-L1 between consecutive frames with OpenCV's default settings.
 
     grey: (N+1, H, W) uint8; returns (N, H, W, 2) float32, the displacement in x, then y, in pixels, at every pixel
-    of the first frame of each pair. Any size from 2×2 on. Raises FlowError, and
-    FlowUnavailable (a FlowError) where OpenCV comes without it.
+    of the first frame of each pair. Any size from 2×2 on works. Raises FlowError, and
+    FlowUnavailable (a FlowError) if this OpenCV has no TV-L1.
     """
     check(grey)
-    if min(grey.shape[1:]) < 2:  # its gradient reads beyond such a frame: now and then the field is not finite
+    if min(grey.shape[1:]) < 2:  # its gradient reads beyond such a frame, and sometimes the field is not finite
         raise FlowError("OpenCV has no TV-L1 for frames 1 px high or wide: use the flow backend numba")
     out = np.empty((len(grey) - 1, *grey.shape[1:], 2), np.float32)
-    # OpenCV's own threads gain nothing on TV-L1 (its costliest step is serial): the pairs are spread instead.
+    # OpenCV's own threads do not speed up TV-L1, whose slowest step is serial. So each thread gets pairs of its own.
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -40,7 +40,7 @@ def flow(grey: np.ndarray, workers: int | None = None) -> np.ndarray:
 
 
 def require() -> Any:
-    """Return cv2.optflow. Raises FlowUnavailable where OpenCV comes without it."""
+    """Return cv2.optflow. Raises FlowUnavailable if this OpenCV does not have it."""
     optflow: Any = getattr(cv2, "optflow", None)
     if optflow is None:
         raise FlowUnavailable(
@@ -50,9 +50,9 @@ def require() -> Any:
 
 
 def solver(grey: np.ndarray, out: np.ndarray) -> Callable[[int], None]:
-    """Return what computes one pair of `grey` into `out`. One a thread and size.
+    """Return a function that computes one pair of `grey` into `out`, for one thread and one frame size.
 
-    OpenCV's object is not thread-safe, and one small frame shrinks its number of scales for good.
+    OpenCV's object is not thread-safe, and after a small frame it keeps the smaller number of scales.
     """
     tvl1 = require().DualTVL1OpticalFlow_create()
 

@@ -1,4 +1,4 @@
-"""TV-L1 in plain batched PyTorch, on any device: slow, short, and what a GPU kernel is checked against."""
+"""TV-L1 in plain batched PyTorch, on any device: slow and short; the GPU kernels are checked against it."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from extractors.flow import tvl1
 from extractors.flow.tvl1 import check
 
-ALGORITHM = 1  # raise it with every change that moves a result
+ALGORITHM = 1  # raise it with every change of a result
 BATCH = 64  # pairs at a time: about 10 MB each at 340×256, and 25 planes more for the median
 PAD = 4  # zeros around the image that the warp samples
 
@@ -73,7 +73,7 @@ def _level(first: Tensor, second: Tensor, field: Tensor) -> Tensor:
         slope = torch.stack([ix, iy])
         error = first.new_full((len(first),), torch.inf)
         for _ in range(tvl1.OUTER):
-            active = error > stop  # each pair stops on its own; what is done with the others' states is dropped
+            active = error > stop  # each pair stops on its own; further steps of a stopped pair are dropped
             if not active.any():
                 break
             field = torch.where(active[:, None, None], median(field), field)
@@ -97,11 +97,11 @@ def _iterate(
     moved = (change * change).sum(0).sum(1).sum(1)
     mask = active[:, None, None]
     field = torch.where(mask, field + change, field)
-    ahead = torch.stack(
+    slopes = torch.stack(
         [nn.pad(field.diff(dim=-1), (0, 1)), nn.pad(field.diff(dim=-2), (0, 0, 0, 1))], dim=1
     )  # forward differences, 0 at the end
-    shrink = 1 + tvl1.TAUT * (ahead * ahead).sum(1, keepdim=True).sqrt()
-    return field, torch.where(mask, (dual + tvl1.TAUT * ahead) / shrink, dual), moved
+    shrink = 1 + tvl1.TAUT * (slopes * slopes).sum(1, keepdim=True).sqrt()
+    return field, torch.where(mask, (dual + tvl1.TAUT * slopes) / shrink, dual), moved
 
 
 def resize(images: Tensor, size: tuple[int, int], step_y: float, step_x: float) -> Tensor:
@@ -134,7 +134,7 @@ def cubic(t: Tensor) -> list[Tensor]:
 def warp(samples: Tensor, field: Tensor) -> Tensor:
     """Sample (B, K, H, W) at x + u, bicubic, 0 outside; `field` (2, B, H, W)."""
     b, k, h, w = samples.shape
-    # Beyond these bounds all taps are zeros, whatever the fraction.
+    # Beyond these bounds all taps are zeros for any fraction.
     x = (field[0] + torch.arange(w, device=field.device)).clamp(-3, w + 1)
     y = (field[1] + torch.arange(h, device=field.device)[:, None]).clamp(-3, h + 1)
     x0, y0 = x.floor(), y.floor()

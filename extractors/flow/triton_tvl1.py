@@ -1,4 +1,4 @@
-"""TV-L1 on a CUDA device: OpenCV's numerics in fused Triton kernels, many pairs a launch."""
+"""TV-L1 on a CUDA device: OpenCV's numerics in fused Triton kernels, many pairs in one launch."""
 
 import os
 from importlib.util import find_spec
@@ -11,9 +11,9 @@ from extractors.flow import compiler, tvl1
 from extractors.flow.torch_tvl1 import coarse_to_fine, gradient
 from extractors.flow.tvl1 import FlowError, FlowUnavailable, check
 
-ALGORITHM = 1  # raise it with every change that moves a result
+ALGORITHM = 1  # raise it with every change of a result
 BATCH = 128  # pairs at a time: 32 planes of them in memory, 1.4 GB at 340×256
-BLOCK = 512  # pixels a program
+BLOCK = 512  # pixels for each program
 
 
 def version() -> str:
@@ -22,7 +22,7 @@ def version() -> str:
 
 
 def require(device: str) -> None:
-    """Make sure that Triton can work on `device`, in a tenth of a second, before anything is decoded.
+    """Check, in a tenth of a second, that Triton works on `device`, before anything is decoded.
 
     Raises FlowUnavailable without a CUDA device, without Triton, or without a C compiler that works.
     """
@@ -76,7 +76,7 @@ def _level(first: Tensor, second: Tensor, field: Tensor) -> Tensor:
     counts = [first.new_zeros(pairs, dtype=torch.int32) for _ in range(2)]
     partial = [first.new_empty(pairs, tiles) for _ in range(2)]
     slope_x, slope_y = (image.contiguous() for image in gradient(second))
-    now = 0  # which of the two sets of counts and partial sums holds
+    now = 0  # which of the two sets of counts and partial sums is current
     for _ in range(tvl1.WARPS):
         kernels.warp[(tiles, pairs)](
             *(state, counts[now], first, second, slope_x, slope_y, slopes, h, w, pairs),
@@ -93,7 +93,7 @@ def _level(first: Tensor, second: Tensor, field: Tensor) -> Tensor:
                 )
                 now = 1 - now
                 if not first.is_cuda and not (partial[now].sum(1) > size[-1]).any():
-                    break  # to the interpreter a launch is dear, and asking is free
+                    break  # for the interpreter a launch is expensive and this test is cheap
             done.ask(partial[now].sum(1) > size[-1])
             if done.known():
                 break
@@ -102,9 +102,9 @@ def _level(first: Tensor, second: Tensor, field: Tensor) -> Tensor:
 
 
 class _Done:
-    """Whether all pairs have converged, as far as the device has said so: asked without waiting for the answer.
+    """Tells whether all pairs have converged, as far as is known without waiting for the device.
 
-    To go on when all are done changes nothing but the time: the kernels skip pairs that are.
+    Going on after all are done costs only time, since the kernels skip pairs that have converged.
     """
 
     def __init__(self, device: torch.device) -> None:

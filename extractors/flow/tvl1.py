@@ -1,11 +1,11 @@
-"""What every TV-L1 backend shares: the constants of OpenCV's defaults, the pyramid, the checks, the threads."""
+"""What all TV-L1 backends share: the constants of OpenCV's defaults, the pyramid, the checks, the threads."""
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from extractors.config import cores
 from support.errors import ENVIRONMENT, UserError
 
 # The defaults of cv2.optflow.DualTVL1OpticalFlow_create(), which the published I3D features were made with.
@@ -29,7 +29,7 @@ CUBIC_A = -0.75  # the cubic of the bicubic warp
 
 
 class FlowError(UserError, ValueError):
-    """Frames that no flow can be computed from, or a backend that is not there. One sentence for the user."""
+    """No flow can be computed from these frames, or there is no such backend. One sentence for the user."""
 
 
 class FlowUnavailable(FlowError):
@@ -68,17 +68,12 @@ def check(grey: np.ndarray) -> None:
         raise FlowError(f"optical flow needs frames of at least 1×1 pixel, not {grey.shape[2]}×{grey.shape[1]}")
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def over_pairs(make_solver: Callable[[], Callable[[int], None]], pairs: int, workers: int | None) -> None:
-    """Call a solver for every pair index 0..pairs−1, over `workers` threads (None: the cores).
+    """Call a solver for every pair index 0..pairs−1, over `workers` threads (None: the number of cores).
 
-    `make_solver` runs once in each thread and returns what computes one pair: its state is never shared. Threads
-    take the next pair when they are free (pairs differ fivefold in cost); which thread takes it changes nothing.
-    Raises FlowError for workers below 1.
+    `make_solver` runs once in each thread and returns the function that computes one pair, so no state is shared. A
+    thread takes the next pair when it is free, since pairs differ fivefold in cost. Which thread takes a pair does not
+    change the result. Raises FlowError for workers below 1.
     """
     workers = cores() if workers is None else workers
     if workers < 1:

@@ -1,9 +1,9 @@
-"""Snippets to network inputs on an accelerator: one upload a frame, then resize, grey, flow and crop over there.
+"""From snippets to network inputs on an accelerator: a frame is uploaded once, then resized, greyed and cropped there.
 
-On CUDA a frame is uploaded from pinned memory, in a stream of its own: the frames of the next batch arrive while
+On CUDA a frame is uploaded from pinned memory in a stream of its own, so that the frames of the next batch arrive while
 the networks work on this one.
 
-The same arithmetic as inputs.py, so it is tested on CPU tensors against OpenCV.
+The arithmetic is the same as in host.py, so tests compare it with OpenCV on CPU tensors.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def resampling(source: int, target: int, device: str, shrink: bool) -> Tensor:
     weights = np.zeros((target, source))
     scale = source / target
     for row in range(target):
-        if shrink:  # each source pixel counts by how much of it lies under the target pixel
+        if shrink:  # each source pixel counts by the share of it that lies under the target pixel
             edges = np.clip(np.arange(source + 1), row * scale, (row + 1) * scale)
             weights[row] = np.diff(edges) / scale
         else:  # half-pixel centres, edges repeated
@@ -44,7 +44,7 @@ def resampling(source: int, target: int, device: str, shrink: bool) -> Tensor:
 
 
 def resize(frame: Tensor, size: tuple[int, int]) -> Tensor:
-    """(H, W, 3) uint8 to (h, w, 3) uint8, as OpenCV resizes within one grey level: two matrix products."""
+    """(H, W, 3) uint8 to (h, w, 3) uint8, by two matrix products; equal to OpenCV within one grey level."""
     height, width, _ = frame.shape
     if (height, width) == size:
         return frame
@@ -79,8 +79,8 @@ class DeviceInputs:
             return resize(pixels.to(self.device, copy=True), size)
         with torch.cuda.stream(self._uploads):
             small = resize(pixels.pin_memory().to(self.device, non_blocking=True), size)
-            small.record_stream(torch.cuda.default_stream(self.device))  # where it will be read
-        self._uploads.synchronize()  # waits for this frame alone, and frees its pinned memory for the next
+            small.record_stream(torch.cuda.default_stream(self.device))  # the stream that will read it
+        self._uploads.synchronize()  # waits for this frame alone; its pinned memory is then free for the next one
         return small
 
     @cached_property
@@ -97,11 +97,11 @@ class DeviceInputs:
         """(B, 2, L, crop, crop).
 
         Raises:
-            FlowError: the backend cannot work here.
+            FlowError: the backend does not work here.
         """
         config = self.config
         runs: list[list[Snippet[Tensor]]] = []
-        for snippet in batch:  # neighbours share their frames: one call for all their pairs
+        for snippet in batch:  # consecutive snippets share frames, so one call computes all their pairs
             follows = runs and config.stride == config.length and runs[-1][-1].index + 1 == snippet.index
             runs[-1].append(snippet) if follows else runs.append([snippet])
         fields = torch.cat(
@@ -112,7 +112,7 @@ class DeviceInputs:
         return clipped.reshape(len(batch), config.length, config.crop, config.crop, 2).permute(0, 4, 1, 2, 3)
 
     def _fields(self, run: list[Tensor], following: Tensor | None) -> Tensor:
-        """(N, H, W, 2) px for N frames; without one behind them the last field is repeated."""
+        """(N, H, W, 2) px for N frames; without a following frame the last field is repeated."""
         frames = grey(torch.stack(run if following is None else [*run, following]))
         if len(frames) == 1:
             return torch.zeros(1, *frames.shape[1:], 2, device=frames.device)
@@ -124,7 +124,7 @@ class DeviceInputs:
             from extractors.flow import torch_tvl1 as backend
         elif self.flow_backend == "triton":
             from extractors.flow import triton_tvl1 as backend  # type: ignore[no-redef]
-        else:  # a CPU backend was asked for by name
+        else:  # the user chose a CPU backend by name
             assert self.flow_backend is not None
             fields = flow.FLOWS[self.flow_backend](frames.cpu().numpy())
             return torch.from_numpy(fields).to(self.device)

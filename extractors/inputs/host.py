@@ -1,4 +1,4 @@
-"""Snippets to network inputs on the CPU: crop, scale, grey, flow. device.py is the same on an accelerator."""
+"""From snippets to network inputs on the CPU: crop, scale, grey, flow. device.py does the same on an accelerator."""
 
 from collections.abc import Sequence
 
@@ -31,11 +31,11 @@ def rgb_input(frames: Sequence[Image], config: FeatureConfig) -> Tensor:
 def flow_input(snippet: Snippet[Image], config: FeatureConfig, backend: str, workers: int | None = None) -> Tensor:
     """Network input (2, L, crop, crop) in [-1, 1]: TV-L1 of grey frames, clipped to +-flow_clip px, divided by it.
 
-    L fields come from L + 1 frames; at the end of the video the last field is repeated. `workers`: threads over
-    the pairs, default the cores.
+    L fields come from L + 1 frames; at the end of the video the last field is repeated. `workers`: threads for the
+    pairs; default: the number of cores.
 
     Raises:
-        FlowError: the backend cannot work here.
+        FlowError: the backend does not work here.
     """
     frames = snippet.frames if snippet.following is None else (*snippet.frames, snippet.following)
     grey = np.stack([np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8) for frame in frames])
@@ -48,7 +48,7 @@ def flow_input(snippet: Snippet[Image], config: FeatureConfig, backend: str, wor
 
 
 def no_motion(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(1, H, W, 2) zeros: a snippet of one frame (length 1) at the end of a video has nothing to move to."""
+    """(1, H, W, 2) zeros, for a snippet of one frame at the end of a video, which no frame follows."""
     return np.zeros((1, *grey.shape[1:], 2), np.float32)
 
 
@@ -56,13 +56,13 @@ class HostInputs:
     """Network inputs of a batch, made on the CPU."""
 
     native = False
-    """whether frames are wanted as large as the video has them"""
+    """whether frames come as large as the video has them"""
 
     def __init__(self, config: FeatureConfig, flow_backend: str | None, threads: int | None = None) -> None:
         self.config, self.flow_backend, self.threads = config, flow_backend, threads
 
     def frame(self, image: Image) -> Image:
-        """A copy of a frame as it comes from the decoder, already resized."""
+        """A copy of a frame, which the decoder has already resized."""
         return image.copy()
 
     def rgb(self, batch: Sequence[Snippet[Image]]) -> Tensor:

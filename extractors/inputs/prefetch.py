@@ -1,4 +1,4 @@
-"""Making things in a thread of its own, a bounded number of them ahead of whoever uses them."""
+"""Items made in a thread of their own, a bounded number of them in advance."""
 
 import threading
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-def ahead(items: Iterator[Item], most: int) -> Iterator[Item]:
-    """The same items, made by a thread that is at most `most` of them ahead; what it raises is raised here.
+def prefetch(items: Iterator[Item], most: int) -> Iterator[Item]:
+    """The same items, made by a thread that is at most `most` of them in advance; its errors are raised here.
 
-    When no more are wanted the thread ends with the item it is at. Nobody waits for that: it may itself be waiting
-    for a decoder that is about to be closed.
+    When the caller wants no more, the thread ends after the item that it is making. Nobody waits for that, since the
+    thread may itself be waiting for a decoder that is about to be closed.
     """
     made: SimpleQueue[tuple[str, Item | BaseException | None]] = SimpleQueue()
-    room = threading.Semaphore(most - 1)  # one is in the making
+    room = threading.Semaphore(most - 1)  # one item is being made
     unwanted = threading.Event()
 
     def make() -> None:
@@ -31,11 +31,11 @@ def ahead(items: Iterator[Item], most: int) -> Iterator[Item]:
 
     threading.Thread(target=make, name="frames", daemon=True).start()
     try:
-        while (said := made.get())[0] == "item":
+        while (message := made.get())[0] == "item":
             room.release()
-            yield said[1]  # type: ignore[misc]
-        if isinstance(said[1], BaseException):
-            raise said[1]
+            yield message[1]  # type: ignore[misc]
+        if isinstance(message[1], BaseException):
+            raise message[1]
     finally:
         unwanted.set()
         room.release()

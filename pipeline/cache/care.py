@@ -1,4 +1,4 @@
-"""Looking after the feature cache."""
+"""Upkeep of the feature cache: list, prune and verify its entries."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from support.files import remove, sweep
 
 @dataclass(frozen=True)
 class Entry:
-    """The features of one stream of a video, or the parts of them that there are."""
+    """The features of one stream of a video, or the parts that are there so far."""
 
     path: Path
     content: str
-    """hash of the video"""
+    """hash of the video's content"""
     size: int
     """bytes"""
     age: float
-    """seconds since it was used last, 0 for a clock that was set back"""
+    """seconds since the last use; 0 if the clock was set back"""
     unfinished: bool
 
 
 def scan(cache: FeatureCache | None = None) -> list[Entry]:
-    """All entries; what killed runs left of their writing is cleared away."""
+    """All entries. Temporary files of killed runs are removed."""
     folder, found = (cache or FeatureCache()).folder, []
     now = time.time()
-    # Links are not followed: in a cache that is shared, somebody else's may lead anywhere.
+    # Links are not followed: in a shared cache, somebody else's link may lead anywhere.
     for place in sorted(p for p in folder.iterdir() if p.is_dir() and not p.is_symlink()) if folder.is_dir() else ():
         sweep(place)
         for path in sorted(place.iterdir()):
             unfinished = path.suffix == PARTS
             if path.is_symlink() or (not unfinished and path.suffix != ".npz"):
                 continue
-            with contextlib.suppress(FileNotFoundError):  # just taken out, or finished, by another process
+            with contextlib.suppress(FileNotFoundError):  # just removed, or completed, by another process
                 files = list(path.iterdir()) if unfinished else [path]
                 stats = [file.stat() for file in files]
                 used = max((stat.st_mtime for stat in stats), default=path.stat().st_mtime)
@@ -50,12 +50,12 @@ def scan(cache: FeatureCache | None = None) -> list[Entry]:
 
 
 def prune(age: float | None, most: float | None, cache: FeatureCache | None = None) -> tuple[list[Entry], list[Entry]]:
-    """Take out entries not used for `age` seconds, then those used longest ago until `most` bytes are left.
+    """Remove entries not used for `age` seconds, then the least recently used ones until `most` bytes are left.
 
-    What another process is at work on stays.
+    Entries that another process is working on stay.
 
     Returns:
-        Those that are gone, and those that may not be taken out: somebody else's.
+        The entries that were removed, and those that could not be, since they belong to somebody else.
     """
     cache = cache or FeatureCache()
     gone: list[Entry] = []
@@ -70,7 +70,7 @@ def prune(age: float | None, most: float | None, cache: FeatureCache | None = No
                     continue
                 with lock.held():
                     remove(entry.path)
-            except FileNotFoundError:  # another process has just taken it out
+            except FileNotFoundError:  # another process has just removed it
                 left -= entry.size
                 continue
             except OSError:
@@ -82,7 +82,7 @@ def prune(age: float | None, most: float | None, cache: FeatureCache | None = No
 
 
 def verify(entries: Sequence[Entry]) -> Iterator[tuple[Path, str]]:
-    """Read every file of the entries; gives those that were damaged, with the cause, and takes them out."""
+    """Read every file of the entries; yields each damaged one with the cause, and removes it."""
     for entry in entries:
         for file in sorted(entry.path.glob("*.npz")) if entry.unfinished else [entry.path]:
             try:

@@ -1,4 +1,4 @@
-"""Which bytes a file holds, and whether it still does: features are kept under a hash only if they came from it."""
+"""The content of a video file and whether it changes: features are kept only if they came from the hashed content."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ CONTENT_BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Stamp:
-    """What the file system says of a file; whoever writes to it changes this."""
+    """What the file system says about a file. Writing to the file changes it."""
 
     size: int
     written: int
-    """ns; a copying tool may put it back"""
+    """ns; a copying tool may set it back"""
     changed: int
-    """ns; nobody can put it back, but new permissions or another name change it, too"""
+    """ns; nobody can set it back, but new permissions or another name change it too"""
 
     @classmethod
     def of(cls, path: Path) -> Stamp:
-        """That of a file as it is now. Raises OSError."""
+        """The stamp of a file as it is now. Raises OSError."""
         found = path.stat()
         return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
     def same(self, other: Stamp, strictly: bool = False) -> bool:
-        """Whether nobody wrote to the file in between. `strictly`: nor put its time back."""
+        """Whether nobody wrote to the file in between. `strictly`: also notice a time that was set back."""
         if strictly and self.changed != other.changed:
             return False
         return (self.size, self.written) == (other.size, other.written)
 
 
 class Content(str):
-    """SHA-256 of a file's bytes, with what the file system said of the file before they were read."""
+    """SHA-256 of a file's bytes, with the stamp that the file had before they were read."""
 
     stamp: Stamp
 
@@ -47,7 +47,8 @@ def content_hash(path: Path, on_progress: Progress = silent) -> Content:
     """SHA-256 of a file's bytes: a renamed or moved video is still the same video.
 
     Raises:
-        VideoError: the file cannot be read; ReadError: somebody writes to it meanwhile.
+        VideoError: the file cannot be read.
+        ReadError: somebody writes to it meanwhile.
     """
     digest = hashlib.sha256()
     try:
@@ -75,42 +76,42 @@ def content_hash(path: Path, on_progress: Progress = silent) -> Content:
 
 @lru_cache(maxsize=256)
 def _content_as_of(path: Path, stamp: Stamp) -> Content:
-    """`content_hash`, once for each state of a file: a worker elsewhere has many stretches of a video to do."""
+    """`content_hash`, once for each state of a file: a worker on another machine extracts many chunks of a video."""
     return content_hash(path)
 
 
 def changed(path: Path) -> ReadError:
-    """The error for a file that somebody writes to."""
+    """The error for a file that was written to while we read it."""
     return ReadError(f"{path}: changed while it was read; run again when it is complete.")
 
 
 class Watched:
-    """A file that is read for its features, and the content that they are to be of."""
+    """Watches the file of a video while features are extracted from it."""
 
     def __init__(self, path: Path, content: str) -> None:
-        """`content`: as of `content_hash`, which knows since when; a plain string counts from the first reading on."""
+        """`content`: from `content_hash`, which has a stamp; for a plain string it is taken at the first reading."""
         self.path, self.content = path, content
         self._since: Stamp | None = getattr(content, "stamp", None)
         self._sure: Stamp | None = None
-        """when it had this content for certain, after damage was met"""
+        """the state in which the content was checked, after damage"""
 
     def begin(self) -> None:
-        """Before a reading.
+        """Call this before reading the file.
 
         Raises:
             ReadError: the file has other content by now, or cannot be reached.
         """
         now = self._now()
-        # Touched since, or another machine's own copy: the bytes decide.
+        # It was touched, or this machine has a copy of its own: compare the bytes.
         if self._since is not None and not self._since.same(now):
             self._compare(_content_as_of, now)
         self._since = now
 
     def check(self, damaged: bool = False, finally_: bool = False) -> None:
-        """After a reading, before anything of it is kept.
+        """Call this after reading the file, before anything of it is kept.
 
-        `damaged`: it met damage or an early end. That may be another content's, which was put back meanwhile, or a
-        disk's: the whole file is read once more, the first time and at the end (`finally_`).
+        `damaged`: the reading met damage or an early end. The cause may be another content, replaced meanwhile, or a
+        failing disk. So the whole file is read again, the first time and at the end (`finally_`).
 
         Raises:
             ReadError: the file was written to, or cannot be read.
@@ -129,7 +130,7 @@ class Watched:
             return Stamp.of(self.path)
         except OSError as error:
             raise ReadError(
-                f"{self.path}: cannot be reached any more ({error.strerror}); look after the disk or the network, then "
+                f"{self.path}: cannot be reached any more ({error.strerror}); check the disk or the network, then "
                 "run again."
             ) from error
 
@@ -140,7 +141,7 @@ class Watched:
             found = hash_of(self.path, now)
         except ReadError:
             raise
-        except VideoError as error:  # the disk fails: what was read before says nothing about the file either
+        except VideoError as error:  # the disk fails, so what was read before cannot be trusted either
             raise ReadError(str(error)) from error
         if found != self.content:
             raise changed(self.path)

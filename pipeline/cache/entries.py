@@ -1,86 +1,70 @@
-"""Features on disk, keyed by the file's content and by every setting that changes them."""
+"""Features of videos, kept by the file's content and by every setting that changes them."""
 
-import hashlib
-import json
-import math
-from collections.abc import Callable, Mapping
+from __future__ import annotations
+
+from collections.abc import Callable
 from pathlib import Path
 
+from extractors.config import WHOLE, Stretch
 from extractors.decode.container import VideoError
-from extractors.features import PART, Extractor, Features
+from extractors.features import Extractor, Features
 from pipeline.cache.content import content_hash
-from pipeline.cache.extraction import Extraction, Told, merge
+from pipeline.cache.extraction import Extraction, Notify, merge
+from pipeline.cache.folder import CacheFolder
 from support.errors import Busy, Stopped
-from support.locks import Lock
-from support.paths import cache_dir
 from support.progress import Progress, silent
 
 __all__ = ["FeatureCache", "content_hash", "merge"]
 
-LOCK = ".lock"
 
+class FeatureCache(CacheFolder):
+    """The feature cache: a stream that was extracted before is never extracted again.
 
-class FeatureCache:
-    """One file a stream of a video; a stream that was extracted before is never extracted again.
-
-    While a video is extracted its parts stand in a folder beside the file, so that a run that is killed goes on
+    While a video is being extracted, its parts are in a folder beside the file, so that a run that was killed continues
     where it was.
     """
-
-    def __init__(self, folder: Path | None = None, part: int = PART) -> None:
-        """`part`: snippets in a part."""
-        self.folder, self.part = folder or cache_dir() / "features", part
-
-    def entry(self, content: str, settings: Mapping[str, object], start: float, end: float) -> Path:
-        """Where the features of one stream stand."""
-        key = json.dumps({"settings": settings, "range": [start, end]}, sort_keys=True)
-        return self.folder / content[:2] / f"{content}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
-
-    def lock(self, content: str) -> Lock:
-        """What a process holds while it extracts a video: no other one extracts it at the same time."""
-        return Lock(self.folder / content[:2] / f"{content}{LOCK}")
 
     def features(
         self,
         path: Path,
         content: str,
         extractor: Extractor,
-        start: float = 0.0,
-        end: float = math.inf,
+        stretch: Stretch = WHOLE,
         on_progress: Progress = silent,
-        on_damage: Told = lambda message: None,
+        on_damage: Notify = lambda message: None,
         stop: Callable[[], bool] = lambda: False,
         wait: bool = True,
     ) -> Features:
-        """Features of a video, from the cache where it has them, else extracted and put there.
+        """Features of a video: from the cache, or else extracted and put there.
 
         Args:
             content: `content_hash(path)`.
-            on_damage: told about entries that are there but damaged (they are extracted again), and about a folder
-                that cannot be written: the features are given all the same.
-            stop: asked now and then; once it is true, what is there is kept and the rest is left.
-            wait: for another process that is at work on the video.
+            on_damage: gets a message about a damaged entry, which is extracted again, and about a folder that cannot
+                be written. The features are returned all the same.
+            stop: called from time to time; once it returns true, finished parts stay and the rest is left.
+            wait: whether to wait for another process that is working on the video.
 
         Raises:
-            VideoError: what is missing cannot be extracted; ReadError: the file cannot be read, or is written to.
-            Stopped: `stop` said so.
-            Busy: another process is at work on it, and there was to be no waiting.
+            VideoError: what is missing cannot be extracted.
+            ReadError: the file cannot be read, or was written to meanwhile.
+            Stopped: `stop` returned true.
+            Busy: another process is working on it, and `wait` is false.
         """
-        state = Extraction(self, path, content, extractor, start, end, on_damage)
+        state = Extraction(self, path, content, extractor, stretch, on_damage)
         if (found := state.found()) is not None:
             return found
         lock = self.lock(content)
         try:
             if not lock.take():
                 if not wait:
-                    raise Busy(f"{path}: another process is at work on it.")
+                    raise Busy(f"{path}: another process is working on it.")
                 on_progress("wait", 0, 1)
                 if not lock.wait(stop):
                     raise Stopped
         except OSError as error:
             state.unwritable(error)
         with lock.held():
-            if (found := state.found()) is not None:  # the other process has it
+            if (found := state.found()) is not None:  # another process has just extracted it
                 return found
             state.look()
             while (chunk := state.next_chunk()) is not None:

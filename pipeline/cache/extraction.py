@@ -1,4 +1,4 @@
-"""A video on its way into the cache: parts that are kept as they come, and joined when all are there."""
+"""The extraction of a video into the cache: parts are kept as they come, and joined when all are there."""
 
 from __future__ import annotations
 
@@ -9,29 +9,27 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from extractors.config import WHOLE, Stretch
 from extractors.decode.container import ReadError, VideoError
 from extractors.decode.grid import is_partial
 from extractors.features import Extractor, Features, FeaturesError, load, save
 from extractors.parts import Part, consistent, from_the_start, gaps, load_part, ordered, save_part
 from extractors.snippets import nothing_there, snippet_range
 from pipeline.cache.content import Watched
+from pipeline.cache.folder import CacheFolder
 from support.files import sweep
 from support.progress import Progress, silent
 
-if TYPE_CHECKING:
-    from pipeline.cache.entries import FeatureCache
-
-PARTS = ".parts"  # suffix of the folder beside an entry that is not whole yet
-Told = Callable[[str], None]
+PARTS = ".parts"  # suffix of the folder beside an entry that is not complete yet
+Notify = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """Snippets first <= i < last of a video that are to be extracted, for these streams."""
+    """Snippets first <= i < last of a video that must be extracted, for these streams."""
 
     first: int
     last: float
@@ -41,25 +39,24 @@ class Chunk:
 
 
 class Extraction:
-    """A video on its way into the cache: what is there of its features, and what is not."""
+    """A video on its way into the cache: which of its features are there, and which are missing."""
 
     def __init__(
         self,
-        cache: FeatureCache,
+        cache: CacheFolder,
         path: Path,
         content: str,
         extractor: Extractor,
-        start: float = 0.0,
-        end: float = math.inf,
-        on_damage: Told = lambda message: None,
+        stretch: Stretch = WHOLE,
+        on_damage: Notify = lambda message: None,
         strict: bool = False,
     ) -> None:
-        """As `FeatureCache.features`; `strict`: a part that cannot be written is an error (OSError)."""
+        """As `FeatureCache.features`. `strict`: raise an OSError for a part that cannot be written."""
         self.strict = strict
         self.cache, self.path, self.extractor = cache, path, extractor
         self.watched = Watched(path, content)
-        self.start, self.end, self.on_damage = start, end, on_damage
-        self.entries = {n: cache.entry(content, s, start, end) for n, s in extractor.settings().items()}
+        self.stretch, self.on_damage = stretch, on_damage
+        self.entries = {n: cache.entry(content, s, stretch) for n, s in extractor.settings().items()}
         self.whole: dict[str, Features] = {}
         self.parts: dict[str, list[Part]] = {}
         self.writable = True
@@ -68,12 +65,12 @@ class Extraction:
         return sum(map(len, self.parts.values()))
 
     def found(self) -> Features | None:
-        """The features, when the cache has those of every stream; damaged entries are told about."""
+        """The features, if the cache has those of every stream. A damaged entry is reported and removed."""
         for name, entry in self.entries.items():
             try:
                 if name not in self.whole and entry.exists():
                     self.whole[name] = load(entry)
-                    with contextlib.suppress(OSError):  # when it was used last, for `cache prune`
+                    with contextlib.suppress(OSError):  # the time of the last use, for `cache prune`
                         os.utime(entry)
             except OSError as error:
                 self.unwritable(error)
@@ -84,16 +81,16 @@ class Extraction:
         if self.missing:
             return None
         for entry in self.entries.values():
-            shutil.rmtree(parts_folder(entry), ignore_errors=True)  # of a run that was killed just before the end
+            shutil.rmtree(parts_folder(entry), ignore_errors=True)  # left by a run that was killed just before its end
         return merge([self.whole[name] for name in self.entries])
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Streams that no entry holds."""
+        """Streams without an entry."""
         return tuple(name for name in self.entries if name not in self.whole)
 
     def look(self) -> None:
-        """Read what parts there are; damaged ones are told about and removed."""
+        """Read the parts that are there. A damaged part is reported and removed."""
         self.parts = {name: [] for name in self.missing}
         for name in self.missing:
             folder = parts_folder(self.entries[name])
@@ -102,7 +99,7 @@ class Extraction:
                 sweep(folder.parent)
             try:
                 files = sorted(folder.glob("*.npz")) if folder.is_dir() and not folder.is_symlink() else []
-            except OSError as error:  # may not be looked at
+            except OSError as error:  # no permission
                 self.unwritable(error)
                 continue
             for file in files:
@@ -114,21 +111,20 @@ class Extraction:
         self._settle()
 
     def _settle(self) -> None:
-        """Of the parts, those that stand together."""
-        kept = {name: ordered(consistent(parts)) for name, parts in self.parts.items()}
-        self.parts = kept
+        """Drop the parts that do not fit together with the others."""
+        self.parts = {name: ordered(consistent(parts)) for name, parts in self.parts.items()}
 
     @property
     def _all(self) -> list[Part]:
         return [part for parts in self.parts.values() for part in parts]
 
     def chunks(self) -> list[Chunk]:
-        """What is to be extracted, stretch by stretch."""
+        """The chunks that must be extracted, in order."""
         everything = self._all
         begin, last = 0, math.inf
         if everything:
             origin = everything[0].seen.origin
-            begin, last = snippet_range(self.start, self.end, origin, self.extractor.config)
+            begin, last = snippet_range(self.stretch, origin, self.extractor.config)
         streams: dict[tuple[int, float], list[str]] = {}
         for name in self.missing:
             for gap in gaps(self.parts.get(name, []), begin, last):
@@ -137,7 +133,7 @@ class Extraction:
         return [Chunk(a, b, tuple(names), again) for (a, b), names in sorted(streams.items())]
 
     def next_chunk(self) -> Chunk | None:
-        """The first of them."""
+        """The first chunk that must be extracted, if any."""
         return next(iter(self.chunks()), None)
 
     def extract(
@@ -148,13 +144,15 @@ class Extraction:
         each: bool = False,
         on_part: Callable[[int], None] = lambda until: None,
     ) -> None:
-        """Extract a chunk, keeping each part as it comes, and telling where it ends.
+        """Extract a chunk, and keep each part as it comes.
 
-        `each`: keep also one that is the whole video, and of which the entry itself would come next.
+        Args:
+            each: keep also a part that is the whole video, although its entry would be written next.
+            on_part: called after each part with the index of the snippet behind it.
 
         Raises:
-            VideoError: it cannot be decoded; ReadError: the file cannot be read, or is written to, and nothing of it is
-                kept.
+            VideoError: it cannot be decoded.
+            ReadError: the file cannot be read, or was written to meanwhile; no part of it is kept.
         """
         with self._all_or_nothing():
             try:
@@ -162,7 +160,7 @@ class Extraction:
             except ReadError:
                 raise
             except VideoError:
-                self.watched.check()  # that somebody writes to it is the better reason
+                self.watched.check()  # if the file was written to, that is the cause
                 raise
         self._settle()
 
@@ -178,8 +176,7 @@ class Extraction:
         self.watched.begin()
         for part in self.extractor.parts(
             self.path,
-            self.start,
-            self.end,
+            self.stretch,
             chunk.streams,
             on_progress,
             self.cache.part,
@@ -194,10 +191,10 @@ class Extraction:
             on_part(part.until)
 
     def keep(self, part: Part) -> None:
-        """Write a part, or say once that it cannot be.
+        """Write a part, or report once that it cannot be written.
 
         Raises:
-            ReadError: the file that it was read from is not the one that was hashed any more.
+            ReadError: the video's file has changed since it was hashed.
         """
         self.watched.check(suspicious(part))
         try:
@@ -209,7 +206,7 @@ class Extraction:
             self.unwritable(error)
 
     def unwritable(self, error: OSError) -> None:
-        """Say once that the folder takes nothing."""
+        """Notify once that the folder cannot be written."""
         if self.strict:
             raise error
         if self.writable:
@@ -228,17 +225,17 @@ class Extraction:
             raise
 
     def forget(self) -> None:
-        """Take away what was kept of a video whose reading failed: FFmpeg may have left pictures out in silence."""
+        """Remove all parts of a video whose file could not be read: FFmpeg may have skipped pictures silently."""
         self.parts = {}
         for name in self.missing:
             shutil.rmtree(parts_folder(self.entries[name]), ignore_errors=True)
 
     def finish(self) -> Features:
-        """Join the parts, put them into the cache as one, and give them.
+        """Join the parts, write the entries, and return the features.
 
         Raises:
-            VideoError: there is nothing between the seconds that were asked for; ReadError: the file was written to
-                while it was read, or cannot be read, and nothing of it is kept.
+            VideoError: the video has no snippet in the stretch.
+            ReadError: the file cannot be read, or was written to meanwhile; no part of it is kept.
         """
         with self._all_or_nothing():
             self.watched.check(any(map(suspicious, self._all)), finally_=True)
@@ -246,8 +243,8 @@ class Extraction:
             if not any(len(part.times) for part in parts):
                 for entry in self.entries.values():
                     shutil.rmtree(parts_folder(entry), ignore_errors=True)
-                raise VideoError(nothing_there(self.path, self.start, self.end, parts[-1].seen.end))
-            self.whole[name] = self.extractor.join(parts, math.isinf(self.end))
+                raise VideoError(nothing_there(self.path, self.stretch, parts[-1].seen.end))
+            self.whole[name] = self.extractor.join(parts, self.stretch.open_ended)
             try:
                 if self.writable:
                     save(self.whole[name], self.entries[name])
@@ -260,21 +257,21 @@ class Extraction:
 
 
 def suspicious(part: Part) -> bool:
-    """Whether a part shows something that a file which was cut or overwritten for a while would show, too."""
+    """Whether a part has damage that a file would also show while it is cut short or overwritten."""
     seen = part.seen
     return bool(seen.damage.errors or seen.damage.jumps) or is_partial(seen.damage, seen.missing)
 
 
 def parts_folder(entry: Path) -> Path:
-    """Where the parts of an entry stand until it is whole."""
+    """The folder for the parts of an entry until it is complete."""
     return entry.with_suffix(PARTS)
 
 
 def merge(parts: list[Features]) -> Features:
-    """Streams of one video as one Features.
+    """The streams of one video as one Features.
 
     Raises:
-        FeaturesError: they do not share their time axis.
+        FeaturesError: their times differ.
     """
     first, *rest = parts
     for other in rest:

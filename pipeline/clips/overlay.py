@@ -6,7 +6,8 @@ from pathlib import Path
 import av
 import av.error
 
-from extractors.decode.container import Damage, decode, open_video, orientation
+from extractors.decode.clock import Damage, decode
+from extractors.decode.container import open_video, orientation
 from extractors.decode.streams import plays_first
 from pipeline.clips.draw import Overlay
 from pipeline.clips.encode import film

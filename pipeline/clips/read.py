@@ -10,7 +10,8 @@ import av
 import av.error
 import numpy as np
 
-from extractors.decode.container import UNSEEKABLE, Damage, Image, VideoError, decode, frame_step, open_video
+from extractors.decode.clock import Damage, decode, frame_step
+from extractors.decode.container import UNSEEKABLE, Image, VideoError, open_video
 from extractors.decode.grid import Look, fit, picture
 from extractors.decode.streams import best_sound
 from pipeline.clips.encode import HERTZ, Film, Samples
@@ -160,7 +161,7 @@ def _heard(container: av.container.InputContainer, stream: av.AudioStream) -> It
     while True:
         try:
             packet = next(packets, None)
-        except (av.error.FFmpegError, IndexError):  # as in extractors.decode.container.decode
+        except (av.error.FFmpegError, IndexError):  # as in extractors.decode.clock.decode
             return
         if packet is None:
             return

@@ -18,7 +18,8 @@ import av.packet
 import av.stream
 import av.video
 
-from extractors.decode.container import UNSEEKABLE, VideoError, frame_step, open_video
+from extractors.decode.clock import frame_step
+from extractors.decode.container import UNSEEKABLE, VideoError, open_video
 from extractors.decode.streams import best_sound
 from pipeline.run.videos import VIDEO_SUFFIXES
 from postprocess.formats.writers import clock

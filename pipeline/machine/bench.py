@@ -19,7 +19,7 @@ from extractors import flow
 from extractors.backbones import registry as backbones
 from extractors.backbones.i3d import InceptionI3d
 from extractors.backbones.weights import WeightsError, find, inflate_flow
-from extractors.config import FeatureConfig
+from extractors.config import FeatureConfig, Stretch
 from extractors.decode.grid import Frames
 from extractors.features import Features
 from extractors.inputs.host import rgb_input
@@ -128,7 +128,7 @@ def stages(pipeline: Pipeline, video: Path, repeats: int = 3) -> list[Stage]:
 
 def warm_up(pipeline: Pipeline, video: Path) -> Features:
     """Go once through every stage, which loads and compiles: no repeat is to pay for the first use of a device."""
-    features = pipeline.extractor.chunk(video, end=LONGEST)
+    features = pipeline.extractor.chunk(video, Stretch(end=LONGEST))
     pipeline.segments(pipeline.scores(features), features)
     return features
 
@@ -230,7 +230,7 @@ def _snippets(video: Path, config: FeatureConfig) -> list[Snippet[Any]]:
 def _decode(pipeline: Pipeline, video: Path) -> int:
     extractor = pipeline.extractor
     native, take = extractor.inputs.native, extractor.inputs.frame
-    with extractor.decoder.open(video, extractor.config, end=LONGEST, native=native, take=take) as (_, frames):
+    with extractor.decoder.open(video, extractor.config, Stretch(end=LONGEST), native=native, take=take) as (_, frames):
         return sum(1 for _ in frames)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.run.batch import Outcome
+from pipeline.run.outcome import Outcome
 from pipeline.run.results import Stored, standing
 from pipeline.run.store import with_suffix
 from pipeline.run.videos import Job
@@ -53,8 +53,8 @@ class RunReport:
         row = self._row(outcome.job, status(outcome), outcome.seconds)
         if outcome.error is not None:
             row["error"] = str(outcome.error)
-        if outcome.said:
-            row["notes"] = list(outcome.said)
+        if outcome.messages:
+            row["notes"] = list(outcome.messages)
         if isinstance(outcome.error, Bug):
             row["traceback"] = outcome.error.traceback
         if outcome.duplicate_of is not None:

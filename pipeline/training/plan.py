@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from extractors.config import FeatureConfig
+from extractors.config import NOTHING, FeatureConfig
 from extractors.decode.container import VideoError
 from extractors.decode.process import Decoder
 from model import kinetics
@@ -137,7 +137,7 @@ def _unreadable(files: Mapping[str, Path]) -> list[str]:
     try:
         for file in dict.fromkeys(files.values()):
             try:
-                with decoder.open(file, FeatureConfig(), 0.0, 0.0) as (_, frames):
+                with decoder.open(file, FeatureConfig(), NOTHING) as (_, frames):
                     for _frame in frames:
                         pass
             except VideoError as error:

@@ -1,4 +1,4 @@
-"""joblib's backends for the engines: loky on this machine, Dask's own, Ray's."""
+"""joblib's backends for the engines: loky on this machine, Dask or Ray on a cluster."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import logging
 import multiprocessing
 import os
 import socket
+import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,32 +17,28 @@ from typing import Any
 import joblib
 
 from pipeline.workers.engine import Engine
-from pipeline.workers.worker import die_with
+from pipeline.workers.worker import Report, Setup, Task, die_with, done_name, work
 from support.errors import EnvironmentMissing
 from support.files import identity
 
 ANSWER = 20  # seconds to wait for a scheduler
+POLL = 0.5  # seconds between two looks at what Ray's workers have finished
 
 
 @contextlib.contextmanager
 def started(engine: Engine) -> Iterator[None]:
-    """With the engine connected, and, but for Ray, joblib set to it.
+    """Connect to the engine, and make it joblib's backend (for Ray `reports` does that, in its own thread).
 
     Raises:
-        EnvironmentMissing: it does not answer.
+        EnvironmentMissing: the engine does not answer.
     """
     start = {"local": _loky, "dask": _dask, "ray": _ray}[engine.kind]
     with start(engine):
         yield
 
 
-def ray_settings(engine: Engine) -> Any:
-    """joblib set to Ray, in the thread that uses it: such settings are a thread's own."""
-    return joblib.parallel_config("ray", ray_remote_args=_gpus(engine, "num_gpus"))
-
-
 def workers(engine: Engine) -> int:
-    """How many there are, while the engine is started."""
+    """The number of workers, while the engine is started."""
     if engine.jobs > 0:
         return engine.jobs
     if engine.kind == "ray":
@@ -60,7 +58,7 @@ def _loky(engine: Engine) -> Iterator[None]:
         multiprocessing.Semaphore()
     except (ImportError, OSError) as error:  # /dev/shm is missing, full or read-only
         raise EnvironmentMissing(
-            f"workers need semaphores, and this machine gives none ({error}); mend /dev/shm, or leave --jobs out."
+            f"workers need semaphores, and this machine gives none ({error}); repair /dev/shm, or leave --jobs out."
         ) from error
     follow = {"initializer": die_with, "initargs": (identity(),)}
     with joblib.parallel_config("loky", inner_max_num_threads=engine.threads, **follow):
@@ -84,14 +82,16 @@ def _dask(engine: Engine) -> Iterator[None]:
 
 
 def _carry(client: Any, engine: Engine) -> None:
-    """Have the scheduler and every worker, those that come later too, import jcdnet: it finds what its wheel carries.
+    """Import jcdnet in the scheduler and in every worker, also in workers that join later.
+
+    That import makes the packages inside jcdnet's wheel importable.
 
     Raises:
-        EnvironmentMissing: one of them has no jcdnet.
+        EnvironmentMissing: the scheduler or a worker has no jcdnet.
     """
     from distributed import WorkerPlugin
 
-    class Carried(WorkerPlugin):  # a class of a function, so that it is sent whole: its name would not be found there
+    class Carried(WorkerPlugin):  # defined here, so that pickle sends its code: workers could not import it by name
         def setup(self, worker: Any) -> None:
             importlib.import_module("jcdnet")
 
@@ -106,13 +106,13 @@ def _carry(client: Any, engine: Engine) -> None:
 
 
 def _answers(engine: Engine) -> None:
-    """Ray itself would try for ten minutes and more.
+    """Check that something listens at HOST:PORT, since Ray itself would keep trying for more than ten minutes.
 
     Raises:
-        EnvironmentMissing: nobody listens at HOST:PORT.
+        EnvironmentMissing: nothing does.
     """
     host, colon, port = (engine.address or "").rpartition(":")
-    if "/" in host or not colon or not port.isdigit():  # ray://…, or auto: its own to look up
+    if "/" in host or not colon or not port.isdigit():  # ray://… or auto: Ray finds the address itself
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
@@ -146,3 +146,45 @@ def _ray(engine: Engine) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def reports(engine: Engine, setup: Setup, tasks: Iterator[Task], folder: Path) -> Iterator[Report]:
+    """Have workers do the tasks; gives each report as it comes back. `folder`: that of the run."""
+    warnings.filterwarnings("ignore", module="joblib")  # it warns of cancelled tasks when we stop, as intended
+    handed: dict[str, Task] = {}
+
+    def calls() -> Iterator[Any]:
+        for task in tasks:
+            handed[done_name(task)] = task
+            yield joblib.delayed(work)(setup, task, folder)
+
+    if engine.kind == "ray":
+        yield from _ray_reports(engine, calls(), handed, folder)
+    else:
+        yield from joblib.Parallel(n_jobs=engine.jobs, return_as="generator_unordered", batch_size=1)(calls())
+
+
+def _ray_reports(engine: Engine, calls: Iterator[Any], handed: dict[str, Task], folder: Path) -> Iterator[Report]:
+    """Ray's backend returns everything at the end; until then, files in the run's folder show what is done."""
+    ended: list[Report] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            # In this thread, since such settings belong to one thread.
+            with joblib.parallel_config("ray", ray_remote_args=_gpus(engine, "num_gpus")):
+                ended.extend(joblib.Parallel(n_jobs=engine.jobs, batch_size=1)(calls))
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="ray", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(POLL)
+        for file in folder.glob("done-*"):
+            file.unlink(missing_ok=True)
+            if (task := handed.pop(file.name, None)) is not None:
+                yield Report(task)
+    yield from (report for report in ended if handed.pop(done_name(report.task), None) is not None)
+    if errors:
+        raise errors[0]

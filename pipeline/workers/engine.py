@@ -1,44 +1,43 @@
-"""Where extraction is done: in this process, or by workers of loky, Dask or Ray (fleet.py)."""
+"""Where extraction happens, and what is extracted: the choice of workers, and the request of a run."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from extractors.config import WHOLE, Stretch, cores
 from extractors.features import Extractor, Features
-from extractors.flow.tvl1 import cores
 from pipeline.cache.entries import FeatureCache
-from support.errors import Busy, EnvironmentMissing, Stopped, UsageError
+from support.errors import EnvironmentMissing, UsageError
 from support.files import sweep
 from support.progress import Progress, silent
 
 ENGINES = ("local", "dask", "ray")
-SMALL = 8 << 20  # bytes of a file that is not worth to be cut over workers
-WORKER_BYTES = 2 << 30  # of memory that a worker takes: networks, a batch, and its decoder
-RUNS = "runs"  # in the cache: a folder for each run that has workers
-WORTH_IT = 8  # videos from which on starting workers (some seconds) pays
+SMALL = 8 << 20  # bytes; a smaller file is not worth dividing between workers
+WORKER_BYTES = 2 << 30  # memory of a worker: the networks, a batch, and its decoder
+RUNS = "runs"  # folder in the cache that holds a folder for each run with workers
+WORTH_IT = 8  # with this many videos, starting workers (some seconds) pays
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Where the work is done. One local job is this process itself."""
+    """Where the work is done. One local job means this process itself."""
 
     kind: str = "local"
     """local, dask or ray"""
     jobs: int = 1
-    """workers; -1: all that a cluster has"""
+    """number of workers; -1: all that a cluster has"""
     address: str | None = None
-    """of Dask's scheduler or Ray's head"""
+    """address of Dask's scheduler or Ray's head"""
     gpus_per_worker: float = 0.0
-    """what the cluster is asked for"""
+    """number of GPUs that the cluster must give each worker"""
     small: int = SMALL
-    """bytes of a file that is one task"""
+    """bytes; a smaller file is a single task"""
 
     def __post_init__(self) -> None:
         if self.kind not in ENGINES:
@@ -59,7 +58,7 @@ class Engine:
     def threads(self) -> int | None:
         """Threads of a worker; None: as many as there are cores.
 
-        Up to two, PyTorch gives the same bytes for any number; from three on one shape of MKL's does not (7e-7).
+        PyTorch gives the same bytes with one and two threads. With three or more, one shape of MKL's differs (7e-7).
         """
         if self.here:
             return None
@@ -67,13 +66,13 @@ class Engine:
 
 
 def choose_jobs(asked: str | None, kind: str, device: str, videos: Iterable[Path]) -> int:
-    """Workers for what `--jobs` says: a number, or auto.
+    """The number of workers for `--jobs`: a number, or auto.
 
-    auto: a worker for each GPU, else for each core that has the memory, where there is enough to do for them to be
-    worth their start.
+    auto gives one worker for each GPU. On the CPU it gives one for each core, as far as memory allows, when there is
+    enough work to make up for starting them.
 
     Raises:
-        UsageError: neither.
+        UsageError: it is neither a number nor auto.
     """
     if asked is None:
         return 1 if kind == "local" else -1
@@ -103,103 +102,50 @@ def _free_memory() -> float:
 
 @dataclass(frozen=True)
 class Item:
-    """A video that is to have features."""
+    """A video to extract."""
 
     video: Path
     content: str
     key: Any = None
-    """whatever the caller knows it by"""
+    """the caller's own name for it"""
 
 
 @dataclass(frozen=True)
 class Done:
-    """What became of it."""
+    """The outcome of an item."""
 
     item: Item
     features: Features | None = None
     error: Exception | None = None
     cached: bool = False
-    """whether nothing had to be extracted"""
+    """whether all of it was in the cache already"""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What all videos of a run have in common."""
+    """What all videos of a run share."""
 
     extractor: Extractor
     cache: FeatureCache
-    start: float = 0.0
-    end: float = math.inf
+    stretch: Stretch = WHOLE
     on_progress: Callable[[Item], Progress] = lambda item: silent
     stop: Callable[[], bool] = lambda: False
 
 
-def extract(engine: Engine, request: Request, items: Iterable[Item]) -> Iterator[Done]:
-    """Features of videos, as they are done.
-
-    Raises:
-        Stopped: `request.stop` said so; what is complete is in the cache.
-        EnvironmentMissing: no worker can work.
-    """
-    clear_runs(request.cache.folder)
-    if engine.here:
-        yield from _here(request, items)
-        return
-    from pipeline.workers.scheduler import Fleet  # which imports this, and joblib
-
-    yield from Fleet(engine, request).run(items)
-
-
 def clear_runs(folder: Path) -> None:
-    """Take away what killed runs left in the cache's folder of runs, and that folder when nobody uses it."""
+    """Remove what killed runs left in the cache's folder of runs, and the folder itself if nobody uses it."""
     with contextlib.suppress(OSError):
         sweep(folder / RUNS)
         (folder / RUNS).rmdir()
 
 
-def _here(request: Request, items: Iterable[Item]) -> Iterator[Done]:
-    """One after the other; those that another process is at work on come last."""
-    later: list[Item] = []
-    for item, wait in itertools.chain(((i, False) for i in items), ((i, True) for i in later)):
-        said: list[str] = []
-        worked: list[str] = []
-        progress = request.on_progress(item)
-
-        def on_progress(stage: str, done: int, total: int, tell: Progress = progress, w: list[str] = worked) -> None:
-            w.append(stage) if stage != "wait" and not w else None
-            tell(stage, done, total)
-
-        try:
-            features = request.cache.features(
-                item.video,
-                item.content,
-                request.extractor,
-                request.start,
-                request.end,
-                on_progress,
-                said.append,
-                request.stop,
-                wait,
-            )
-        except Busy:
-            later.append(item)
-        except Stopped:
-            raise
-        except Exception as error:
-            yield Done(item, error=error)
-        else:
-            yield Done(item, told(features, said), cached=not worked)
-        if request.stop():
-            raise Stopped
-
-
-def told(features: Features, said: list[str]) -> Features:
-    """With what was said about the cache on the way."""
-    return dataclasses.replace(features, warnings=(*features.warnings, *dict.fromkeys(said)))
+def with_warnings(features: Features, messages: list[str]) -> Features:
+    """The features, with messages about the cache added to their warnings, each once."""
+    return dataclasses.replace(features, warnings=(*features.warnings, *dict.fromkeys(messages)))
 
 
 def check_engine(engine: Engine) -> None:
-    """Before any work: whether the packages of the engine are here.
+    """Check, before any work, that the packages of the engine are installed.
 
     Raises:
         EnvironmentMissing: they are not.

@@ -1,8 +1,8 @@
-"""Rounds of work over workers: what is unfinished after one is handed out again in the next.
+"""Rounds of work for the workers: what is unfinished after one round is handed out again in the next.
 
-Workers leave parts of features in the cache, which is all that counts: whoever dies is missed by what is not there.
-joblib, loky and Ray's pool end with an error when a worker dies; a chunk that was at work then is tried alone, so that
-it is certain over whom workers die.
+Workers leave parts of features in the cache, and only what is in the cache counts: a worker that dies is noticed by its
+missing results. joblib, loky and Ray's pool end with an error when a worker dies. A chunk that was being worked on at
+that moment is then tried exclusively, so that it is certain which video kills workers.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ import math
 import shutil
 import threading
 import uuid
-import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from extractors.config import NOTHING, Stretch
 from extractors.decode.container import ReadError, VideoError
 from extractors.snippets import snippet_range
 from pipeline.cache.extraction import Chunk, Extraction
 from pipeline.workers import backends
-from pipeline.workers.engine import RUNS, Done, Engine, Item, Request, clear_runs, told
-from pipeline.workers.worker import Report, Setup, Task, crashes, done_name, name_of, read_marker, work
+from pipeline.workers.engine import RUNS, Done, Engine, Item, Request, clear_runs, with_warnings
+from pipeline.workers.worker import Report, Setup, Task, crashes, name_of, read_marker
 from support.errors import BUG, ENVIRONMENT, EnvironmentMissing, Stopped, cannot_write, exit_code
 from support.files import identity
+from support.locks import Lock
 from support.progress import Progress
 
-TRIES = 3  # of a chunk
-CRASHES = 2  # of workers over one part, after which its video fails
+TRIES = 3  # how often a chunk is tried
+CRASHES = 2  # a video fails when this many workers have died while working on one part of it
 RUN_PARTS = 16  # most parts in one task: 11 minutes of video
-WATCH = 0.5  # seconds between two looks at how far the workers are
+WATCH = 0.5  # seconds between two looks at the workers' progress
 
 
 class _Shared:
-    """An iterator that joblib's threads and ours take from, one at a time."""
+    """An iterator that joblib's threads and ours share; one thread at a time takes an item."""
 
     def __init__(self, items: Iterable[Item]) -> None:
         self._items, self._lock = iter(items), threading.Lock()
@@ -53,21 +53,21 @@ class _Shared:
 
 @dataclass
 class _Video:
-    """A video that workers are at."""
+    """A video that workers are working on."""
 
     item: Item
     state: Extraction
-    lock: Any
-    said: list[str]
+    lock: Lock
+    messages: list[str] = field(default_factory=list)
     tasks: int = 0
-    """handed out in this round, and not back"""
+    """tasks of this round that were handed out and have not come back"""
     planned: bool = False
-    """whether all of this round's are handed out"""
+    """whether all tasks of this round are handed out"""
     error: Exception | None = None
 
 
-class Fleet:
-    """The rounds."""
+class Scheduler:
+    """Hands the work of a run out to workers, round by round."""
 
     def __init__(self, engine: Engine, request: Request) -> None:
         self.engine, self.request = engine, request
@@ -78,11 +78,11 @@ class Fleet:
         self.tries: Counter[str] = Counter()
         self.workers = 1
         self.all_seen = self.broken = False
-        self.barren = 0
+        self.idle_rounds = 0
         self.folder = request.cache.folder / RUNS / f".run.{identity()}.{uuid.uuid4().hex[:8]}.part"
 
     def run(self, items: Iterable[Item]) -> Iterator[Done]:
-        """Features of videos, as they are done; raises as `engine.extract`."""
+        """The features of the videos, each as soon as it is done; raises as `extract`."""
         try:
             self.folder.mkdir(parents=True)
         except OSError as error:
@@ -108,32 +108,33 @@ class Fleet:
     def _rounds(self, items: Iterator[Item]) -> Iterator[Done]:
         while True:
             self.broken = False
-            calm = [v for v in self.videos.values() if not self._suspect(v)]
+            healthy = [v for v in self.videos.values() if not self._suspect(v)]
             suspects = [v for v in self.videos.values() if self._suspect(v)]
-            yield from self._round(itertools.chain(self._again(calm), self._new(items)))
-            for video in suspects:  # alone, so that it is certain who ends a worker
-                yield from self._round(self._alone(video))
+            yield from self._round(itertools.chain(self._again(healthy), self._new(items)))
+            for video in suspects:  # no other video is worked on, so that it is certain which one kills a worker
+                yield from self._round(self._exclusive(video))
             if self.request.stop():
                 raise Stopped
             yield from self._settle()
             if self.all_seen and not self.videos:
                 if not self.later:
                     return
-                self.all_seen, items = False, _Shared(self._wait())  # others are at work on them
+                self.all_seen, items = False, _Shared(self._wait())  # other processes are working on them
 
     def _round(self, tasks: Iterator[Task]) -> Iterator[Done]:
-        """Hand tasks out and take in what comes back, until there are no more or a worker dies."""
+        """Hand tasks out and collect the reports, until there are no more tasks or a worker dies."""
         back = 0
-        reports = self._reports(tasks)
+        reports = backends.reports(self.engine, self.setup, tasks, self.folder)
         while True:
-            try:  # nothing but the waiting: a mistake of ours in what follows is not a worker's death
+            try:  # around the waiting alone: a bug in our own code below is not the death of a worker
                 report = next(reports, None)
             except Exception as error:
                 if exit_code(error) != BUG:
                     raise
                 self.broken = True
-                self.barren = 0 if back or any(self.folder.glob("part-*")) else self.barren + 1
-                if self.barren == TRIES:  # nobody ever begins
+                started = back or any(self.folder.glob("part-*"))
+                self.idle_rounds = 0 if started else self.idle_rounds + 1
+                if self.idle_rounds == TRIES:  # no worker ever starts
                     raise EnvironmentMissing(f"no worker of --engine {self.engine.kind} can work: {error}") from error
                 break
             if report is None:
@@ -145,65 +146,28 @@ class Fleet:
         while self.ready:
             yield self.ready.popleft()
 
-    def _reports(self, tasks: Iterator[Task]) -> Iterator[Report]:
-        from joblib import Parallel, delayed
-
-        warnings.filterwarnings("ignore", module="joblib")  # that tasks were cancelled when we stop: we know
-        handed: dict[str, Task] = {}
-
-        def calls() -> Iterator[Any]:
-            for task in tasks:
-                handed[done_name(task)] = task
-                yield delayed(work)(self.setup, task, self.folder)
-
-        jobs = self.engine.jobs
-        if self.engine.kind != "ray":
-            yield from Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)(calls())
-            return
-        # Ray's backend gives everything at the end: until then, what is done is seen in the run's folder.
-        ended: list[Report] = []
-        errors: list[Exception] = []
-
-        def run() -> None:
-            try:
-                with backends.ray_settings(self.engine):
-                    ended.extend(Parallel(n_jobs=jobs, batch_size=1)(calls()))
-            except Exception as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=run, name="ray", daemon=True)
-        thread.start()
-        while thread.is_alive():
-            thread.join(WATCH)
-            for file in self.folder.glob("done-*"):
-                file.unlink(missing_ok=True)
-                if (task := handed.pop(file.name, None)) is not None:
-                    yield Report(task)
-        yield from (report for report in ended if handed.pop(done_name(report.task), None) is not None)
-        if errors:
-            raise errors[0]
-
     # --- planning: called from joblib's threads, one at a time
 
     def _new(self, items: Iterator[Item]) -> Iterator[Task]:
+        """Tasks of videos that come into the run; those that are in the cache become ready at once."""
         for item in items:
-            said: list[str] = []
+            messages: list[str] = []
             request = self.request
             try:
                 state = Extraction(
-                    request.cache, item.video, item.content, request.extractor, request.start, request.end, said.append
+                    request.cache, item.video, item.content, request.extractor, request.stretch, messages.append
                 )
                 if (found := state.found()) is not None:
-                    self.ready.append(Done(item, told(found, said), cached=True))
+                    self.ready.append(Done(item, with_warnings(found, messages), cached=True))
                     continue
                 lock = request.cache.lock(item.content)
                 if not lock.take():
                     self.later.append(item)
                     continue
-                video = self.videos[item.content] = _Video(item, state, lock, said)
+                video = self.videos[item.content] = _Video(item, state, lock, messages)
             except OSError as error:
-                said_by = cannot_write(request.cache.folder, error, "name another folder with --cache-dir")
-                self.ready.append(Done(item, error=said_by))
+                unwritable = cannot_write(request.cache.folder, error, "name another folder with --cache-dir")
+                self.ready.append(Done(item, error=unwritable))
                 continue
             except Exception as error:
                 self.ready.append(Done(item, error=error))
@@ -214,6 +178,7 @@ class Fleet:
         self.all_seen = True
 
     def _again(self, videos: list[_Video]) -> Iterator[Task]:
+        """Tasks for all that is missing of videos."""
         for video in videos:
             video.planned = False
             try:
@@ -226,15 +191,15 @@ class Fleet:
                 self._finish(video)
             yield from tasks
 
-    def _alone(self, video: _Video) -> Iterator[Task]:
-        """The first part that is missing, and nothing else."""
+    def _exclusive(self, video: _Video) -> Iterator[Task]:
+        """One task: the first part that is missing."""
         if (chunk := video.state.next_chunk()) is not None and not self.request.stop():
             video.tasks, video.planned = 1, True
             last = min(chunk.last, (chunk.first // self.setup.part + 1) * self.setup.part)
             yield self._task(video, dataclasses.replace(chunk, last=last))
 
     def _cut(self, video: _Video) -> Iterator[Task]:
-        """Tasks for what is missing: stretches where a file can be jumped in, so that many workers share a long one."""
+        """Tasks for what is missing of a video; a long file that allows seeking is divided between workers."""
         video.state.look()
         for chunk in video.state.chunks():
             if chunk.from_start or video.item.video.stat().st_size <= self.engine.small:
@@ -253,20 +218,22 @@ class Fleet:
                 yield self._task(video, dataclasses.replace(chunk, first=int(a), last=b))
 
     def _task(self, video: _Video, chunk: Chunk) -> Task:
-        # Workers here go where this run is, so that messages name the file as the user did; other nodes cannot.
+        # Local workers change to the folder of this run, so that messages name the file as the user did. Workers on
+        # other machines cannot.
         path, home = video.item.video, None
         if not path.is_absolute():
             path, home = (path, Path.cwd()) if self.engine.kind == "local" else (path.absolute(), None)
-        return Task(path, video.item.content, self.request.start, self.request.end, chunk, home)
+        return Task(path, video.item.content, self.request.stretch, chunk, home)
 
-    # --- taking in
+    # --- collecting
 
     def _take(self, report: Report) -> None:
+        """Note what a worker reports; a video that is complete or has failed becomes ready."""
         video = self.videos.get(report.task.content)
         if video is None:
             return
         video.tasks -= 1
-        video.said += report.said
+        video.messages += report.messages
         if report.error is not None:
             if exit_code(report.error) == ENVIRONMENT:
                 raise report.error
@@ -277,7 +244,7 @@ class Fleet:
             self._finish(video)
 
     def _finish(self, video: _Video) -> None:
-        """Give the features, if they are whole; else the next round goes on with them."""
+        """Make the video ready if it is complete or has failed; otherwise the next round continues with it."""
         features = None
         try:
             if video.error is None:
@@ -288,21 +255,22 @@ class Fleet:
         except Exception as error:
             video.error = error
         if video.error is not None:
-            (self.folder / f"skip-{video.item.content}").touch()  # what is still out need not be done
+            (self.folder / f"skip-{video.item.content}").touch()  # its remaining tasks need not be done
         if isinstance(video.error, ReadError):
             video.state.forget()
         video.lock.release()
         del self.videos[video.item.content]
-        done = None if features is None else told(features, video.said)
+        done = None if features is None else with_warnings(features, video.messages)
         self.ready.append(Done(video.item, done, video.error))
 
     def _suspect(self, video: _Video) -> bool:
+        """Whether a worker died while working on the first part that is missing."""
         chunk = video.state.next_chunk() if video.state.parts else None
         first = 0 if chunk is None else chunk.first
         return bool(crashes(self.folder, video.item.content, first))
 
     def _settle(self) -> Iterator[Done]:
-        """After a round: videos over which workers died too often, or that do not get on, fail."""
+        """After a round: let videos fail that killed too many workers, or that make no progress."""
         for video in list(self.videos.values()):
             video.tasks = 0
             video.state.look()
@@ -314,11 +282,12 @@ class Fleet:
                 tried = self.tries[name]
                 if died >= CRASHES:
                     video.error = VideoError(
-                        f"{video.item.video}: {died} workers died over it; give them more memory, or leave it out."
+                        f"{video.item.video}: {died} workers died while working on it; give them more memory, or "
+                        "leave it out."
                     )
                 elif tried >= TRIES:
                     video.error = VideoError(
-                        f"{video.item.video}: not done after {tried} tries; see whether the workers reach it."
+                        f"{video.item.video}: not done after {tried} tries; check that the workers can read it."
                     )
             if chunk is None or video.error is not None:
                 self._finish(video)
@@ -326,7 +295,7 @@ class Fleet:
             yield self.ready.popleft()
 
     def _wait(self) -> Iterator[Item]:
-        """Videos that other processes had, as they are let go."""
+        """Videos that other processes were working on, each as soon as its lock is free."""
         waiting, self.later = self.later, []
         for item in waiting:
             self.request.on_progress(item)("wait", 0, 1)
@@ -336,31 +305,31 @@ class Fleet:
             lock.release()
             yield item
 
-    # --- beside it
+    # --- in a thread of its own
 
     def _watch(self, ended: threading.Event) -> None:
-        """Hand on how far the workers are, and that they are to stop."""
-        heard: dict[str, Progress] = {}
+        """Pass on the progress of the workers, and tell them to stop when the run stops."""
+        shown: dict[str, Progress] = {}  # by content
         while not ended.wait(WATCH):
             with contextlib.suppress(OSError):
                 if self.request.stop():
                     (self.folder / "stop").touch()
-                for marker in self.folder.glob("part-*"):
-                    if (said := read_marker(marker)) and (video := self.videos.get(said["content"])) is not None:
-                        if said["content"] not in heard:
-                            heard[said["content"]] = self.request.on_progress(video.item)
-                        heard[said["content"]](said["stage"], said["done"], said["total"])
+                for file in self.folder.glob("part-*"):
+                    if (marker := read_marker(file)) and (video := self.videos.get(marker["content"])) is not None:
+                        if video.item.content not in shown:
+                            shown[video.item.content] = self.request.on_progress(video.item)
+                        shown[video.item.content](marker["stage"], marker["done"], marker["total"])
 
 
 def probe(request: Request, video: Path) -> tuple[float, bool]:
-    """Snippets that a video seems to have, and whether it can be jumped in; from the decoder's process.
+    """The number of snippets by a video's header, and whether the file allows seeking; asked in the decoder's process.
 
     Raises:
         VideoError: it cannot be opened.
     """
     extractor = request.extractor
-    with extractor.decoder.open(video, extractor.config, 0.0, 0.0) as (clip, frames):
+    with extractor.decoder.open(video, extractor.config, NOTHING) as (clip, frames):
         for _ in frames:
             pass
-    _, total = snippet_range(0.0, clip.info.duration, clip.origin, extractor.config)
+    _, total = snippet_range(Stretch(0.0, clip.info.duration), clip.origin, extractor.config)
     return total, clip.seekable

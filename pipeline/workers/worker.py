@@ -1,6 +1,6 @@
-"""What a worker does: a chunk of a video into the cache, on whichever machine, with weights that are loaded once.
+"""The work of a worker, on any machine: it extracts chunks of videos into the cache, and loads the weights once.
 
-While it is at a part, a marker stands in the run's folder: it says how far the worker is, and stays when it dies.
+While it works on a part, a marker file in the run's folder shows its progress. The marker stays if the worker dies.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from extractors.config import FeatureConfig, Limits
+from extractors.config import FeatureConfig, Limits, Stretch
 from extractors.features import Extractor
 from pipeline.cache.entries import FeatureCache
 from pipeline.cache.extraction import Chunk, Extraction
@@ -24,15 +24,15 @@ from support.errors import BUG, FULL, DiskFull, EnvironmentMissing, as_bug, circ
 from support.files import is_alive
 from support.locks import Lock
 
-TELL = 0.5  # seconds between two looks at, or words to, the one who waits
+TELL = 0.5  # seconds between two messages to the run, and between two looks at whether it still exists
 
-_held = threading.local()  # Dask may run several threads in a worker: an extractor is for one
+_held = threading.local()  # Dask may run several threads in a worker, and an extractor belongs to one thread
 _slots: list[Lock] = []
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything that a worker needs to make the extractor that the run has."""
+    """Everything that a worker needs to make the same extractor as the run."""
 
     config: FeatureConfig
     streams: tuple[str, ...]
@@ -41,13 +41,13 @@ class Setup:
     limits: Limits
     threads: int | None
     settings: str
-    """as JSON: what the numbers must come from"""
+    """as JSON: the settings that its extractor must have"""
     cache: Path
     part: int
 
     @classmethod
     def of(cls, extractor: Extractor, cache: FeatureCache, threads: int | None) -> Setup:
-        """That of an extractor of this process."""
+        """The setup for workers with the same extractor as this process."""
         weights = tuple(
             (name, None if file is None else str(file.absolute())) for name, file in extractor.weights_files.items()
         )
@@ -70,46 +70,45 @@ class Task:
 
     video: Path
     content: str
-    start: float
-    end: float
+    stretch: Stretch
     chunk: Chunk
     home: Path | None = None
-    """the folder that a relative `video` stands in; None where it is absolute"""
+    """the folder that a relative `video` starts from; None if `video` is absolute"""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What became of it."""
+    """The outcome of a task."""
 
     task: Task
     error: Exception | None = None
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
 
 def name_of(content: str, first: int) -> str:
-    """Of a part, in a run's folder."""
+    """The name of a part's marker in the run's folder, without its suffix."""
     return f"part-{content}-{first}"
 
 
 def done_name(task: Task) -> str:
-    """Of the file that says, in a run's folder, that a chunk is done."""
+    """The name of the file in the run's folder that says that a chunk is done."""
     return f"done-{task.content}-{task.chunk.first}"
 
 
 def crashes(run: Path, content: str, first: int) -> int:
-    """Workers that began with a part and neither finished nor gave it back."""
+    """The number of workers that started on a part, and neither finished it nor gave it back."""
     return len(list(run.glob(f"{name_of(content, first)}.*")))
 
 
 def read_marker(path: Path) -> dict[str, Any]:
-    """What a worker says in its marker; nothing while it writes."""
+    """The content of a worker's marker; empty while the worker is writing it."""
     with contextlib.suppress(OSError, ValueError):
         return dict(json.loads(path.read_text()))
     return {}
 
 
 def die_with(driver: str) -> None:
-    """End this worker when the run of this `identity` does, however it ends: loky's would wait for it for minutes."""
+    """End this worker as soon as the run with this `identity` has ended; loky's workers would stay for minutes."""
 
     def watch() -> None:
         while is_alive(driver):
@@ -117,86 +116,88 @@ def die_with(driver: str) -> None:
         os._exit(1)
 
     with contextlib.suppress(ValueError):  # not the main thread
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal: the run's to handle
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of a terminal; the run handles it
     threading.Thread(target=watch, name="driver", daemon=True).start()
 
 
 def work(setup: Setup, task: Task, run: Path) -> Report:
-    """Extract a chunk into the cache; errors come back as values, so that one video's end no other's."""
-    said: list[str] = []
+    """Extract a chunk into the cache; errors are returned, so that the error of one video ends no other."""
+    messages: list[str] = []
     marker = _Marker(run, task)
     try:
-        if marker.hopeless() or (run / "stop").exists() or (run / f"skip-{task.content}").exists():
+        if marker.crashed_before() or (run / "stop").exists() or (run / f"skip-{task.content}").exists():
             return Report(task)
         marker.begin(task.chunk.first)
-        if task.home is not None:  # loky keeps its workers, in the folder where an earlier run started them
+        if task.home is not None:  # loky's workers stay in the folder of the run that started them
             os.chdir(task.home)
         extractor = _extractor(setup, run)
         cache = FeatureCache(setup.cache, setup.part)
-        state = Extraction(cache, task.video, task.content, extractor, task.start, task.end, said.append, strict=True)
+        state = Extraction(cache, task.video, task.content, extractor, task.stretch, messages.append, strict=True)
         state.extract(task.chunk, marker.progress, marker.stop, each=True, on_part=marker.begin)
     except OSError as error:
         marker.end()
         if error.errno in FULL:
-            return Report(task, DiskFull(f"{setup.cache}: no room left for features; make some and run again."), said)
-        return Report(task, circumstance(error) or as_bug(error, task.video), said)
+            return Report(
+                task, DiskFull(f"{setup.cache}: no room left for features; make some and run again."), messages
+            )
+        return Report(task, circumstance(error) or as_bug(error, task.video), messages)
     except Exception as error:
         marker.end()
-        # Here, since the way back leaves tracebacks behind, and errors that cannot be pickled would end the worker.
-        return Report(task, as_bug(error, task.video) if exit_code(error) == BUG else error, said)
+        # Converted here: pickling drops tracebacks, and an error that cannot be pickled would end the worker.
+        return Report(task, as_bug(error, task.video) if exit_code(error) == BUG else error, messages)
     marker.end()
     with contextlib.suppress(OSError):  # the run may be over
         (run / done_name(task)).touch()
-    return Report(task, None, said)
+    return Report(task, None, messages)
 
 
 class _Marker:
-    """Where a worker is, in a file."""
+    """The file that shows what a worker is working on."""
 
     def __init__(self, run: Path, task: Task) -> None:
         self.run, self.task = run, task
         self.path: Path | None = None
-        self.told = self.asked = 0.0
+        self.written = self.asked = 0.0
         self.stopped = False
 
-    def hopeless(self) -> bool:
-        """Whether two workers died over the first part already: an engine that hands it out again by itself."""
+    def crashed_before(self) -> bool:
+        """Whether two workers died over the first part already; some engines hand a task out again by themselves."""
         return crashes(self.run, self.task.content, self.task.chunk.first) >= 2
 
     def begin(self, first: int) -> None:
-        """At a part now; the one before is done, whoever had died over it."""
+        """Start on a part. The part before is done, so markers that dead workers left for it are removed."""
         self.end()
         self.path = self.run / f"{name_of(self.task.content, first)}.{uuid.uuid4().hex[:8]}"
         self.progress("begin", 0, 1)
 
     def end(self) -> None:
-        """At none."""
+        """Remove the marker, and those that dead workers left for the same part."""
         if self.path is not None:
             for path in self.run.glob(f"{self.path.stem}.*"):
                 path.unlink(missing_ok=True)
         self.path = None
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Say how far it is, now and then."""
-        if self.path is not None and (stage == "begin" or time.monotonic() - self.told > TELL):
-            self.told = time.monotonic()
+        """Write the progress into the marker from time to time."""
+        if self.path is not None and (stage == "begin" or time.monotonic() - self.written > TELL):
+            self.written = time.monotonic()
             with contextlib.suppress(OSError):
                 self.path.write_text(
                     json.dumps({"content": self.task.content, "stage": stage, "done": done, "total": total})
                 )
 
     def stop(self) -> bool:
-        """Whether the run is to end."""
+        """Whether the run stops or is gone."""
         if time.monotonic() - self.asked > TELL:
             self.asked = time.monotonic()
-            # A run that was killed leaves its folder, which is named after it.
+            # A run that was killed leaves its folder behind; the folder's name tells which process it was.
             gone = not self.run.exists() or is_alive(self.run.name.split(".")[2]) is False
             self.stopped = gone or (self.run / "stop").exists()
         return self.stopped
 
 
 def _extractor(setup: Setup, run: Path) -> Extractor:
-    """The extractor of this worker, made once."""
+    """The extractor of this worker, which is made once."""
     if getattr(_held, "setup", None) != setup:
         import torch
 
@@ -224,7 +225,7 @@ def _difference(theirs: dict[str, dict[str, Any]], ours: dict[str, dict[str, Any
 
 
 def _gpu(run: Path, count: int) -> str:
-    """One of several local GPUs that no other worker of the run has."""
+    """A local GPU that no other worker of the run uses, if there are several."""
     if count < 2:
         return "cuda"
     for index in range(count):

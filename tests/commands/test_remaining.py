@@ -204,10 +204,14 @@ def test_a_file_that_takes_the_reader_along_costs_itself_alone(
     code = {"crashes": f"os.kill(os.getpid(), {int(signal.SIGKILL)})", "hangs": "time.sleep(60)"}[how]
     monkeypatch.setattr(
         headers,
-        "_CODE",
-        "import os, time; from extractors.decode import headers; read = headers._read\n"
-        f"def bad(path):\n    if path.name == 'bad.mp4': {code}\n    return read(path)\n"
-        "headers._read = bad; headers.serve()",
+        "_ARGUMENTS",
+        (
+            "-P",
+            "-c",
+            "import os, time; from extractors.decode import headers; read = headers._read\n"
+            f"def bad(path):\n    if path.name == 'bad.mp4': {code}\n    return read(path)\n"
+            "headers._read = bad; headers.serve()",
+        ),
     )
     found = dict(headers.durations([tmp_path / "bad.mp4", good], patience=2.0 if how == "hangs" else 60.0))
     assert found == {tmp_path / "bad.mp4": 0.0, good: pytest.approx(2.0)}

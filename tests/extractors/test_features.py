@@ -17,7 +17,7 @@ from conftest import Pixels, coded, encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extractors.config import FeatureConfig
+from extractors.config import FeatureConfig, Stretch
 from extractors.decode.container import VideoError
 from extractors.decode.grid import Frames
 from extractors.features import Extractor, Features, FeaturesError, load, save
@@ -66,7 +66,7 @@ def test_chunks_join_to_the_whole_bit_for_bit(extractor: Extractor, folder: Path
     origin = whole.times[0, 0]
     for cuts in ([4], [1, 2, 9], range(1, count)):
         edges = [0.0, *(origin + 0.64 * c for c in cuts), math.inf]
-        parts = [extractor.chunk(path, a, b) for a, b in itertools.pairwise(edges)]
+        parts = [extractor.chunk(path, Stretch(a, b)) for a, b in itertools.pairwise(edges)]
         for stream in ("rgb", "flow", "times"):
             joined = np.concatenate([getattr(part, stream) for part in parts])
             assert joined.tobytes() == getattr(whole, stream).tobytes(), (cuts, stream)
@@ -88,7 +88,7 @@ def test_other_strides_cut_alike(folder: Path, length: int, stride: int) -> None
     small = Extractor(replace(CONFIG, length=length, stride=stride), ("rgb", "flow"))
     whole = small.chunk(path)
     middle = float(whole.times[len(whole.times) // 2, 0])
-    parts = [small.chunk(path, 0.0, middle), small.chunk(path, middle, math.inf)]
+    parts = [small.chunk(path, Stretch(0.0, middle)), small.chunk(path, Stretch(middle))]
     assert np.concatenate([p.rgb for p in parts]).tobytes() == whole.rgb.tobytes()
     assert np.concatenate([p.flow for p in parts]).tobytes() == whole.flow.tobytes()
     np.testing.assert_array_equal(np.concatenate([p.times for p in parts]), whole.times)
@@ -96,13 +96,13 @@ def test_other_strides_cut_alike(folder: Path, length: int, stride: int) -> None
 
 def test_a_chunk_covers_what_was_asked(extractor: Extractor, folder: Path) -> None:
     path = video(folder, "a.mp4", 201, **KINDS["a.mp4"])
-    part = extractor.chunk(path, 3.0, 5.0)
+    part = extractor.chunk(path, Stretch(3.0, 5.0))
     assert part.times[0, 0] <= 3.0 < part.times[0, 1]
     assert part.times[-1, 0] < 5.0 <= part.times[-1, 1]
     assert part.duration == pytest.approx(201 / 25)
     assert not part.partial
     with pytest.raises(VideoError, match=r"nothing after 50 s; the video ends at 8\.04 s, give an earlier --start\."):
-        extractor.chunk(path, 50.0)
+        extractor.chunk(path, Stretch(50.0))
 
 
 def test_only_the_asked_stream_is_computed(extractor: Extractor, folder: Path) -> None:

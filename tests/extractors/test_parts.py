@@ -17,8 +17,9 @@ from conftest import coded, digest, encode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extractors.config import FeatureConfig, Limits
-from extractors.decode.container import Damage, VideoError
+from extractors.config import FeatureConfig, Limits, Stretch
+from extractors.decode.clock import Damage
+from extractors.decode.container import VideoError
 from extractors.features import Extractor, FeaturesError
 from extractors.parts import Part, Seen, gaps, load_part, ordered, save_part
 from pipeline.cache.entries import FeatureCache, content_hash
@@ -85,13 +86,13 @@ def test_every_cut_gives_the_same_bytes(extractor: Extractor, folder: Path, tmp_
 @pytest.mark.parametrize("name", ["a.mp4", "a.avi"])
 def test_a_stretch_is_the_same_however_it_is_cut(extractor: Extractor, folder: Path, tmp_path: Path, name: str) -> None:
     path = video(folder, name)
-    expected = extractor.chunk(path, 1.5, 5.0)
-    found = FeatureCache(tmp_path, 2).features(path, content_hash(path), extractor, 1.5, 5.0)
+    expected = extractor.chunk(path, Stretch(1.5, 5.0))
+    found = FeatureCache(tmp_path, 2).features(path, content_hash(path), extractor, Stretch(1.5, 5.0))
     assert digest(found) == digest(expected)
     with pytest.raises(
         VideoError, match=r"nothing after 50 s; the video ends at \d+\.\d\d s, give an earlier --start\."
     ):
-        FeatureCache(tmp_path, 2).features(path, content_hash(path), extractor, 50.0)
+        FeatureCache(tmp_path, 2).features(path, content_hash(path), extractor, Stretch(50.0))
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.ts", "a.mp4"])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from extractors.config import FeatureConfig
+from extractors.config import WHOLE, FeatureConfig, Stretch
 from extractors.snippets import Snippet, frame_range, snippet_range, snippet_times, snippets
 
 lengths = st.integers(1, 20)
@@ -133,7 +133,7 @@ def test_a_stretch_is_covered_by_its_snippets(
     zero = Fraction(str(origin)) + Fraction(length - stride, 50)
     cells = [(i, zero + Fraction(i * stride, 25), zero + Fraction((i + 1) * stride, 25)) for i in range(1600)]
     touched = [i for i, left, right in cells if left < end and right > start]
-    first, last = snippet_range(float(start), float(end), origin, config)
+    first, last = snippet_range(Stretch(float(start), float(end)), origin, config)
     if touched:
         assert (first, last) == (touched[0], touched[-1] + 1)
     else:
@@ -144,12 +144,12 @@ def test_a_stretch_is_covered_by_its_snippets(
 def test_chunks_at_snippet_edges_share_nothing() -> None:
     config = FeatureConfig()
     for i in range(2000):
-        first, last = snippet_range(0.64 * i, 0.64 * (i + 1), 0.0, config)
+        first, last = snippet_range(Stretch(0.64 * i, 0.64 * (i + 1)), 0.0, config)
         assert (first, last) == (i, i + 1)
 
 
 def test_the_whole_video() -> None:
-    assert snippet_range(0.0, math.inf, 3.7, FeatureConfig()) == (0, math.inf)
+    assert snippet_range(WHOLE, 3.7, FeatureConfig()) == (0, math.inf)
     assert frame_range(0, math.inf, FeatureConfig()) == (0, math.inf)
 
 

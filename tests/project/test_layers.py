@@ -26,7 +26,7 @@ MOST_PARAMETERS = 8
 
 # Each with its reason.
 LONG_FILES = {
-    "extractors/flow/numba_kernels.py": "Numba's cache on disk belongs to one file: kernels that call each other share it",
+    "extractors/flow/numba_kernels.py": "Numba caches by file: kernels that call one another share one",
 }
 KERNELS = {"extractors/flow/numba_kernels.py", "extractors/flow/triton_kernels.py"}  # their arguments are arrays
 

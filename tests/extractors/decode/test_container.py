@@ -16,9 +16,11 @@ from conftest import coded, encode, number_of, probe
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extractors.decode import clock
 from extractors.decode import container as video
 from extractors.decode import grid as framing
-from extractors.decode.container import Damage, Orientation, VideoError, decode, open_video
+from extractors.decode.clock import Damage, decode
+from extractors.decode.container import Orientation, VideoError, open_video
 from extractors.decode.grid import Frames, fit
 from pipeline.clips import overlay as render
 from pipeline.clips import read as cut
@@ -532,7 +534,7 @@ def test_a_last_frame_that_claims_to_last_for_days_does_not(tmp_path: Path) -> N
         for packet in packets:
             out.mux(packet)
     with Frames(path, 25, 48) as frames:
-        assert sum(1 for _ in frames.grid(0, 10**6)) <= 5 + 25 * video.LONGEST_STILL
+        assert sum(1 for _ in frames.grid(0, 10**6)) <= 5 + 25 * clock.LONGEST_STILL
 
 
 # --- damaged and odd files --------------------------------------------------------------------------------------------
@@ -620,7 +622,7 @@ def noisy(n: int) -> list[Image]:
 def test_a_cut_mp4_without_its_index(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mp4", noisy(50))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    refuse(path, "cut download")
+    refuse(path, "if the download was incomplete, get it again")
 
 
 @pytest.mark.parametrize("sound", [0, 4])
@@ -658,7 +660,7 @@ def test_damage_in_the_middle_is_partial_and_the_rest_is_shown(tmp_path: Path, s
 @pytest.mark.parametrize("limit", [20, 500], ids=["more than is tried", "less"])
 def test_nothing_that_can_be_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     """Noise behind a good header."""
-    monkeypatch.setattr(video, "MAX_DAMAGE", limit)
+    monkeypatch.setattr(clock, "MAX_DAMAGE", limit)
     path = encode(tmp_path / "a.mp4", noisy(60), container_options={"movflags": "faststart"})
     data = bytearray(path.read_bytes())
     start = data.index(b"mdat") + 4
@@ -668,7 +670,7 @@ def test_nothing_that_can_be_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_much_damage_behind_a_good_start_is_still_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video, "MAX_DAMAGE", 20)
+    monkeypatch.setattr(clock, "MAX_DAMAGE", 20)
     path = encode(tmp_path / "a.mp4", noisy(300), container_options={"movflags": "faststart"}, options={"g": "25"})
     data = bytearray(path.read_bytes())
     start, size = data.index(b"mdat") + len(data) // 5, len(data) // 2
@@ -676,7 +678,7 @@ def test_much_damage_behind_a_good_start_is_still_a_result(tmp_path: Path, monke
     path.write_bytes(data)
     images, frames = read(path)
     assert list(images) == list(range(300))
-    assert frames.damage.errors > video.MAX_DAMAGE
+    assert frames.damage.errors > clock.MAX_DAMAGE
     assert not np.array_equal(images[270], images[290])
     assert frames.partial(whole=True)
 

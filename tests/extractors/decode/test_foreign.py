@@ -4,12 +4,11 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from conftest import coded, encode
 from PIL import Image
 
-from extractors.config import FeatureConfig
+from extractors.config import FeatureConfig, Stretch
 from extractors.decode.container import VideoError, open_video
 from extractors.decode.grid import Frames
 from extractors.decode.process import Decoder
@@ -122,9 +121,9 @@ def test_a_start_after_the_end(tmp_path: Path) -> None:
     from extractors.snippets import nothing_there
 
     video = encode(tmp_path / "a.mp4", [coded(k) for k in range(75)])
-    with Decoder().open(video, FeatureConfig(short_side=48, crop=32), 5.0) as (clip, frames):
+    with Decoder().open(video, FeatureConfig(short_side=48, crop=32), Stretch(5.0)) as (clip, frames):
         assert list(frames) == []
-    assert nothing_there(video, 5.0, np.inf, clip.end) == (
+    assert nothing_there(video, Stretch(5.0), clip.end) == (
         f"{video}: nothing after 5 s; the video ends at 3.00 s, give an earlier --start."
     )
-    assert "nothing between 5 s and 9 s; the video ends at 3.00 s" in nothing_there(video, 5.0, 9.0, clip.end)
+    assert "nothing between 5 s and 9 s; the video ends at 3.00 s" in nothing_there(video, Stretch(5.0, 9.0), clip.end)

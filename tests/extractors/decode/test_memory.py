@@ -15,7 +15,7 @@ import av
 import pytest
 from conftest import coded, encode
 
-from extractors.config import FeatureConfig, Limits
+from extractors.config import FeatureConfig, Limits, cores
 from extractors.decode import container as video
 from extractors.decode import tone
 from extractors.decode.grid import Frames
@@ -52,8 +52,10 @@ def long(folder: Path, size: tuple[int, int], seconds: int, piece: int = 2) -> P
 class Uncollected(Decoder):
     """A decoder whose child never runs Python's collector."""
 
-    def _code(self) -> str:
-        return f"import gc; gc.disable(); {super()._code()}"
+    def _command(self) -> list[str]:
+        memory = super()._command()[-1]
+        code = f"import gc; gc.disable(); from extractors.decode.child import serve; serve({memory})"
+        return [sys.executable, "-P", "-c", code]
 
 
 def resident(pid: int, what: str = "VmRSS") -> int:
@@ -148,7 +150,7 @@ def test_no_more_threads_than_speed_a_decoder_up_or_than_memory_allows() -> None
     assert threads(32, 4320, 7680, 24) == 5  # 100 MB each
     assert threads(32, 65535, 65535, 48) == 1
     assert threads(32, 0, 0, 0) == 16
-    assert threads(0, *FULL_HD, 12) == min(video.cores(), 16)
+    assert threads(0, *FULL_HD, 12) == min(cores(), 16)
 
 
 @linux

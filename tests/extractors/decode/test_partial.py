@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from conftest import coded, encode, number_of
 
-from extractors.decode.container import Damage, decode, open_video
+from extractors.decode.clock import Damage, decode
+from extractors.decode.container import open_video
 from extractors.decode.grid import Frames, is_partial, warnings
 
 OPTIONS = {"g": "25", "bf": "2", "preset": "ultrafast"}

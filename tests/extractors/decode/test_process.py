@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import coded, encode, number_of
 
-from extractors.config import FeatureConfig, Limits
+from extractors.config import FeatureConfig, Limits, Stretch
 from extractors.decode import child as decoding
 from extractors.decode import process as decoder
 from extractors.decode.container import VideoError
@@ -59,7 +59,7 @@ def test_frames_can_be_taken_from_where_they_lie(child: Decoder, tmp_path: Path)
 
 def test_a_stretch_has_the_frames_of_its_snippets(child: Decoder, tmp_path: Path) -> None:
     video = encode(tmp_path / "v.mp4", [coded(k) for k in range(100)])
-    with child.open(video, CONFIG, 1.0, 2.0) as (clip, frames):
+    with child.open(video, CONFIG, Stretch(1.0, 2.0)) as (clip, frames):
         numbers = [(k, number_of(image)) for k, image in frames]
     assert (clip.first, clip.last) == (1, 4)
     assert numbers == [(k, k) for k in range(16, 65)]  # 3 snippets and the frame that flow needs
@@ -152,11 +152,14 @@ class Stub(Decoder):
         super().__init__(limits=limits)
         self.work = work
 
-    def _code(self) -> str:
-        head = "import os, signal, sys, time; import extractors.decode.child as d\n"
-        return f"{head}def work(request, questions, answers):\n    {self.work}\nd._serve_video = work\n" + (
-            super()._code()
+    def _command(self) -> list[str]:
+        memory = super()._command()[-1]
+        code = (
+            "import os, signal, sys, time; import extractors.decode.child as d\n"
+            f"def work(request, questions, answers):\n    {self.work}\n"
+            f"d._serve_video = work; d.serve({memory})"
         )
+        return [sys.executable, "-P", "-c", code]
 
 
 HANG = "time.sleep(600)"
@@ -195,7 +198,7 @@ def test_signs_of_life_hold_off_the_watchdog_but_not_the_deadline(tmp_path: Path
     late = time.monotonic() + 5
     with (
         pytest.raises(VideoError, match="took longer than --timeout allows"),
-        stub.open(tmp_path / "v.mp4", CONFIG, start=1.0, deadline=late),
+        stub.open(tmp_path / "v.mp4", CONFIG, Stretch(1.0), deadline=late),
     ):
         pass
     assert time.monotonic() >= late

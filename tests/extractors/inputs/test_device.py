@@ -19,7 +19,7 @@ from extractors.features import Extractor, gpu_batch
 from extractors.inputs import device
 from extractors.inputs.device import DeviceInputs
 from extractors.inputs.host import HostInputs
-from extractors.inputs.prefetch import ahead
+from extractors.inputs.prefetch import prefetch
 from extractors.snippets import snippets
 
 CONFIG = FeatureConfig(length=4, stride=4, short_side=32, crop=32)
@@ -143,7 +143,7 @@ def test_uploads_while_the_gpu_is_busy() -> None:
     images = [rng.integers(0, 256, (180, 320, 3), dtype=np.uint8) for _ in range(400)]
     there, busy = DeviceInputs(CONFIG, None, "cuda"), torch.randn(4096, 4096, device="cuda")
     sums = []
-    for frame in ahead((there.frame(image) for image in images), 64):
+    for frame in prefetch((there.frame(image) for image in images), 64):
         busy = torch.tanh(busy @ busy)
         sums.append(frame.long().sum())  # queued behind that, when the next frames have long come
         del frame

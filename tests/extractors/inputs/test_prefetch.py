@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from extractors.inputs.prefetch import ahead
+from extractors.inputs.prefetch import prefetch
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -25,13 +25,13 @@ def threads() -> int:
 @pytest.mark.parametrize("most", [1, 2, 7, 100])
 @pytest.mark.parametrize("count", [0, 1, 20])
 def test_the_same_items_in_order(most: int, count: int) -> None:
-    assert list(ahead(iter(range(count)), most)) == list(range(count))
+    assert list(prefetch(iter(range(count)), most)) == list(range(count))
 
 
 @pytest.mark.parametrize("most", [1, 5])
 def test_never_more_than_that_many_ahead(most: int) -> None:
     made: list[int] = []
-    items = ahead((made.append(k) or k for k in itertools.count()), most)  # type: ignore[func-returns-value]
+    items = prefetch((made.append(k) or k for k in itertools.count()), most)  # type: ignore[func-returns-value]
     for used in range(1, 6):
         next(items)
         until(lambda used=used: len(made) >= used + most)  # type: ignore[misc]
@@ -45,7 +45,7 @@ def test_what_the_thread_raises_comes_in_its_place() -> None:
         yield 1
         raise ZeroDivisionError("here")
 
-    items = ahead(broken(), 10)
+    items = prefetch(broken(), 10)
     assert next(items) == 1
     with pytest.raises(ZeroDivisionError, match="here"):
         next(items)
@@ -53,7 +53,7 @@ def test_what_the_thread_raises_comes_in_its_place() -> None:
 
 def test_the_thread_ends_when_no_more_are_wanted() -> None:
     before = threads()
-    items = ahead(itertools.count(), 3)
+    items = prefetch(itertools.count(), 3)
     assert next(items) == 0
     assert threads() == before + 1
     items.close()  # type: ignore[attr-defined]

@@ -1,6 +1,5 @@
 """The feature cache: what is there is not computed again, what is damaged is, and nothing is mistaken for another."""
 
-import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +14,7 @@ from conftest import coded, encode
 from extractors import flow
 from extractors.backbones import registry as backbones
 from extractors.backbones.registry import Backbone
-from extractors.config import FeatureConfig
+from extractors.config import WHOLE, FeatureConfig, Stretch
 from extractors.decode.container import VideoError
 from extractors.decode.process import Decoder
 from extractors.features import Extractor, Features, FeaturesError
@@ -54,10 +53,10 @@ class Counting(Extractor):
         self.asked: list[tuple[str, ...]] = []
 
     def parts(
-        self, path: Path, start: float, end: float, streams: tuple[str, ...] | None, *rest: Any, **more: Any
+        self, path: Path, stretch: Stretch, streams: tuple[str, ...] | None, *rest: Any, **more: Any
     ) -> Iterator[Part]:
         self.asked.append(streams or self.streams)
-        return super().parts(path, start, end, streams, *rest, **more)
+        return super().parts(path, stretch, streams, *rest, **more)
 
 
 @pytest.fixture(scope="module")
@@ -140,11 +139,11 @@ def test_another_stretch_misses(cache: FeatureCache, film: Path) -> None:
     content = content_hash(film)
     extractor = Counting()
     whole = cache.features(film, content, extractor)
-    part = cache.features(film, content, extractor, 0.64, 1.28)
+    part = cache.features(film, content, extractor, Stretch(0.64, 1.28))
     assert len(extractor.asked) == 2
     assert len(whole.times) == 3
     np.testing.assert_allclose(part.times, [[0.64, 1.28]])
-    assert same(cache.features(film, content, extractor, 0.64, 1.28), part)
+    assert same(cache.features(film, content, extractor, Stretch(0.64, 1.28)), part)
     assert len(extractor.asked) == 2
 
 
@@ -173,7 +172,7 @@ def test_a_damaged_entry_is_told_and_computed_again(cache: FeatureCache, film: P
     content = content_hash(film)
     first = cache.features(film, content, Counting(streams=("rgb", "flow")))
     extractor = Counting(streams=("rgb", "flow"))
-    entry = cache.entry(content, extractor.settings()["flow"], 0.0, math.inf)
+    entry = cache.entry(content, extractor.settings()["flow"], WHOLE)
     data = bytearray(entry.read_bytes())
     if damage == "flipped":
         data[len(data) // 4] ^= 1

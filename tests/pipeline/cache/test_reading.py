@@ -18,17 +18,19 @@ from conftest import coded, digest, encode
 
 from extractors import features
 from extractors.backbones import weights
-from extractors.config import FeatureConfig
-from extractors.decode.container import UNREADABLE, Damage, ReadError, VideoError, decode, open_video
+from extractors.config import WHOLE, FeatureConfig
+from extractors.decode.clock import UNREADABLE, Damage, decode
+from extractors.decode.container import ReadError, VideoError, open_video
 from extractors.features import FORMAT, Extractor
 from extractors.parts import Part
 from pipeline.cache import content as contents
 from pipeline.cache.entries import FeatureCache, content_hash
 from pipeline.cache.extraction import Chunk
-from pipeline.run.batch import extract_batch
+from pipeline.run.batch import FeatureOutput, extract_batch
 from pipeline.run.videos import find_videos
 from pipeline.workers import worker
-from pipeline.workers.engine import Done, Engine, Item, Request, extract
+from pipeline.workers.engine import Done, Engine, Item, Request
+from pipeline.workers.extract import extract
 from pipeline.workers.worker import Setup, Task, work
 from support.errors import Stopped
 
@@ -331,7 +333,7 @@ def test_a_growing_video_fails_alone_in_a_batch(originals: Path, tmp_path: Path)
 
     jobs = find_videos([str(good), str(bad)])
     cache = FeatureCache(tmp_path / "cache")
-    for done in extract_batch(Extractor(CONFIG), cache, jobs, tmp_path / "out", on_progress=on_progress):
+    for done in extract_batch(Extractor(CONFIG), cache, jobs, FeatureOutput(tmp_path / "out"), on_progress=on_progress):
         told[done.job.video.name] = done.error
     assert told["a.mp4"] is None
     assert isinstance(told["a.mkv"], ReadError)
@@ -406,7 +408,7 @@ def at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., An
         monkeypatch.setattr(worker, "_extractor", lambda setup, run: extractor)
         monkeypatch.setattr(worker._Marker, "stop", lambda self: False)
         setup = Setup.of(extractor, FeatureCache(tmp_path / "cache", 2), 1)
-        return work(setup, Task(path, content, 0.0, float("inf"), Chunk(0, float("inf"), ("rgb",))), folder)
+        return work(setup, Task(path, content, WHOLE, Chunk(0, float("inf"), ("rgb",))), folder)
 
     return run
 
@@ -479,7 +481,7 @@ def test_what_an_older_format_left_is_not_read_again(
     old = Extractor(CONFIG)
     cut_ = FeatureCache(tmp_path / "elsewhere")
     poisoned = dataclasses.replace(cut_.features(path, content, old), partial=True)
-    entry = cache.entry(content, old.settings()["rgb"], 0.0, float("inf"))
+    entry = cache.entry(content, old.settings()["rgb"], WHOLE)
     features.save(poisoned, entry)
     assert cache.features(path, content, old).partial
     monkeypatch.setattr(features, "FORMAT", FORMAT)

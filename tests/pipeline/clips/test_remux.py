@@ -10,7 +10,8 @@ from conftest import Image, coded, encode, number_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extractors.decode.container import Damage, decode, open_video
+from extractors.decode.clock import Damage, decode
+from extractors.decode.container import open_video
 from pipeline.clips import cut as clips
 from pipeline.clips.remux import _decoding_times
 from postprocess.segment import Segment

@@ -16,7 +16,7 @@ from pipeline.api import Pipeline
 from pipeline.cache.entries import FeatureCache
 from pipeline.config import Config
 from pipeline.machine import bench
-from pipeline.run.batch import run_batch
+from pipeline.run.batch import ResultOutput, run_batch
 from pipeline.run.videos import find_videos
 
 pytestmark = pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
@@ -103,11 +103,11 @@ def test_a_batch_of_results_that_are_there_does_not_touch_the_gpu(
     pipeline: Pipeline, clip: Path, used: Used, tmp_path: Path
 ) -> None:
     jobs, out = find_videos([str(clip)]), tmp_path / "out"
-    assert [done.error for done in run_batch(pipeline, jobs, out)] == [None]
+    assert [done.error for done in run_batch(pipeline, jobs, ResultOutput(out))] == [None]
     pipeline.device = "cuda"
-    assert [done.skipped for done in run_batch(pipeline, jobs, out)] == [True]
+    assert [done.skipped for done in run_batch(pipeline, jobs, ResultOutput(out))] == [True]
     assert used.threads == ["MainThread"]
-    assert [done.error for done in run_batch(pipeline, jobs, out, overwrite=True)] == [None]
+    assert [done.error for done in run_batch(pipeline, jobs, ResultOutput(out, overwrite=True))] == [None]
     assert used.threads == ["MainThread", "warm-up", "MainThread"]
 
 

@@ -703,7 +703,7 @@ def test_features_files_are_made_anew_as_results_are(jcdnet, night: Path) -> Non
     assert jcdnet(*run)[0] == 0 and statuses() == {"a": "kept"} and path.read_bytes() == fresh
     for flag, value, cause in (("--stride", 8, "rgb.stride 16, now 8"), ("--end", 1, "range 0 to the end, now 0 to 1")):
         code, _, said = jcdnet(*run, flag, value)
-        assert code == 3 and "made otherwise (" in said and cause in said
+        assert code == 3 and "made with other settings (" in said and cause in said
     # As an earlier version wrote it: nothing about the video, an older format.
     old = load(path)
     older = {"rgb": old.settings["rgb"] | {"format": 1, "decoder": "pyav-18.0.0 libavcodec-62.11.100"}}

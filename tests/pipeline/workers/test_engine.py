@@ -27,10 +27,10 @@ from extractors.decode.container import VideoError
 from extractors.decode.process import Decoder
 from extractors.features import Extractor
 from pipeline.cache.entries import FeatureCache, content_hash
+from pipeline.workers import backends, worker
 from pipeline.workers import engine as engines
-from pipeline.workers import scheduler as fleet
-from pipeline.workers import worker
-from pipeline.workers.engine import Done, Engine, Item, Request, choose_jobs, extract
+from pipeline.workers.engine import Done, Engine, Item, Request, choose_jobs
+from pipeline.workers.extract import extract
 from support.errors import EnvironmentMissing, Stopped, UsageError
 
 pytestmark = pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
@@ -160,11 +160,11 @@ def test_a_video_over_which_workers_die_fails_alone(
     shutil.copy(videos[0], deadly)
     with deadly.open("ab") as file:
         file.write(b"\0" * 8)
-    monkeypatch.setattr(fleet, "work", _deadly)
+    monkeypatch.setattr(backends, "work", _deadly)
     done = run(Engine(jobs=2), extractor, [deadly, *videos], cache)
     error = done.pop("deadly.mp4").error
     assert isinstance(error, VideoError)
-    assert "deadly.mp4: 2 workers died over it" in str(error)
+    assert "deadly.mp4: 2 workers died while working on it" in str(error)
     check(done, expected, cache)
 
 
@@ -407,7 +407,7 @@ def test_a_bug_in_the_decoder_or_a_worker_is_no_fault_of_the_video(
     from support.errors import BUG, as_bug, exit_code
 
     monkeypatch.setattr(Decoder, "_code", lambda self: BROKEN_DECODER)
-    monkeypatch.setattr(fleet, "work", _with_a_broken_decoder)
+    monkeypatch.setattr(backends, "work", _with_a_broken_decoder)
     done = run(Engine(jobs=jobs, small=0), Extractor(SMALL), videos[:1], FeatureCache(tmp_path / "cache"))
     error = done["a.mp4"].error
     assert error is not None and exit_code(error) == BUG and not isinstance(error, VideoError)
