@@ -19,7 +19,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import weakref
@@ -33,6 +32,7 @@ import numpy as np
 from extractors.config import FeatureConfig, Limits
 from extractors.decode.container import Damage, DecoderUnavailable, Image, ReadError, VideoError, VideoInfo
 from extractors.decode.grid import is_partial, warnings
+from support.files import scratch
 from support.paths import program
 
 RING_BYTES = 32 << 20  # about 90 frames of 256 x 455; half of the 64 MiB that Docker gives /dev/shm
@@ -313,7 +313,7 @@ def _ring(size: tuple[int, int]) -> Iterator[tuple[Path, Image]]:
     for folder in ("/dev/shm", None):
         if folder is not None and not os.access(folder, os.W_OK):
             continue
-        handle, name = tempfile.mkstemp(prefix="jcdnet-", dir=folder)
+        handle, name = scratch(folder)
         if (own := Path(f"/proc/{os.getpid()}/fd/{handle}")).exists():  # Linux: it needs no other name,
             Path(name).unlink()  # and a kill leaves nothing
             name = str(own)

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from extractors.decode.container import VideoError
 from pipeline.clips.draw import card
-from pipeline.clips.encode import film, temporary
+from pipeline.clips.encode import open_movie
 from pipeline.clips.read import Shape, shape_of, shoot
 from pipeline.clips.remux import Uncopyable, remux
 from postprocess.formats.writers import clock
 from postprocess.segment import Segment
 from support.errors import FULL, OutputError, UsageError, cannot_write
+from support.files import replacing
 from support.progress import Progress, silent
 
 NAME = "{stem}_{index:03d}_{label}"
@@ -137,12 +138,12 @@ def cut(
         path = out / f"{one.name}.mp4"
         shape = shape_of(one.video)
         begins = None
-        with film(path, shape.size, shape.rate) as reel:
+        with open_movie(path, shape.size, shape.rate) as movie:
             if shape.channels:
-                reel.add_sound(shape.channels)
-            for at, time, image in shoot(reel, one.video, shape, one.start, one.end, at=0.0):
+                movie.add_sound(shape.channels)
+            for at, time, image in shoot(movie, one.video, shape, one.start, one.end, at=0.0):
                 begins = time if begins is None else begins
-                reel.picture(image, at)
+                movie.picture(image, at)
             if begins is None:
                 raise VideoError(_no_frame(one))
         return Made(path, begins)
@@ -168,14 +169,17 @@ def copy(
 
     def make(one: Cut) -> Made:
         path = out / f"{one.name}{one.video.suffix.lower()}"
-        with temporary(path) as beside:
-            try:
-                return Made(path, remux(one.video, one.start, one.end, beside))
-            except Uncopyable as error:
-                code = getattr(error.__cause__, "errno", None)
-                if code in FULL:
-                    raise cannot_write(path, OSError(code, str(error))) from error
-                raise OutputError(f"{one.video}: cannot be copied ({error}); leave --copy out.") from error
+        try:
+            with replacing(path) as temporary:
+                begins = remux(one.video, one.start, one.end, temporary)
+        except Uncopyable as error:
+            code = getattr(error.__cause__, "errno", None)
+            if code in FULL:
+                raise cannot_write(path, OSError(code, str(error))) from error
+            raise OutputError(f"{one.video}: cannot be copied ({error}); leave --copy out.") from error
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        return Made(path, begins)
 
     return _each(cuts, make, on_progress, on_error)
 
@@ -260,19 +264,19 @@ def reels(
 def _reel(path: Path, label: str, own: Sequence[tuple[Cut, Shape]], tick: Callable[[], None]) -> list[Cut]:
     """Write one reel; returns the clips of which no frame could be shown."""
     first, empty = own[0][1], []
-    with film(path, first.size, first.rate) as reel:
+    with open_movie(path, first.size, first.rate) as movie:
         if channels := max(shape.channels for _, shape in own):
-            reel.add_sound(channels)
+            movie.add_sound(channels)
         shown = sum(one.end - one.start for one, _ in own)
         below = f"{len(own)} clip{'s' if len(own) > 1 else ''} · {clock(shown)}"
-        reel.picture(card((reel.height, reel.width), label, below), 0.0)
+        movie.picture(card((movie.height, movie.width), label, below), 0.0)
         at = CARD_SECONDS
         for one, shape in own:
             tick()
             shape = dataclasses.replace(shape, channels=channels if shape.channels else 0)
             last, step, shown_any = at, float(1 / first.rate), False
-            for time, _, image in shoot(reel, one.video, shape, one.start, one.end, at=at):
-                reel.picture(image, time)
+            for time, _, image in shoot(movie, one.video, shape, one.start, one.end, at=at):
+                movie.picture(image, time)
                 last, step, shown_any = time, time - last or step, True
             if shown_any:
                 at = max(last + step, at + one.end - one.start)

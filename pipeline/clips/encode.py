@@ -1,8 +1,6 @@
 """Writing an MP4 that plays everywhere: H.264 in BT.709, AAC, whole or not there at all."""
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +13,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from support.errors import EnvironmentMissing, cannot_write
+from support.files import replacing
 
 Image = NDArray[np.uint8]
 Samples = NDArray[np.float32]
@@ -25,7 +24,7 @@ CODECS = ("libx264", "aac")
 BT709 = 1  # as colour space, primaries and transfer in ISO/IEC 23091-2
 
 
-class Film:
+class MovieWriter:
     """The open film: pictures and sound with their seconds from its beginning, in order."""
 
     def __init__(self, out: av.container.OutputContainer, size: tuple[int, int], rate: Fraction, quality: int) -> None:
@@ -100,7 +99,9 @@ def boxed(image: Image, size: tuple[int, int]) -> Image:
 
 
 @contextlib.contextmanager
-def film(path: Path, size: tuple[int, int], rate: Fraction, quality: int = 18, comment: str = "") -> Iterator[Film]:
+def open_movie(
+    path: Path, size: tuple[int, int], rate: Fraction, quality: int = 18, comment: str = ""
+) -> Iterator[MovieWriter]:
     """Write a film to `path`: it is there, finished, when the block ends, and not at all when the block fails.
 
     Raises:
@@ -109,36 +110,12 @@ def film(path: Path, size: tuple[int, int], rate: Fraction, quality: int = 18, c
     """
     if missing := [name for name in CODECS if name not in av.codecs_available]:
         raise EnvironmentMissing(f"this PyAV comes without {' and '.join(missing)}; use the wheel of PyPI.")
-    with temporary(path) as beside:
-        try:
-            with av.open(str(beside), "w", format="mp4", options={"movflags": "faststart"}) as out:
-                out.metadata["comment"] = comment
-                reel = Film(out, size, rate, quality)
-                yield reel
-                reel.finish()
-        except (OSError, av.error.FFmpegError) as error:  # those of reading are VideoErrors, or were passed over
-            raise cannot_write(path, OSError(error.errno, error.strerror or str(error))) from error
-
-
-@contextlib.contextmanager
-def temporary(path: Path) -> Iterator[Path]:
-    """A name beside `path`, which becomes `path` when the block ends well.
-
-    Raises:
-        OutputError: the folder cannot be made or written.
-    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=path.suffix)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    os.close(handle)
-    beside = Path(name)
-    try:
-        yield beside
-        umask = os.umask(0)
-        os.umask(umask)
-        beside.chmod(0o666 & ~umask)  # mkstemp's 0600 would hide it from colleagues
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+        options = {"movflags": "faststart"}  # the index before the pictures, so that browsers can begin at once
+        with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4", options=options) as out:
+            out.metadata["comment"] = comment
+            movie = MovieWriter(out, size, rate, quality)
+            yield movie
+            movie.finish()
+    except (OSError, av.error.FFmpegError) as error:  # errors of reading come as VideoErrors, or not at all
+        raise cannot_write(path, OSError(error.errno, error.strerror or str(error))) from error

@@ -9,7 +9,7 @@ import av.error
 from extractors.decode.container import Damage, decode, open_video, orientation
 from extractors.decode.streams import plays_first
 from pipeline.clips.draw import Overlay
-from pipeline.clips.encode import film
+from pipeline.clips.encode import open_movie
 from pipeline.clips.read import THE_END, shape_of, shoot
 from postprocess.segment import Result
 from support.progress import Progress, silent
@@ -30,11 +30,11 @@ def overlay(result: Result, video: Path, out: Path, on_progress: Progress = sile
     """
     shape = shape_of(video)
     drawn = Overlay(result.segments, result.duration)
-    with film(out, shape.size, shape.rate) as reel:
+    with open_movie(out, shape.size, shape.rate) as movie:
         if shape.channels:
-            reel.add_sound(shape.channels)
-        for at, time, image in shoot(reel, video, shape, 0.0, THE_END):
-            reel.picture(drawn.draw(image, time), at)
+            movie.add_sound(shape.channels)
+        for at, time, image in shoot(movie, video, shape, 0.0, THE_END):
+            movie.picture(drawn.draw(image, time), at)
             on_progress("render", int(time), max(int(time), round(result.duration)))
 
 
@@ -76,11 +76,11 @@ def proxy(video: Path, out: Path, content: str = "", on_progress: Progress = sil
     with open_video(video) as (container, _):
         total = round((container.duration or 0) / 1e6)
     size = (round(shape.size[0] * scale), round(shape.size[1] * scale))
-    with film(out, size, shape.rate, quality=26, comment=content) as reel:
+    with open_movie(out, size, shape.rate, quality=26, comment=content) as movie:
         if shape.channels:
-            reel.add_sound(shape.channels)
-        for at, time, image in shoot(reel, video, shape, 0.0, THE_END, short_side=side):
-            reel.picture(image, at)
+            movie.add_sound(shape.channels)
+        for at, time, image in shoot(movie, video, shape, 0.0, THE_END, short_side=side):
+            movie.picture(image, at)
             on_progress("proxy", int(time), max(int(time), total))
     return True
 

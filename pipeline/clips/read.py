@@ -13,7 +13,7 @@ import numpy as np
 from extractors.decode.container import UNSEEKABLE, Damage, Image, VideoError, decode, frame_step, open_video
 from extractors.decode.grid import Look, fit, picture
 from extractors.decode.streams import best_sound
-from pipeline.clips.encode import HERTZ, Film, Samples
+from pipeline.clips.encode import HERTZ, MovieWriter, Samples
 
 MARGINS = (0.0, 2.0, 10.0)  # seconds; MPEG-TS lands late after a jump, so further back is tried
 SHORT = 1e-6
@@ -171,7 +171,7 @@ def _heard(container: av.container.InputContainer, stream: av.AudioStream) -> It
 
 
 def shoot(
-    film: Film,
+    movie: MovieWriter,
     path: Path,
     shape: Shape,
     start: float,
@@ -184,7 +184,7 @@ def shoot(
     at: seconds of the film where the first picture belongs; None: where it is in the video.
 
     Yields:
-        (seconds of the film, seconds of the video, picture); the caller gives each to `film.picture`.
+        (seconds of the film, seconds of the video, picture); the caller gives each to `movie.picture`.
     """
     heard: Iterator[tuple[int, Samples]] = iter(())
     waiting: tuple[int, Samples] | None = None
@@ -199,9 +199,9 @@ def shoot(
             heard = sound(path, begin, max(end, begin), shape.channels)
             waiting = next(heard, None)
         while waiting is not None and waiting[0] / HERTZ <= time - begin + AHEAD:
-            film.sound(waiting[1], offset + waiting[0])
+            movie.sound(waiting[1], offset + waiting[0])
             waiting = next(heard, None)
         yield time - begin + (at or 0.0), time, image
     while waiting is not None:
-        film.sound(waiting[1], offset + waiting[0])
+        movie.sound(waiting[1], offset + waiting[0])
         waiting = next(heard, None)

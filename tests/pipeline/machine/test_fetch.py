@@ -22,6 +22,7 @@ from extractors.backbones.weights import WeightsError, WeightsFile
 from pipeline.machine import download
 from pipeline.machine import weights as fetch
 from support.errors import UsageError
+from support.files import sha256
 
 DATA = np.random.default_rng(0).bytes(300_000)
 NAME, FILE = "test", "weights.pt"
@@ -433,9 +434,7 @@ def package(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
                 info = tarfile.TarInfo(f"test_weights-1.0/{name}")
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
-        known = replace(
-            weights.WEIGHTS[NAME], url=None, package="test-weights==1.0", package_sha256=weights.sha256(archive)
-        )
+        known = replace(weights.WEIGHTS[NAME], url=None, package="test-weights==1.0", package_sha256=sha256(archive))
         monkeypatch.setitem(weights.WEIGHTS, NAME, known)
         return canary
 
