@@ -9,6 +9,11 @@ from pathlib import Path
 from support.errors import EnvironmentMissing
 
 
+def with_suffix(path: Path, suffix: str) -> Path:
+    """Return a path with a suffix added. Path.with_suffix would replace the ".v2" of "clip.v2"."""
+    return path.with_name(path.name + suffix)
+
+
 def program() -> str:
     """Return the command that starts jcdnet, for messages: `jcdnet` if it is installed, `python cli.py` in a checkout.
 

@@ -14,6 +14,7 @@ from postprocess.formats.writers import SUFFIXES, VIEWS, WRITERS
 from postprocess.segment import Result, ResultError, Segment
 from support.errors import OutputError, UserError, cannot_write
 from support.files import back_up, move, sha256, sweep, write_atomically, write_temporary
+from support.paths import with_suffix
 from support.progress import Progress, silent
 
 
@@ -31,11 +32,6 @@ def prepare_output(folder: Path, jobs: Sequence[Job] = ()) -> None:
             sweep(place)
     except OSError as error:
         raise cannot_write(folder, error, "choose another folder with -o") from error
-
-
-def with_suffix(target: Path, suffix: str) -> Path:
-    """Return `target` with a suffix added. Path.with_suffix would replace the ".v2" of "clip.v2"."""
-    return target.with_name(target.name + suffix)
 
 
 def check_names(target: Path, video: Path, suffixes: Iterable[str]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from pipeline.run.remaking import another_video
 from postprocess.formats.writers import SUFFIXES, is_made, is_result
 from support.errors import UsageError
+from support.paths import with_suffix
 
 RESERVED = frozenset({"_run", "segments", "index"})  # names of files that a run writes beside the results
 # fmt: off
@@ -270,10 +271,10 @@ def in_their_places(
     names = {job.name for job in jobs}
     found, messages, moved = [], [], []
     for job in jobs:
-        own = _file(out, job.name, suffix)
+        own = with_suffix(out / job.name, suffix)
         if not os.path.exists(own) or another_video(video_in(own) or "", job.video):  # noqa: PTH110
             for name in (name for name in job.older if name not in names):
-                path = _file(out, name, suffix)
+                path = with_suffix(out / name, suffix)
                 named = video_in(path) if os.path.exists(path) else None  # noqa: PTH110
                 if named is None or Path(named).name != job.video.name:
                     continue
@@ -292,7 +293,3 @@ def in_their_places(
         more = f" and {len(moved) - 1} more" if len(moved) > 1 else ""
         messages.append(f"results keep the names that they have from an earlier run: {moved[0]}{more}.")
     return found, messages
-
-
-def _file(out: Path, name: Path, suffix: str) -> Path:
-    return out / name.with_name(name.name + suffix)
