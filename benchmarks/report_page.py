@@ -21,7 +21,7 @@ from selenium.webdriver.chrome.service import Service
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.clips.encode import film
+from pipeline.clips.encode import open_movie
 from pipeline.run.views import write_page
 from postprocess.curves import Curves
 from postprocess.segment import Result, Segment
@@ -93,11 +93,11 @@ def match(folder: Path, hours: float = HOURS, count: int = SEGMENTS) -> tuple[Re
     cas = rng.normal(0, 2, (steps, CLASSES + 1)).astype(np.float32)
     curves = Curves(times, rng.random(steps).astype(np.float32), cas, cas, labels)
     video = folder / "match.mp4"
-    with film(video, (180, 320), Fraction(1), quality=35) as reel:
+    with open_movie(video, (180, 320), Fraction(1), quality=35) as movie:
         image = np.zeros((180, 320, 3), np.uint8)
         for k in range(int(duration)):
             image[:, :] = 60 + k % 120
-            reel.picture(image, float(k))
+            movie.picture(image, float(k))
     return Result(str(video), duration, {"rate": "1"}, segments, (), {}), curves, video
 
 

@@ -134,7 +134,7 @@ class Running:
         self.report.write(interrupted)
         if self.command == "run":
             self.report.write_segments()
-        for said in self.report.said:
+        for said in self.report.messages:
             note(said)
         if self.out is not None and any(outcome.error is None for outcome in self.report.outcomes.values()):
             err.print(f"[dim]results are in {escape(str(self.out))}[/]", soft_wrap=True)

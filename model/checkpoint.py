@@ -7,8 +7,6 @@ one rename makes the write atomic.
 import errno
 import hashlib
 import json
-import os
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.jcdnet import JCDNet
+from support import files
 from support.errors import UserError
 
 FILE_NAME = "model.safetensors"
@@ -163,19 +162,9 @@ def _file_of(path: Path) -> Path:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Beside its place first, then renamed into it; a failure leaves what was there."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    """Write a file as `support.files.write_atomically` does, with a CheckpointError when that fails."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())  # the name must not reach the disk before the content
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        files.write_atomically(path, data)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         then = "make room and run again, what is complete is kept" if full else "choose another folder"

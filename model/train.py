@@ -29,6 +29,7 @@ from model.config import TERMS, ModelConfig, TrainConfig
 from model.datasets import VideoSet, draw
 from model.jcdnet import JCDNet
 from support.errors import UserError
+from support.files import sweep
 from support.progress import Progress, silent
 
 STATE_NAME = "training.safetensors"
@@ -97,7 +98,7 @@ def train(
     columns = ["loss", *(name for name in TERMS if getattr(config.loss, name)), "gradient", *_gates(net)]
     history: list[list[float]] = []
     if state_file is not None:
-        _sweep(state_file.parent)
+        sweep(state_file.parent)  # a killed write leaves a state, four times the size of its network
     if state_file is not None and resume and state_file.exists():
         history = _restore(state_file, net, optimiser, average, identity)
         if history:  # again, where it was lost: it is part of the state
@@ -197,13 +198,6 @@ def _identity(start: Checkpoint, data: VideoSet, config: TrainConfig) -> dict[st
     weights = {f"loss {name}": value for name, value in config.to_dict()["loss"].items()}
     hashes = {"data": data.fingerprint(), "initial weights": fingerprint(start)}
     return {"format": FORMAT, **start.config.to_dict(), **settings, **weights, **hashes}
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what a kill in the middle of a write leaves: a state is four times the size of its network."""
-    for name in (STATE_NAME, LOG_NAME):
-        for orphan in folder.glob(f".{name}.*.tmp"):
-            orphan.unlink(missing_ok=True)
 
 
 def _save(

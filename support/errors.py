@@ -1,4 +1,4 @@
-"""Which mistakes the user can mend, and the exit code of each; every other exception is a bug."""
+"""Errors that the user can mend, with their exit codes. Every other exception is a bug."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 OURS = frozenset({"cli", "commands", "extractors", "jcdnet", "model", "pipeline", "postprocess", "support"})  # packages
 MEMORY = "there is not enough memory; end other programs, or raise the limit (`ulimit -v`, or the container's)"
-# What a system refuses, whatever program asks: the cause and the next step. Other errors of it may be bugs of ours.
+# What the system refuses to any program: the cause and the next step. Other errors of the system may be our bugs.
 REFUSALS = {
     errno.EACCES: "permission is denied; check who may read and write it and the folders above it, or name another one",
     errno.EPERM: "this is not permitted; check who may read and write it, or name another one",
@@ -27,13 +27,13 @@ BUG, USAGE, INPUT_FAILED, ENVIRONMENT, INTERRUPTED = 1, 2, 3, 4, 130
 
 
 class UserError(Exception):
-    """Something that the user can mend; the message names the file, the cause and the next step."""
+    """An error that the user can mend; the message names the file, the cause and the next step."""
 
     exit_code = USAGE
 
 
 class UsageError(UserError):
-    """What was asked for does not make sense."""
+    """The user asked for something that makes no sense."""
 
 
 class OutputError(UserError):
@@ -47,58 +47,57 @@ class EnvironmentMissing(UserError):
 
 
 class DiskFull(EnvironmentMissing):
-    """There is no room for what is to be written; what is complete stays."""
+    """The disk has no room for a file; files that are complete stay."""
 
 
 class Stopped(Exception):
-    """The user asked to stop; what is complete is kept."""
+    """The user asked to stop; files that are complete stay."""
 
 
 class Busy(Exception):
-    """Another process is at work on this video."""
+    """Another process is working on this video."""
 
 
 class Bug(Exception):
-    """A mistake of this program, met over one video: that video fails, and the others go on.
+    """A bug of this program that one video met. That video fails, and the others go on.
 
-    `traceback` is text. A traceback itself does not survive the way from a worker, and it keeps the frames' memory.
+    `traceback` is text, because a traceback cannot be sent from a worker, and would keep the frames' memory.
     """
 
-    def __init__(self, told: str, traceback: str) -> None:
-        super().__init__(told, traceback)
-        self.told, self.traceback = told, traceback
+    def __init__(self, message: str, traceback: str) -> None:
+        super().__init__(message, traceback)
+        self.message, self.traceback = message, traceback
 
     def __str__(self) -> str:
-        return self.told
+        return self.message
 
 
 def as_bug(error: Exception, video: Path) -> Bug:
-    """An error that is nobody's mistake but ours, with its traceback; one that is a `Bug` already stays as it is."""
+    """Return an error as a `Bug` of a video, with its traceback; a `Bug` is returned as it is."""
     if isinstance(error, Bug):
         return error
-    told = f"{video}: a bug in jcdnet: {type(error).__name__}: {error}; please report it, with the file."
-    return Bug(told, traceback_of(error))
+    message = f"{video}: a bug in jcdnet: {type(error).__name__}: {error}; please report it, with the file."
+    return Bug(message, traceback_of(error))
 
 
 def traceback_of(error: Exception) -> str:
-    """Where an error comes from, as Python shows it."""
+    """Return an error's traceback as Python prints it."""
     return error.traceback if isinstance(error, Bug) else "".join(traceback.format_exception(error))
 
 
 def cannot_write(path: Path, error: OSError, otherwise: str = "choose another folder") -> Exception:
-    """The user's error for a write that failed."""
+    """Return the error to raise for a write that failed."""
     if error.errno in FULL:
         return DiskFull(f"{path}: the disk is full; make room and run again, what is complete is kept.")
-    if error.errno in (errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.EIO):  # in another folder it would be the same
+    if error.errno in (errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.EIO):  # another folder would not help
         return EnvironmentMissing(f"{path}: {REFUSALS[error.errno]}.")
     return OutputError(f"{path}: cannot be written ({error.strerror}); {otherwise}.")
 
 
 def circumstance(error: BaseException) -> Exception | None:
-    """The user's error for what the machine refused, in one sentence; None for what may be a bug.
+    """Return the user's error for something that the machine refused; None if it may be a bug.
 
-    For what comes up from anywhere: where a file is read or written on the user's behalf, that place knows better what
-    to say.
+    This is for errors from anywhere. Code that reads or writes a file of the user's raises a better error itself.
     """
     text = str(error)
     if isinstance(error, MemoryError) or (
@@ -110,7 +109,7 @@ def circumstance(error: BaseException) -> Exception | None:
         return EnvironmentMissing(f"{REFUSALS[errno.EAGAIN]}.")
     if not isinstance(error, OSError):
         return None
-    if "No usable temporary directory" in text:  # of tempfile
+    if "No usable temporary directory" in text:  # from tempfile
         return EnvironmentMissing("no folder for temporary files can be written; set TMPDIR to one that can.")
     if "MPLCONFIGDIR" in text:  # matplotlib's own sentence
         return EnvironmentMissing(
@@ -119,14 +118,14 @@ def circumstance(error: BaseException) -> Exception | None:
     where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
     if error.errno == errno.ENAMETOOLONG:
         return UsageError(f"{where}this name is longer than the file system takes; shorten it.")
-    if (said := REFUSALS.get(error.errno or 0)) is None:
+    if (refusal := REFUSALS.get(error.errno or 0)) is None:
         return None
-    return EnvironmentMissing(f"{where}{said}.")
+    return EnvironmentMissing(f"{where}{refusal}.")
 
 
 def exit_code(error: Exception) -> int:
-    """Exit code of a user's mistake, 1 for anything else."""
-    if isinstance(error, ImportError):  # a package is missing or broken, unless it is one of ours
+    """Return the exit code of an error: that of a user's error, 1 for anything else."""
+    if isinstance(error, ImportError):  # a package is missing or broken; if it is one of ours, that is a bug
         return BUG if (error.name or "").partition(".")[0] in OURS else ENVIRONMENT
     if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
         return ENVIRONMENT

@@ -1,28 +1,35 @@
-"""Files that are there whole or not at all, and what killed processes left of them cleared away."""
+"""Files that appear whole or not at all, and the removal of what killed processes left of them.
+
+Temporary files and renames stand here alone: everything that writes a file calls one of these functions.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import os
 import platform
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-# A temporary file of another machine that is this much older (s, by the file system's clock) has no writer any more.
+# When a temporary file of another machine is this many seconds old, its writer is taken for dead. The file system's
+# clock counts.
 ABANDONED = 3600.0
 _TEMPORARY = re.compile(r"\.([0-9a-f]{8}-\d+-\d+)\.\w+\.part$")
 
 
 def identity() -> str:
-    """This process: machine, number and start, so that a number that was given again is not taken for it."""
+    """Return a name for this process: its machine, its number and its start, since systems reuse process numbers."""
     return f"{_machine()}-{os.getpid()}-{_started(os.getpid())}"
 
 
 def is_alive(who: str) -> bool | None:
-    """Whether the process of an `identity` still runs; None when it is not of this machine (or container)."""
+    """Return whether the process of an `identity` still runs; None if it belongs to another machine or container."""
     machine, number, started = who.split("-")
     if machine != _machine():
         return None
@@ -30,14 +37,14 @@ def is_alive(who: str) -> bool | None:
         os.kill(int(number), 0)
     except ProcessLookupError:
         return False
-    except OSError:  # there, and somebody else's
+    except OSError:  # the process exists and belongs to another user
         pass
     return _started(int(number)) == int(started)
 
 
 @lru_cache
 def _machine() -> str:
-    """Eight digits for this machine since it was started, and this container: process numbers count within one."""
+    """Eight digits for this boot of this machine and for this container, since process numbers are unique in both."""
     parts = [platform.node()]
     for name in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
         try:
@@ -48,40 +55,92 @@ def _machine() -> str:
 
 
 def _started(number: int) -> int:
-    """Clock ticks from the machine's start to the process's, 0 where the system does not tell; -1 when it is dead."""
+    """Clock ticks from the machine's start to the process's; 0 if the system does not say, -1 if it is dead."""
     try:
         text = Path(f"/proc/{number}/stat").read_text()
     except OSError:
         return 0
-    state, *rest = text.rpartition(")")[2].split()  # the name before it may hold blanks
+    state, *rest = text.rpartition(")")[2].split()  # the process's name, in parentheses, may contain blanks
     return -1 if state in "ZX" else int(rest[18])
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all: temp file in the same folder, then rename."""
+    """Write a file so that it appears whole or not at all; a failure leaves the file that was there before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = write_temporary(path.parent, path.name, data)
     try:
-        temporary.replace(path)
+        move(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give an empty temporary file beside `path`; it becomes `path` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = write_temporary(path.parent, path.name, b"")
+    try:
+        yield temporary
+        move(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_temporary(folder: Path, name: str, data: bytes) -> Path:
-    """A hidden file of its own with these bytes, named so that `sweep` knows it once its writer is dead."""
-    # Cut short, or a name of 250 characters, which a video may have, would leave no room for the rest.
+    """Write a new hidden file, whose name tells `sweep` which process wrote it."""
+    # Only the beginning of the name: a video's name of 250 characters would leave no room for the rest.
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name[:40]}.{identity()}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # the content must reach the disk before the name does
         Path(temporary).chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide results from colleagues
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
     return Path(temporary)
+
+
+def scratch(folder: str | None = None, suffix: str = "") -> tuple[int, str]:
+    """Make an empty file that only this user can read, in `folder` or the system's folder for temporary files.
+
+    Returns:
+        An open descriptor and the file's name. The caller closes the one and removes the other.
+    """
+    return tempfile.mkstemp(prefix="jcdnet-", suffix=suffix, dir=folder)
+
+
+def move(source: Path, target: Path) -> Path:
+    """Rename a file within one file system, in one step; it replaces a file of that name. Returns the new path."""
+    return source.replace(target)
+
+
+def back_up(path: Path) -> Path:
+    """Give a file a second name that ends in .bak, so that a new file can take the first; returns the second name.
+
+    Where that name is taken by a file with other content, .bak2, .bak3 and so on follow.
+    """
+    for number in itertools.count(1):
+        backup = path.with_name(f"{path.name}.bak{'' if number == 1 else number}")
+        try:
+            os.link(path, backup)
+        except FileExistsError:
+            if sha256(backup) != sha256(path):
+                continue
+        except OSError:  # this file system has no hard links (FAT)
+            if backup.exists():
+                continue
+            write_atomically(backup, path.read_bytes())
+        return backup
+    raise AssertionError("unreachable")
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content in hex; the file is read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _umask() -> int:
@@ -91,15 +150,15 @@ def _umask() -> int:
 
 
 def remove(path: Path) -> None:
-    """Take out a file, a folder with all in it, or a link, whose target stays."""
+    """Remove a file, a folder with everything in it, or a link; a link's target stays."""
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def sweep(folder: Path) -> int:
-    """Remove the temporary files and folders in a folder whose writers are dead; how many there were.
+    """Remove temporary files and folders whose writers are dead; returns how many there were.
 
-    Those of other machines go when they are ABANDONED. Their age is the file system's own affair: it is compared
-    with a file written just now, so that no machine's clock counts.
+    Those of other machines go when they are ABANDONED. Their age is measured against a file that is written now, so
+    that only the file system's clock counts.
     """
     removed, now = 0, None
     for path in folder.iterdir() if folder.is_dir() else ():
@@ -114,6 +173,6 @@ def sweep(folder: Path) -> int:
             if alive is False or (alive is None and now is not None and now - path.stat().st_mtime > ABANDONED):
                 remove(path)
                 removed += 1
-        except FileNotFoundError:  # its writer renamed it, or another sweep was quicker
+        except FileNotFoundError:  # its writer renamed it, or another process swept it first
             continue
     return removed

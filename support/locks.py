@@ -1,9 +1,13 @@
-"""One process at a time on a piece of work, also across machines that share a folder, and none for ever.
+"""Locks that processes take in turn, also across machines that share a folder; a dead holder loses its lock.
 
-A lock is a file that is made by a hard link, which is atomic on network file systems too, and that its holder writes
-anew every few seconds. The kernel's own locks would do on one machine; on a network some are not shared and some stay
-when their machine dies. No clock is compared with another one: whoever waits counts the seconds, by its own steady
-clock, in which the file does not change. On the holder's machine there is no need to wait: a dead process is seen.
+A lock is a file. It is made by a hard link, which is atomic on network file systems too, and its holder writes it anew
+every few seconds. The kernel's own locks would do on one machine; some network file systems do not share them, and some
+keep them after the holder's machine died. Clocks are never compared: a process that waits counts, by its own steady
+clock, for how long the file does not change. It need not wait for a process of its own machine, which it sees die.
+
+Why not `filelock.SoftFileLease` (4.3.1 was tried): it takes over from a dead holder by exchanging two names
+(renameat2's RENAME_EXCHANGE). NFS and SMB on Linux refuse that with EINVAL, and then the lock is never given up. It
+also leaves an empty file alone for ever, and takes two machines with one host name for one machine.
 """
 
 from __future__ import annotations
@@ -16,25 +20,25 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from support.files import identity, is_alive, write_temporary
+from support.files import identity, is_alive, move, write_temporary
 
 BEAT = 5.0  # seconds between two signs of life
 STALE = 60.0  # seconds without one, after which a holder on another machine is taken for dead
-POLL = 0.5
+POLL = 0.5  # seconds between two attempts of a process that waits
 
 
 class Lock:
-    """A lock file; not for sharing between threads."""
+    """A lock file. Threads must not share one; processes may each have their own on the same path."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._mine = ""
         self._stop = threading.Event()
         self._watched: tuple[bytes, float] | None = None
-        """what stood in somebody else's file, and since when by our clock"""
+        """the content of another holder's file, and since when it has been that, by our clock"""
 
     def take(self) -> bool:
-        """Take it if it is free, or its holder is dead; whether it is ours now.
+        """Take the lock if it is free or its holder is dead; returns whether it is ours now.
 
         Raises:
             OSError: the folder cannot be written.
@@ -48,7 +52,7 @@ class Lock:
         return False
 
     def wait(self, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Take it, however long that takes; False when `stop` said so first."""
+        """Take the lock, however long that takes; returns False if `stop` returns True first."""
         while not self.take():
             if stop():
                 return False
@@ -56,40 +60,41 @@ class Lock:
         return True
 
     def holder_lives(self) -> bool:
-        """Whether another process of this machine holds it; of one elsewhere that cannot be known at once."""
+        """Return whether a running process of this machine holds the lock; False for one of another machine."""
         return _alive(self._read()) is True
 
     def release(self) -> None:
-        """Give it back, if it is still ours. Where the folder is gone or closed by now, it goes stale by itself."""
+        """Give the lock back, if it is still ours. If the folder cannot be reached any more, the lock goes stale."""
         self._stop.set()
-        with contextlib.suppress(OSError):  # the work under it is done, and is not lost over this
+        with contextlib.suppress(OSError):  # the work under the lock is done; an error here must not lose it
             if self._mine and self._read().startswith(self._mine.encode()):
                 self.path.unlink(missing_ok=True)
         self._mine = ""
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """For a lock that was taken: give it back when the block ends."""
+        """Give back a lock that was taken when the block ends."""
         try:
             yield
         finally:
             self.release()
 
     def _claim(self) -> bool:
+        """Make the lock file; returns False if there is one."""
         mine = f"{identity()} {uuid.uuid4().hex}"
         temporary = write_temporary(self.path.parent, self.path.name, f"{mine} 0\n".encode())
         try:
             os.link(temporary, self.path)
         except FileExistsError:
             return False
-        except OSError:  # no hard links here (FAT): the next best thing
+        except OSError:  # this file system has no hard links (FAT); the next best thing
             try:
                 handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
             except FileExistsError:
                 return False
             try:
                 os.write(handle, f"{mine} 0\n".encode())
-            except OSError:  # full: an empty lock would hold up others
+            except OSError:  # the disk is full; an empty lock file would keep others waiting
                 self.path.unlink(missing_ok=True)
                 raise
             finally:
@@ -102,12 +107,13 @@ class Lock:
         return True
 
     def _beat(self, mine: str, stop: threading.Event) -> None:
+        """Write the file anew every BEAT seconds, until the lock is released or lost."""
         count = 0
         while not stop.wait(BEAT):
             count += 1
             with contextlib.suppress(OSError):
                 if not self._read().startswith(mine.encode()):
-                    return  # it was broken while this machine slept: what we write is the same as the other's
+                    return  # another process took over while this machine slept
                 with self.path.open("r+b") as file:
                     file.write(f"{mine} {count}\n".encode())
 
@@ -118,29 +124,31 @@ class Lock:
             return b""
 
     def _break_if_dead(self) -> bool:
-        """Remove the file of a holder that is dead; whether it is worth to try again."""
-        there = self._read()
-        if not there:
-            self._watched = self._watched or (there, time.monotonic())
-            return not self.path.exists() or (self._unchanged(there) and self._remove(there))
-        if alive := _alive(there):
+        """Remove the file of a dead holder; returns whether another attempt is worth it."""
+        content = self._read()
+        if not content:
+            self._watched = self._watched or (content, time.monotonic())
+            return not self.path.exists() or (self._unchanged(content) and self._remove(content))
+        if alive := _alive(content):
             return False
-        return (alive is False or self._unchanged(there)) and self._remove(there)
+        return (alive is False or self._unchanged(content)) and self._remove(content)
 
-    def _unchanged(self, there: bytes) -> bool:
+    def _unchanged(self, content: bytes) -> bool:
+        """Whether the file has had this content for longer than STALE."""
         now = time.monotonic()
-        if self._watched is None or self._watched[0] != there:
-            self._watched = (there, now)
+        if self._watched is None or self._watched[0] != content:
+            self._watched = (content, now)
         return now - self._watched[1] > STALE
 
-    def _remove(self, there: bytes) -> bool:
+    def _remove(self, content: bytes) -> bool:
+        """Remove the file if its holder is still the one that was judged dead; returns whether it is gone."""
         aside = self.path.with_name(f".{self.path.name[:40]}.{identity()}.{uuid.uuid4().hex[:8]}.part")
         try:
-            self.path.rename(aside)
+            move(self.path, aside)
         except FileNotFoundError:
-            return True  # somebody else was quicker
+            return True  # another process removed it first
         try:
-            if aside.read_bytes().split()[:2] != there.split()[:2]:  # not the one that was judged: put it back
+            if aside.read_bytes().split()[:2] != content.split()[:2]:  # a new holder took it meanwhile: put it back
                 with contextlib.suppress(OSError):
                     os.link(aside, self.path)
                 return False
@@ -149,9 +157,9 @@ class Lock:
             aside.unlink(missing_ok=True)
 
 
-def _alive(there: bytes) -> bool | None:
-    """Whether the process that wrote a lock file runs; None: of another machine, or not whole."""
+def _alive(content: bytes) -> bool | None:
+    """Whether the process that wrote a lock file runs; None if it is of another machine, or the file is not whole."""
     try:
-        return is_alive(there.split()[0].decode())
+        return is_alive(content.split()[0].decode())
     except (ValueError, IndexError):
         return None

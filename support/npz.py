@@ -1,4 +1,4 @@
-"""Arrays of an .npz, read within bounds: a few bytes of a ZIP may claim, or unfold to, more than memory holds."""
+"""Reads arrays of an .npz within bounds: a few bytes of a ZIP can claim, or unpack to, more than memory holds."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-SMALL = 64 << 20  # bytes that any file may unfold to, as numbers of 8 bytes or more: what is read may be widened
-RATIO = 20  # how many times its own size a larger one may; features and curves compress to half at best
+SMALL = 64 << 20  # bytes that any file may unpack to, with 8 bytes or more for each number, since readers widen them
+RATIO = 20  # a larger file may unpack to this many times its size; features and curves compress to half at best
 
 
 def read_npz(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
-    """Those of the named arrays that an .npz holds. Nothing else of it is read, and no pickle is.
+    """Read those of the named arrays that an .npz holds; nothing else in it, and never a pickle.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: not an .npz, damaged, or larger than a file of its size can honestly be.
+        OSError: the file cannot be read.
+        ValueError: it is no .npz, is damaged, or unpacks to more than an honest file of its size.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -43,7 +43,7 @@ def read_npz(path: Path, names: Iterable[str]) -> dict[str, NDArray[Any]]:
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, room: int) -> NDArray[Any]:
     with archive.open(info) as member:
         shape, dtype = _header(member)
-        # Before NumPy makes room for it.
+        # These checks come before NumPy allocates memory.
         if math.prod(shape) * dtype.itemsize > info.file_size:
             raise ValueError(f"{info.filename} claims {shape} in {info.file_size} bytes")
         if (needs := _widened(shape, dtype)) > room:

@@ -1,4 +1,4 @@
-"""How jcdnet is called here, and the folders that it keeps things in."""
+"""The command that starts jcdnet on this machine, and the folders that it uses."""
 
 from __future__ import annotations
 
@@ -9,18 +9,25 @@ from pathlib import Path
 from support.errors import EnvironmentMissing
 
 
+def with_suffix(path: Path, suffix: str) -> Path:
+    """Return a path with a suffix added. Path.with_suffix would replace the ".v2" of "clip.v2"."""
+    return path.with_name(path.name + suffix)
+
+
 def program() -> str:
-    """How jcdnet is called here, for sentences that name a command: `jcdnet` where it is installed (its folders lie in
-    jcdnet/_app then), `python cli.py` in a checkout."""
+    """Return the command that starts jcdnet, for messages: `jcdnet` if it is installed, `python cli.py` in a checkout.
+
+    An installed jcdnet has its folders in jcdnet/_app.
+    """
     return "jcdnet" if Path(__file__).resolve().parents[1].name == "_app" else "python cli.py"
 
 
 class NoHome(EnvironmentMissing):
-    """A folder was to be found in a home folder, and there is none; one sentence with the next step."""
+    """A folder in the user's home folder is needed, and there is no home folder."""
 
 
 def cache_dir() -> Path:
-    """Folder for features, fetched weights and compiled kernels: `JCDNET_CACHE`, or the user's cache folder.
+    """Return the folder for features, weights and compiled kernels: `JCDNET_CACHE` or the user's cache folder.
 
     Raises:
         NoHome: this user has no home folder.
@@ -30,7 +37,7 @@ def cache_dir() -> Path:
 
 
 def user_cache_dir() -> Path:
-    """The user's own cache folder of jcdnet, whatever `JCDNET_CACHE` says.
+    """Return the user's own cache folder of jcdnet, whatever `JCDNET_CACHE` says.
 
     Raises:
         NoHome: this user has no home folder.
@@ -43,10 +50,10 @@ def user_cache_dir() -> Path:
 
 
 def expand(variable: str, folder: str) -> Path:
-    """A folder that an environment variable names, with `~` for the user's home.
+    """Return the folder that an environment variable names, where `~` is the user's home folder.
 
     Raises:
-        NoHome: the user that it names has none.
+        NoHome: the user that it names has no home folder.
     """
     try:
         return Path(folder).expanduser()
@@ -57,7 +64,7 @@ def expand(variable: str, folder: str) -> Path:
 def _home() -> Path:
     try:
         return Path.home()
-    except RuntimeError as error:  # a container that is run as a user whom its /etc/passwd does not know
+    except RuntimeError as error:  # a container runs as a user that is not in its /etc/passwd
         raise NoHome(
             "there is no folder for the cache: HOME is not set, and this user has no home folder; set JCDNET_CACHE to "
             "a folder that can be written."

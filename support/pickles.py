@@ -1,11 +1,11 @@
-"""Pickles of NumPy arrays, read without running anything: published weights and feature sets come so.
+"""Reads pickles of NumPy arrays without running anything; published weights and feature sets are such pickles.
 
-To admit NumPy's own constructors would not do: they believe what a file says of its memory. A file that names only
-`_reconstruct`, `ndarray` and `dtype` can declare its bytes to be pointers to objects, and the first look at them ends
-the process, or worse. So stand-ins take the constructors' places, and build arrays of plain numbers and text.
+NumPy's own constructors are not safe, because they trust what a file says about its memory. A file that names only
+`_reconstruct`, `ndarray` and `dtype` can declare its bytes to be pointers to objects, and the first access ends the
+process, or worse. So stand-ins replace the constructors, and build arrays of plain numbers and text.
 
-And the unpickler is the one in Python. The one in C makes room for whatever number a file gives to what it remembers:
-five bytes of a file cost it 64 GB.
+The unpickler is the one written in Python. The one in C allocates memory for any memo number that a file names: five
+bytes of a file cost it 64 GB.
 """
 
 import pickle
@@ -15,32 +15,32 @@ from typing import IO, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-# Lists within lists by reference unfold without limit: more items than this are none of features or weights.
+# Lists that hold one another by reference unfold without limit. Features and weights have fewer items than this.
 MOST = 1_000_000
 
 
 def unpickle_arrays(file: IO[bytes], encoding: str = "ASCII") -> Any:
-    """What a pickle holds: numbers, text, lists, dicts and arrays of these; tuples come as lists.
+    """Read a pickle of numbers, text, lists, dicts and arrays of these; tuples become lists.
 
-    Arrays of numbers are read-only. `encoding`: of text that Python 2 wrote; "bytes" leaves it as bytes.
+    Arrays of numbers are read-only. `encoding` is that of text that Python 2 wrote; "bytes" leaves it as bytes.
 
     Raises:
-        Exception: of any kind, where the pickle holds anything else or is damaged; nothing in it was run.
+        Exception: of any kind, if the pickle is damaged or holds anything else; nothing in it was run.
     """
     return _Plain()(_ArrayUnpickler(file, encoding=encoding).load())
 
 
 def text(value: Any) -> str:
-    """Text of Python 3, or the bytes of Python 2 as text."""
+    """Return text of Python 3, or bytes of Python 2, as text."""
     if not isinstance(value, str | bytes):
-        # Not as text itself where it is large: lists within lists by reference have no end.
+        # A list is not shown, because lists that hold one another by reference have no end.
         shown = f"{value!r:.40}" if isinstance(value, int | float | np.generic | None) else f"a {type(value).__name__}"
         raise ValueError(f"{shown} where text is expected")
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
 class _Dtype:
-    """Stands in for numpy.dtype, whose own state could declare a file's bytes to be pointers to objects."""
+    """Stands in for numpy.dtype, whose state could declare a file's bytes to be pointers to objects."""
 
     def __init__(self, code: str | bytes, align: object = False, copy: object = False) -> None:
         self.dtype = np.dtype(text(code))
@@ -56,18 +56,18 @@ class _Dtype:
 
 
 class _Array:
-    """Stands in for numpy.ndarray; numbers stay in the bytes that the unpickler read, without a copy."""
+    """Stands in for numpy.ndarray; numbers are not copied from the bytes that the unpickler read."""
 
     values: NDArray[Any]
     raw = False
-    """whether it holds objects as they were unpickled"""
+    """whether it holds objects that were not made plain yet"""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, fortran, data = state
         if kind.dtype.hasobject:
-            # NumPy lists objects row by row, whatever it says.
+            # NumPy writes objects row by row, whatever the file says.
             flat, fortran, self.raw = np.empty(len(data), object), False, True
-            for i, item in enumerate(data):  # at once, NumPy would look into lists of equal length
+            for i, item in enumerate(data):  # one by one: in one step, NumPy would make lists of equal length an array
                 flat[i] = item
         else:
             flat = np.frombuffer(data, kind.dtype) if len(data) else np.empty(0, kind.dtype)
@@ -75,7 +75,7 @@ class _Array:
 
 
 class _Plain:
-    """The same with arrays for their stand-ins; counts, so that no file unfolds without limit."""
+    """Replaces stand-ins by arrays, and counts items, so that no file unfolds without limit."""
 
     def __init__(self) -> None:
         self.left = MOST
@@ -85,7 +85,7 @@ class _Plain:
         if self.left < 0:
             raise pickle.UnpicklingError(f"it unfolds to more than {MOST} items")
         if isinstance(item, _Array):
-            if item.raw:  # once: others may hold the same array
+            if item.raw:  # once only: several items may hold the same array
                 item.raw, flat = False, item.values.reshape(-1)
                 for i, part in enumerate(flat):
                     flat[i] = self(part)
@@ -106,11 +106,11 @@ def _reconstruct(subtype: object, shape: object, code: object) -> _Array:
 
 
 def _scalar(kind: _Dtype, data: bytes) -> Any:
-    return np.frombuffer(data, kind.dtype)[0]  # which refuses objects by itself
+    return np.frombuffer(data, kind.dtype)[0]  # frombuffer itself refuses objects
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes for Python 2."""
+    """The function by which Python 3 writes bytes for Python 2."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"it asks for the codec {encoding}")
     return text.encode("latin1")
@@ -121,7 +121,7 @@ def _no_bytes() -> bytes:
 
 
 class _Function:
-    """A function as a pickle may have it: to be called, and nothing else. A bare one would let a file set its parts."""
+    """A function that a pickle can only call. A bare function would let a file set its attributes."""
 
     __slots__ = ("_run",)
 
@@ -149,12 +149,9 @@ _STAND_INS: dict[str, Callable[..., Any]] = {
 
 
 class _ArrayUnpickler(pickle._Unpickler):
-    """Admits plain data and stand-ins for NumPy's constructors: no code of the file's choosing can run.
+    """Admits plain data and stand-ins for NumPy's constructors, so that no code of the file's choice can run."""
 
-    Stand-ins, because NumPy's own constructors believe what a file says of its memory.
-    """
-
-    # Bytes that can be changed take their whole size at once, whatever the file's own.
+    # Without bytearrays and buffers, for which any size that a file names is allocated at once.
     dispatch: ClassVar = {
         code: load for code, load in pickle._Unpickler.dispatch.items() if code not in b"\x96\x97\x98"
     }

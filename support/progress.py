@@ -1,10 +1,10 @@
-"""How far something has come: a function that long work calls, and that the command line draws as bars."""
+"""Progress: a function that long work calls and that the command line draws as bars."""
 
 from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
-"""(stage, done, total); features count snippets, of an estimated total"""
+"""(stage, done, total); the stage "features" counts snippets, and its total is an estimate"""
 
 
 def silent(stage: str, done: int, total: int) -> None:
-    """Progress that nobody looks at."""
+    """Ignore progress."""

@@ -1,4 +1,4 @@
-"""Versions of what is installed, without importing any of it."""
+"""Versions of installed packages, without importing them."""
 
 from importlib.metadata import PackageNotFoundError, version
 
@@ -6,7 +6,7 @@ VERSION = "0.2.0"
 
 
 def package_version(name: str) -> str:
-    """Version of an installed package, "absent" where there is none; jcdnet's own also in a checkout."""
+    """Return the version of an installed package, or "absent"; jcdnet has its own in a checkout, too."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from extractors.backbones import weights
 from extractors.backbones.i3d import InceptionI3d
 from extractors.backbones.weights import WeightsError
+from support.files import sha256
 from support.paths import program
 
 
@@ -97,7 +98,7 @@ def _published_rgb() -> Path:
 def _identity(path: Path) -> str:
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file; check the path.")
-    return f"sha256:{weights.sha256(path)}"
+    return f"sha256:{sha256(path)}"
 
 
 def i3d_state(path: Path) -> dict[str, Tensor]:

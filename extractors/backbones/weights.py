@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from support.errors import ENVIRONMENT, UserError
+from support.files import sha256
 from support.paths import cache_dir, expand, program
 from support.pickles import unpickle_arrays
 
@@ -75,12 +76,6 @@ WEIGHTS = {
         about="DeepMind's flow I3D, ported to PyTorch by piergiaj",
     ),
 }
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def git_blob(path: Path) -> str:

@@ -20,7 +20,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import weakref
@@ -35,6 +34,7 @@ from extractors.config import WHOLE, FeatureConfig, Limits, Stretch
 from extractors.decode.clock import Damage
 from extractors.decode.container import DecoderUnavailable, Image, ReadError, VideoError, VideoInfo
 from extractors.decode.grid import is_partial, warnings
+from support.files import scratch
 from support.paths import program
 
 RING_BYTES = 32 << 20  # about 90 frames of 256 x 455; half of Docker's 64 MiB for /dev/shm
@@ -320,7 +320,7 @@ def _ring(size: tuple[int, int]) -> Iterator[tuple[Path, Image]]:
     for folder in ("/dev/shm", None):
         if folder is not None and not os.access(folder, os.W_OK):
             continue
-        handle, name = tempfile.mkstemp(prefix="jcdnet-", dir=folder)
+        handle, name = scratch(folder)
         if (own := Path(f"/proc/{os.getpid()}/fd/{handle}")).exists():  # Linux: this name is enough,
             Path(name).unlink()  # so that a killed process leaves nothing behind
             name = str(own)

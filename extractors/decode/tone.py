@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +21,8 @@ import av.filter
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from support.files import scratch
 
 Image = NDArray[np.uint8]
 Deep = NDArray[np.uint16]
@@ -175,7 +176,7 @@ def _graph(colours: Colours, size: tuple[int, ...]) -> av.filter.Graph:
     """FFmpeg's lut3d with the table, for pictures of one size (H, W)."""
     graph = av.filter.Graph()
     graph.threads = 1
-    handle, name = tempfile.mkstemp(prefix="jcdnet-", suffix=".cube")
+    handle, name = scratch(suffix=".cube")
     try:
         with os.fdopen(handle, "w") as file:
             file.write(cube(colours))

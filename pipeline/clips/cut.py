@@ -1,4 +1,4 @@
-"""Segments cut out of their videos: exact or by keyframes, one file each or one highlight reel per class."""
+"""Cuts segments out of their videos: exactly or at keyframes, into one file each or one highlight reel per class."""
 
 import dataclasses
 import itertools
@@ -10,23 +10,24 @@ from pathlib import Path
 
 from extractors.decode.container import VideoError
 from pipeline.clips.draw import card
-from pipeline.clips.encode import film, temporary
+from pipeline.clips.encode import open_movie
 from pipeline.clips.read import Shape, shape_of, shoot
 from pipeline.clips.remux import Uncopyable, remux
 from postprocess.formats.writers import clock
 from postprocess.segment import Segment
 from support.errors import FULL, OutputError, UsageError, cannot_write
+from support.files import replacing
 from support.progress import Progress, silent
 
 NAME = "{stem}_{index:03d}_{label}"
 CARD_SECONDS = 2.0
 _UNSAFE = re.compile(r'[\x00-\x1f<>:"/\\|?*\ud800-\udfff]+')
-LONGEST_NAME = 180  # bytes; file systems take 255, with a suffix and a temporary name's letters
+LONGEST_NAME = 180  # bytes; file systems take 255, including the suffix and what a temporary name adds
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A clip to make. start, end: seconds with the padding, inside the video; name: of the file, without suffix."""
+    """A clip to make. start, end: seconds of the video, with the padding; name: the file's name without suffix."""
 
     video: Path
     start: float
@@ -40,7 +41,7 @@ OnError = Callable[["Cut", Exception], None]
 
 @dataclass(frozen=True)
 class Made:
-    """A file, and the second of the video that it begins with (of a reel: of its first clip)."""
+    """A file, and the second of the video that it begins with; for a reel, that of its first clip."""
 
     path: Path
     begins: float
@@ -55,12 +56,16 @@ def plan(
     after: float = 0.0,
     template: str = NAME,
 ) -> list[Cut]:
-    """The cuts of one video, in order of time.
+    """Plan the cuts of one video, in order of time.
 
-    template: fields stem, index (from 1), label, start, end, confidence, and clock (of the start); / makes folders.
+    Args:
+        before: seconds of padding before each segment.
+        after: seconds of padding after each segment.
+        template: the clips' names, with the fields stem, index (from 1), label, start, end, confidence, and clock (the
+            start as h-mm-ss); a / makes folders.
 
     Raises:
-        UsageError: a template with another field, that leads out of the folder, or gives two clips one name.
+        UsageError: the template has another field, leads out of the folder, or gives two clips one name.
     """
     cuts: dict[str, Cut] = {}
     for index, s in enumerate(sorted(segments, key=lambda s: (s.start, s.end)), start=1):
@@ -82,7 +87,7 @@ def plan(
 
 
 def _formatted(template: str, fields: dict[str, str | int | float]) -> str:
-    if re.search(r"\{[^}]*[.\[]", re.sub(r":[^}]*", "", template)):  # attributes and items are not for names
+    if re.search(r"\{[^}]*[.\[]", re.sub(r":[^}]*", "", template)):  # no attributes or items
         raise UsageError(f"--name {template!r}: write fields as {{label}} or {{start:.1f}}.")
     try:
         name = template.format(**fields)
@@ -96,15 +101,15 @@ def _formatted(template: str, fields: dict[str, str | int | float]) -> str:
 
 
 def _safe(text: str) -> str:
-    """Text as a part of a file name on any system."""
+    """Turn a text into a part of a file name that any system takes."""
     return _UNSAFE.sub("_", text).strip(" .") or "_"
 
 
 def check_names(cuts: Sequence[Cut], out: Path, *, reel: bool, copied: bool, overwrite: bool) -> None:
-    """Before any work: no two clips of one name, and none that is there already.
+    """Check, before any work, that no two clips have one name and that no file is there already.
 
     Raises:
-        UsageError: two results give clips one name.
+        UsageError: two clips would have one name.
         OutputError: a file would be overwritten.
     """
     if reel:
@@ -123,26 +128,26 @@ def cut(
     on_progress: Progress = silent,
     on_error: OnError | None = None,
 ) -> Iterator[Made]:
-    """Encode each clip anew, exact to the frame, as `<name>.mp4`.
+    """Encode each clip again, exact to the frame, as `<name>.mp4`.
 
-    on_error: told of each clip that cannot be made; the others go on. None: the first such error is raised.
+    on_error: called for each clip that cannot be made, while the others are made. None: the first error is raised.
 
     Raises:
         VideoError: a video cannot be read.
         OutputError: a clip cannot be written.
-        DiskFull: the disk is full; always raised.
+        DiskFull: the disk is full. This is always raised.
     """
 
     def make(one: Cut) -> Made:
         path = out / f"{one.name}.mp4"
         shape = shape_of(one.video)
         begins = None
-        with film(path, shape.size, shape.rate) as reel:
+        with open_movie(path, shape.size, shape.rate) as movie:
             if shape.channels:
-                reel.add_sound(shape.channels)
-            for at, time, image in shoot(reel, one.video, shape, one.start, one.end, at=0.0):
+                movie.add_sound(shape.channels)
+            for at, time, image in shoot(movie, one.video, shape, one.start, one.end, at=0.0):
                 begins = time if begins is None else begins
-                reel.picture(image, at)
+                movie.picture(image, at)
             if begins is None:
                 raise VideoError(_no_frame(one))
         return Made(path, begins)
@@ -156,26 +161,29 @@ def copy(
     on_progress: Progress = silent,
     on_error: OnError | None = None,
 ) -> Iterator[Made]:
-    """Copy the packets of each clip, from the keyframe at or before its start: quick, lossless, and seldom exact.
+    """Copy the packets of each clip, from the keyframe at or before its start: fast and lossless, but seldom exact.
 
-    on_error: as of `cut`.
+    on_error: as for `cut`.
 
     Raises:
         VideoError: a video cannot be read.
-        OutputError: a clip cannot be written, or the container does not take what the video holds.
-        DiskFull: the disk is full; always raised.
+        OutputError: a clip cannot be written, or its container cannot hold the video's packets.
+        DiskFull: the disk is full. This is always raised.
     """
 
     def make(one: Cut) -> Made:
         path = out / f"{one.name}{one.video.suffix.lower()}"
-        with temporary(path) as beside:
-            try:
-                return Made(path, remux(one.video, one.start, one.end, beside))
-            except Uncopyable as error:
-                code = getattr(error.__cause__, "errno", None)
-                if code in FULL:
-                    raise cannot_write(path, OSError(code, str(error))) from error
-                raise OutputError(f"{one.video}: cannot be copied ({error}); leave --copy out.") from error
+        try:
+            with replacing(path) as temporary:
+                begins = remux(one.video, one.start, one.end, temporary)
+        except Uncopyable as error:
+            code = getattr(error.__cause__, "errno", None)
+            if code in FULL:
+                raise cannot_write(path, OSError(code, str(error))) from error
+            raise OutputError(f"{one.video}: cannot be copied ({error}); leave --copy out.") from error
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        return Made(path, begins)
 
     return _each(cuts, make, on_progress, on_error)
 
@@ -206,17 +214,17 @@ def reels(
     on_progress: Progress = silent,
     on_error: OnError | None = None,
 ) -> Iterator[Made]:
-    """One highlight reel a class as `<label>.mp4`: a title card, then its clips one behind the other.
+    """Make one highlight reel for each class as `<label>.mp4`: a title card, then the clips one after the other.
 
-    Videos of another shape than the first are fitted between black borders; silence where one has no sound.
+    Videos of another shape than the first are fitted between black borders. Videos without sound are silent.
 
-    on_error: told of each clip that its reel lacks, and of each clip of a reel that cannot be written. None: the first
-        such error is raised.
+    on_error: called for each clip that is missing in its reel, and for all clips of a reel that cannot be written.
+        None: the first error is raised.
 
     Raises:
         VideoError: a video cannot be read.
         OutputError: a reel cannot be written.
-        DiskFull: the disk is full; always raised.
+        DiskFull: the disk is full. This is always raised.
     """
 
     def failed(one: Cut, error: Exception) -> None:
@@ -258,21 +266,21 @@ def reels(
 
 
 def _reel(path: Path, label: str, own: Sequence[tuple[Cut, Shape]], tick: Callable[[], None]) -> list[Cut]:
-    """Write one reel; returns the clips of which no frame could be shown."""
+    """Write one reel; returns the clips that have no frame."""
     first, empty = own[0][1], []
-    with film(path, first.size, first.rate) as reel:
+    with open_movie(path, first.size, first.rate) as movie:
         if channels := max(shape.channels for _, shape in own):
-            reel.add_sound(channels)
+            movie.add_sound(channels)
         shown = sum(one.end - one.start for one, _ in own)
         below = f"{len(own)} clip{'s' if len(own) > 1 else ''} · {clock(shown)}"
-        reel.picture(card((reel.height, reel.width), label, below), 0.0)
+        movie.picture(card((movie.height, movie.width), label, below), 0.0)
         at = CARD_SECONDS
         for one, shape in own:
             tick()
             shape = dataclasses.replace(shape, channels=channels if shape.channels else 0)
             last, step, shown_any = at, float(1 / first.rate), False
-            for time, _, image in shoot(reel, one.video, shape, one.start, one.end, at=at):
-                reel.picture(image, time)
+            for time, _, image in shoot(movie, one.video, shape, one.start, one.end, at=at):
+                movie.picture(image, time)
                 last, step, shown_any = time, time - last or step, True
             if shown_any:
                 at = max(last + step, at + one.end - one.start)
@@ -284,7 +292,7 @@ def _reel(path: Path, label: str, own: Sequence[tuple[Cut, Shape]], tick: Callab
 
 
 def _file_names(labels: Sequence[str]) -> dict[str, str]:
-    """Label → file name; labels that would share one are numbered."""
+    """Return label → file name; labels that would share a name are numbered."""
     names: dict[str, str] = {}
     for label in sorted(labels):
         name, number = _safe(label).encode()[:LONGEST_NAME].decode(errors="ignore"), 2

@@ -1,4 +1,4 @@
-"""Letters and bars on pictures: title cards, and what is happening now, drawn into the frame."""
+"""Draws on pictures: title cards, and the labels and bars of the actions that are going on."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -13,25 +13,25 @@ from pipeline.clips.encode import Image
 from postprocess.pages.palette import COLOURS, rgb
 from postprocess.segment import Segment
 
-ROOM = 0.06  # of the picture's height: a line of text
-LEAST = 13  # pixels; smaller letters cannot be read
+ROOM = 0.06  # the height of a line of text, as a part of the picture's height
+LEAST = 13  # pixels; smaller letters are illegible
 
 
 @cache
 def _font(size: int, bold: bool = False) -> Any:
-    from matplotlib import get_data_path  # late: it takes half a second, and few runs draw
+    from matplotlib import get_data_path  # only here: the import takes half a second
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / name), size)
 
 
 def colours(labels: Sequence[str]) -> dict[str, tuple[int, int, int]]:
-    """Label → RGB, by name, so that a class has one colour in all that is drawn of a result."""
+    """Return label → RGB. Colours follow the order of the names, so a class has the same one in every picture."""
     return {label: rgb(COLOURS[i % len(COLOURS)]) for i, label in enumerate(sorted(set(labels)))}
 
 
 def card(size: tuple[int, int], title: str, below: str) -> Image:
-    """A title card (H, W, 3): the title, as large as it fits, and a line below it."""
+    """Return a title card (H, W, 3) with the title, as large as possible, and a line below it."""
     height, width = size
     image = Pillow.new("RGB", (width, height), "black")
     pen = ImageDraw.Draw(image)
@@ -47,7 +47,7 @@ def card(size: tuple[int, int], title: str, below: str) -> Image:
 
 
 class Overlay:
-    """Draws the running labels, their confidence as bars, and where in the video this is."""
+    """Draws the labels of running segments, bars of their confidence, and the position in the video."""
 
     def __init__(self, segments: Sequence[Segment], duration: float) -> None:
         self.segments, self.duration = sorted(segments, key=lambda s: (s.start, s.end)), max(duration, 1e-6)
@@ -56,7 +56,7 @@ class Overlay:
         self._line, self._covered = np.zeros((1, 0, 3), np.uint8), np.zeros(0, bool)
 
     def draw(self, image: Image, time: float) -> Image:
-        """The picture (H, W, 3) at `time` (s) with all that is drawn on it; the picture given is left alone."""
+        """Return a copy of the picture (H, W, 3) at `time` (s) with the drawing on it."""
         image = image.copy()
         height, width = image.shape[:2]
         line = max(LEAST + 6, round(height * ROOM))
@@ -73,7 +73,7 @@ class Overlay:
         return image
 
     def _strip(self, strip: Image, time: float) -> None:
-        """The whole video as a line: segments in their colours, white where this is."""
+        """Draw the whole video as a line: segments in their colours, and the position in white."""
         width = strip.shape[1]
         if self._line.shape[1] != width:
             self._line = np.zeros((1, width, 3), np.uint8)
@@ -87,10 +87,10 @@ class Overlay:
         strip[:, max(0, here - 1) : here + 1] = 255
 
     def _panel(self, s: Segment, width: int, line: int) -> Image:
-        """(line, W', 4) RGBA of one label with its bar; the same for every frame of the segment."""
+        """Return (line, W', 4) RGBA with one label and its bar; it is the same for every frame of the segment."""
         key = (s.label, round(s.confidence, 2), width, line)
         if key not in self._panels:
-            if len(self._panels) > 64:  # each is a line of pixels; hours have many
+            if len(self._panels) > 64:  # a bound on memory: long videos have many labels
                 self._panels.clear()
             size = max(LEAST, round(line * 0.62))
             font = _font(size)
@@ -110,7 +110,7 @@ class Overlay:
 
 
 def _shortened(pen: Any, text: str, font: Any, room: float) -> str:
-    """The text on one line, cut with an ellipsis to `room` pixels."""
+    """Return the text on one line, shortened with an ellipsis to `room` pixels."""
     text = " ".join(text.split()).encode("utf-8", "replace").decode("utf-8") or "action"
     if pen.textlength(text, font=font) <= room:
         return text

@@ -1,8 +1,6 @@
-"""Writing an MP4 that plays everywhere: H.264 in BT.709, AAC, whole or not there at all."""
+"""Writes MP4 files that play everywhere, with H.264 in BT.709 and AAC; a file appears whole or not at all."""
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +13,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from support.errors import EnvironmentMissing, cannot_write
+from support.files import replacing
 
 Image = NDArray[np.uint8]
 Samples = NDArray[np.float32]
@@ -22,35 +21,35 @@ Samples = NDArray[np.float32]
 TICK = Fraction(1, 90_000)
 HERTZ = 48_000
 CODECS = ("libx264", "aac")
-BT709 = 1  # as colour space, primaries and transfer in ISO/IEC 23091-2
+BT709 = 1  # the number of BT.709's colour space, primaries and transfer in ISO/IEC 23091-2
 
 
-class Film:
-    """The open film: pictures and sound with their seconds from its beginning, in order."""
+class MovieWriter:
+    """Takes the pictures and the sound of a movie, in order; times count from its beginning."""
 
     def __init__(self, out: av.container.OutputContainer, size: tuple[int, int], rate: Fraction, quality: int) -> None:
-        """size: (H, W), made even, which 4:2:0 needs; quality: x264's crf, lower is better."""
+        """size: (H, W), which becomes even, since 4:2:0 needs that; quality: x264's crf, lower is better."""
         self.height, self.width = (max(2, side // 2 * 2) for side in size)
         self._out = out
-        # The rate is only the header's; the pictures' own times count.
+        # The rate is for the header only; each picture has a time of its own.
         stream = out.add_stream("libx264", rate=rate, options={"crf": str(quality), "preset": "veryfast"})
         stream.height, stream.width, stream.pix_fmt = self.height, self.width, "yuv420p"
         codec = stream.codec_context
         codec.time_base = TICK
         codec.colorspace = codec.color_primaries = codec.color_trc = BT709
-        codec.color_range = 1  # limited, as video is
+        codec.color_range = 1  # limited, as usual for video
         self._video = stream
-        self._convert = VideoReformatter()  # one for all: each has threads, or what they need
+        self._convert = VideoReformatter()  # one for all pictures, because each one has its own threads
         self._audio: av.AudioStream | None = None
         self._last = -1
-        self._heard = 0  # samples so far
+        self._heard = 0  # samples written so far
 
     def add_sound(self, channels: int) -> None:
-        """Say, before the first picture, that there will be sound."""
+        """Add a track of sound. Call this before the first picture."""
         self._audio = self._out.add_stream("aac", rate=HERTZ, layout="mono" if channels == 1 else "stereo")
 
     def picture(self, image: Image, time: float) -> None:
-        """Show (H, W, 3) RGB from `time` (s) on; another size is fitted, with black beside it."""
+        """Show (H, W, 3) RGB from `time` (s) on; a picture of another size is fitted between black borders."""
         frame = av.VideoFrame.from_ndarray(boxed(image, (self.height, self.width)), format="rgb24")
         frame = self._convert.reformat(frame, format="yuv420p", dst_colorspace=BT709, dst_color_range=1, threads=1)
         self._last = max(self._last + 1, round(time / TICK))
@@ -58,9 +57,9 @@ class Film:
         self._out.mux(self._video.encode(frame))
 
     def sound(self, samples: Samples, first: int) -> None:
-        """Play (channels, n) float32; the first is number `first` of the film, at 48 kHz.
+        """Play (channels, n) float32 at 48 kHz; `first` is the number of the first sample in the movie.
 
-        What was not given is silent: players do not agree on what a gap in the sound means.
+        Gaps are filled with silence, because players treat gaps in different ways.
         """
         if self._audio is None:
             return
@@ -78,14 +77,14 @@ class Film:
         self._out.mux(self._audio.encode(frame))
 
     def finish(self) -> None:
-        """Write what the encoders still hold."""
+        """Write the pictures and samples that the encoders still hold."""
         self._out.mux(self._video.encode(None))
         if self._audio is not None:
             self._out.mux(self._audio.encode(None))
 
 
 def boxed(image: Image, size: tuple[int, int]) -> Image:
-    """The image at `size` (H, W): cut by the odd row or column, or fitted whole between black borders."""
+    """Return the image at `size` (H, W): without its odd row or column, or fitted between black borders."""
     height, width = size
     if 0 <= image.shape[0] - height <= 1 and 0 <= image.shape[1] - width <= 1:
         return np.ascontiguousarray(image[:height, :width])
@@ -100,45 +99,23 @@ def boxed(image: Image, size: tuple[int, int]) -> Image:
 
 
 @contextlib.contextmanager
-def film(path: Path, size: tuple[int, int], rate: Fraction, quality: int = 18, comment: str = "") -> Iterator[Film]:
-    """Write a film to `path`: it is there, finished, when the block ends, and not at all when the block fails.
+def open_movie(
+    path: Path, size: tuple[int, int], rate: Fraction, quality: int = 18, comment: str = ""
+) -> Iterator[MovieWriter]:
+    """Write a movie to `path`; the file appears when the block ends, and not at all if the block fails.
 
     Raises:
-        EnvironmentMissing: this PyAV has no encoder.
-        OutputError: the folder or the disk does not take it.
+        EnvironmentMissing: this PyAV lacks an encoder.
+        OutputError: the folder or the disk does not take the file.
     """
     if missing := [name for name in CODECS if name not in av.codecs_available]:
         raise EnvironmentMissing(f"this PyAV comes without {' and '.join(missing)}; use the wheel of PyPI.")
-    with temporary(path) as beside:
-        try:
-            with av.open(str(beside), "w", format="mp4", options={"movflags": "faststart"}) as out:
-                out.metadata["comment"] = comment
-                reel = Film(out, size, rate, quality)
-                yield reel
-                reel.finish()
-        except (OSError, av.error.FFmpegError) as error:  # those of reading are VideoErrors, or were passed over
-            raise cannot_write(path, OSError(error.errno, error.strerror or str(error))) from error
-
-
-@contextlib.contextmanager
-def temporary(path: Path) -> Iterator[Path]:
-    """A name beside `path`, which becomes `path` when the block ends well.
-
-    Raises:
-        OutputError: the folder cannot be made or written.
-    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=path.suffix)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    os.close(handle)
-    beside = Path(name)
-    try:
-        yield beside
-        umask = os.umask(0)
-        os.umask(umask)
-        beside.chmod(0o666 & ~umask)  # mkstemp's 0600 would hide it from colleagues
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+        options = {"movflags": "faststart"}  # the index before the pictures, so that browsers can begin at once
+        with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4", options=options) as out:
+            out.metadata["comment"] = comment
+            movie = MovieWriter(out, size, rate, quality)
+            yield movie
+            movie.finish()
+    except (OSError, av.error.FFmpegError) as error:  # errors of reading come as VideoErrors, or not at all
+        raise cannot_write(path, OSError(error.errno, error.strerror or str(error))) from error

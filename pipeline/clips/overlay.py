@@ -1,4 +1,4 @@
-"""Films made of whole videos: the overlay, and the proxy for what no browser plays."""
+"""Copies of whole videos: with the result drawn in (overlay), or small and for any browser (proxy)."""
 
 from itertools import islice
 from pathlib import Path
@@ -10,50 +10,50 @@ from extractors.decode.clock import Damage, decode
 from extractors.decode.container import open_video, orientation
 from extractors.decode.streams import plays_first
 from pipeline.clips.draw import Overlay
-from pipeline.clips.encode import film
+from pipeline.clips.encode import open_movie
 from pipeline.clips.read import THE_END, shape_of, shoot
 from postprocess.segment import Result
 from support.progress import Progress, silent
 
-# What current browsers play: container, then codec and pixel format.
+# What current browsers play: codecs by container, and pixel formats.
 PICTURES = {"mp4": ("h264", "av1", "vp9"), "webm": ("vp8", "vp9", "av1")}
 SOUNDS = {"mp4": ("aac", "mp3", "opus", "flac"), "webm": ("vorbis", "opus")}
 PIXELS = ("yuv420p", "yuvj420p")
-PROXY_SIDE = 720  # pixels of a proxy's short side, at most
+PROXY_SIDE = 720  # pixels; the longest short side of a proxy
 
 
 def overlay(result: Result, video: Path, out: Path, on_progress: Progress = silent) -> None:
-    """Write the video with running labels and confidence bars drawn in, sound kept.
+    """Write the video with running labels and confidence bars drawn in, and with its sound.
 
     Raises:
         VideoError: the video cannot be read.
-        OutputError: the film cannot be written.
+        OutputError: the file cannot be written.
     """
     shape = shape_of(video)
     drawn = Overlay(result.segments, result.duration)
-    with film(out, shape.size, shape.rate) as reel:
+    with open_movie(out, shape.size, shape.rate) as movie:
         if shape.channels:
-            reel.add_sound(shape.channels)
-        for at, time, image in shoot(reel, video, shape, 0.0, THE_END):
-            reel.picture(drawn.draw(image, time), at)
+            movie.add_sound(shape.channels)
+        for at, time, image in shoot(movie, video, shape, 0.0, THE_END):
+            movie.picture(drawn.draw(image, time), at)
             on_progress("render", int(time), max(int(time), round(result.duration)))
 
 
 def playable(video: Path) -> bool:
-    """Whether browsers play the file as it is: H.264 or AV1 in MP4 or MOV, VP8, VP9 or AV1 in WebM, and known sound.
+    """Return whether browsers play the file as it is, by its container, its codecs and its pixel format.
 
     Raises:
-        VideoError: it cannot be opened.
+        VideoError: the file cannot be opened.
     """
     with open_video(video) as (container, stream):
         name = container.format.name
         kind = "mp4" if "mp4" in name else "webm" if "webm" in name and video.suffix.lower() == ".webm" else None
         if kind is None or stream.codec_context.pix_fmt not in PIXELS:
             return False
-        # Browsers play the first picture and the first sound, and are not disturbed by others.
+        # Browsers play the first track of pictures and the first of sound, and ignore others.
         if not plays_first(container, stream):
             return False
-        # They turn a picture as its header says, and do not look for what its key frames say.
+        # Browsers turn the pictures as the header says, and ignore what key frames say.
         if len({orientation(frame) for _, frame in islice(decode(container, stream, Damage()), 2)}) > 1:
             return False
         heard = [s.codec_context.name for s in container.streams.audio if s.codec_context is not None]
@@ -61,13 +61,13 @@ def playable(video: Path) -> bool:
 
 
 def proxy(video: Path, out: Path, content: str = "", on_progress: Progress = silent) -> bool:
-    """Write a small H.264 film of the whole video, by the same clock; False where it stands there already.
+    """Write a small H.264 copy of the whole video with the same times; returns False if there is one already.
 
-    content: what identifies the video's bytes; it is written into the film, and compared.
+    content: the hash of the video's bytes; it is written into the file, where the next call finds it.
 
     Raises:
         VideoError: the video cannot be read.
-        OutputError: the film cannot be written.
+        OutputError: the file cannot be written.
     """
     if content and _comment(out) == content:
         return False
@@ -77,11 +77,11 @@ def proxy(video: Path, out: Path, content: str = "", on_progress: Progress = sil
     with open_video(video) as (container, _):
         total = round((container.duration or 0) / 1e6)
     size = (round(shape.size[0] * scale), round(shape.size[1] * scale))
-    with film(out, size, shape.rate, quality=26, comment=content) as reel:
+    with open_movie(out, size, shape.rate, quality=26, comment=content) as movie:
         if shape.channels:
-            reel.add_sound(shape.channels)
-        for at, time, image in shoot(reel, video, shape, 0.0, THE_END, short_side=side):
-            reel.picture(image, at)
+            movie.add_sound(shape.channels)
+        for at, time, image in shoot(movie, video, shape, 0.0, THE_END, short_side=side):
+            movie.picture(image, at)
             on_progress("proxy", int(time), max(int(time), total))
     return True
 

@@ -1,4 +1,4 @@
-"""A stretch of a video, pictures and sound, by the same clock as the features: seconds from the container's start."""
+"""Reads pictures and sound of a part of a video; times are the features': seconds from the container's start."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,17 +14,17 @@ from extractors.decode.clock import Damage, decode, frame_step
 from extractors.decode.container import UNSEEKABLE, Image, VideoError, open_video
 from extractors.decode.grid import Look, fit, picture
 from extractors.decode.streams import best_sound
-from pipeline.clips.encode import HERTZ, Film, Samples
+from pipeline.clips.encode import HERTZ, MovieWriter, Samples
 
-MARGINS = (0.0, 2.0, 10.0)  # seconds; MPEG-TS lands late after a jump, so further back is tried
+MARGINS = (0.0, 2.0, 10.0)  # seconds to seek back by, in turn: a seek in MPEG-TS may land too late
 SHORT = 1e-6
 THE_END = 1e7  # seconds, 115 days: later than any video's
-AHEAD = 0.5  # seconds that sound is written before its picture, as muxers like it
+AHEAD = 0.5  # seconds by which sound is written before its picture, which suits muxers
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a film of this video needs to know. size: (H, W) upright; channels: 0 without sound."""
+    """What a movie of this video has in common with it. size: (H, W) upright; channels: 0 if it has no sound."""
 
     size: tuple[int, int]
     rate: Fraction
@@ -48,10 +48,10 @@ def shape_of(path: Path) -> Shape:
 
 
 def pictures(path: Path, start: float, end: float, short_side: int | None = None) -> Iterator[tuple[float, Image]]:
-    """(seconds, (H, W, 3) RGB) of the frames of [start, end), upright; the first is the one nearest to `start`.
+    """Yield (seconds, (H, W, 3) RGB) of the frames of [start, end), upright, from the one nearest to `start` on.
 
-    Where the nearest is more than half a frame away (a variable rate, a still), the frame that is shown at `start`
-    comes first, with the time `start`. `short_side`: shrink to it.
+    If the nearest is more than half a frame away (a variable rate, a still), the frame that is shown at `start` comes
+    first, with the time `start`. Larger pictures are shrunk to `short_side`.
 
     Raises:
         VideoError: the video cannot be read.
@@ -67,7 +67,7 @@ def pictures(path: Path, start: float, end: float, short_side: int | None = None
             before = (time, frame)
             continue
         if not begun and (before is None or time <= start + half):
-            begun = True  # whatever the end: a segment shorter than a frame still shows one
+            begun = True  # even after `end`, so that a segment shorter than a frame shows one
             yield time, picture(frame, size, look)
             continue
         if not begun and before is not None:
@@ -81,7 +81,7 @@ def pictures(path: Path, start: float, end: float, short_side: int | None = None
 
 
 def _frames(path: Path, start: float) -> Iterator[tuple[float, Look, float, av.VideoFrame]]:
-    """(half a frame's seconds, the stream's look, seconds, frame) from a keyframe at or before `start` on."""
+    """Yield (seconds of half a frame, the stream's look, seconds, frame) from a keyframe at or before `start` on."""
     for margin in MARGINS:
         if start - margin <= 0:
             break
@@ -92,10 +92,10 @@ def _frames(path: Path, start: float) -> Iterator[tuple[float, Look, float, av.V
             try:
                 zero = (container.start_time or 0) / 1e6
                 container.seek(int((start - margin + zero) / float(stream.time_base)), stream=stream)
-            except (av.error.FFmpegError, OverflowError):  # a time that no video has
+            except (av.error.FFmpegError, OverflowError):  # a time that is in no video
                 break
             source = decode(container, stream, Damage())
-            # Frames before the first keyframe lean on frames that were never read.
+            # Frames before the first keyframe depend on frames that were not read.
             head = next(((t, f) for t, f in source if f.key_frame or t > start), None)
             if head is None or not head[1].key_frame or head[1].pts is None or head[0] > start:
                 continue
@@ -113,7 +113,7 @@ def _frames(path: Path, start: float) -> Iterator[tuple[float, Look, float, av.V
 
 
 def _begin(look: Look, container: av.container.InputContainer, stream: av.VideoStream) -> bool:
-    """Decode the first frame, which decides how all of them are shown; False: there is none."""
+    """Decode the first frame, which decides how all frames are shown; returns False if there is none."""
     head = next(decode(container, stream, Damage()), None)
     if head is not None:
         look.settle(head[1])
@@ -121,12 +121,12 @@ def _begin(look: Look, container: av.container.InputContainer, stream: av.VideoS
 
 
 def _half_a_frame(stream: av.VideoStream) -> float:
-    """Seconds; by the nominal rate, because where the rate varies the mean says little of any one frame."""
+    """Return half a frame in seconds, by the nominal rate: a mean says little where the rate varies."""
     return min(frame_step(stream), float(1 / (stream.guessed_rate or 1))) / 2
 
 
 def sound(path: Path, start: float, end: float, channels: int) -> Iterator[tuple[int, Samples]]:
-    """(number, (channels, n) float32) of the sound of [start, end) at 48 kHz, counted from `start`, in order."""
+    """Yield the sound of [start, end) at 48 kHz as (number of the first sample from `start`, (channels, n) float32)."""
     if not channels:
         return
     with open_video(path) as (container, picture_stream):
@@ -135,8 +135,10 @@ def sound(path: Path, start: float, end: float, channels: int) -> Iterator[tuple
             return
         zero = (container.start_time or 0) / 1e6
         if start > 1 and container.format.name not in UNSEEKABLE:
-            # A second early: the first packets after a jump lack their predecessors.
-            with contextlib.suppress(av.error.FFmpegError, OverflowError):  # then it is read from its beginning
+            # A second early, because the first packets after a seek depend on packets before them.
+            with contextlib.suppress(
+                av.error.FFmpegError, OverflowError
+            ):  # without the seek it is read from its beginning
                 container.seek(int((start - 1 + zero) / float(stream.time_base)), stream=stream)
         resampler = av.AudioResampler(format="fltp", layout="mono" if channels == 1 else "stereo", rate=HERTZ)
         last = 0
@@ -145,7 +147,7 @@ def sound(path: Path, start: float, end: float, channels: int) -> Iterator[tuple
                 if piece.pts is None or piece.time_base is None:
                     continue
                 first = round((piece.pts * float(piece.time_base) - zero - start) * HERTZ)
-                # What overlaps the piece before, or lies outside, is cut off.
+                # Samples that overlap the piece before, or lie outside, are cut off.
                 left, right = max(0, last - first), round((end - start) * HERTZ) - first
                 if right <= 0:
                     return
@@ -156,7 +158,7 @@ def sound(path: Path, start: float, end: float, channels: int) -> Iterator[tuple
 
 
 def _heard(container: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
-    """Frames of sound; what cannot be decoded is silent."""
+    """Yield frames of sound; packets that cannot be decoded are left out."""
     packets = container.demux(stream)
     while True:
         try:
@@ -172,7 +174,7 @@ def _heard(container: av.container.InputContainer, stream: av.AudioStream) -> It
 
 
 def shoot(
-    film: Film,
+    movie: MovieWriter,
     path: Path,
     shape: Shape,
     start: float,
@@ -180,12 +182,12 @@ def shoot(
     at: float | None = None,
     short_side: int | None = None,
 ) -> Iterator[tuple[float, float, Image]]:
-    """Hand the pictures of [start, end) out, to be drawn on and given to the film, and give it their sound, in step.
+    """Write the sound of [start, end) to a movie, and yield the pictures in step with it; the caller writes those.
 
-    at: seconds of the film where the first picture belongs; None: where it is in the video.
+    at: the second of the movie where the first picture belongs; None: its second in the video.
 
     Yields:
-        (seconds of the film, seconds of the video, picture); the caller gives each to `film.picture`.
+        (seconds of the movie, seconds of the video, picture); the caller gives each picture to `movie.picture`.
     """
     heard: Iterator[tuple[int, Samples]] = iter(())
     waiting: tuple[int, Samples] | None = None
@@ -193,16 +195,16 @@ def shoot(
     offset = 0
     for time, image in pictures(path, start, end, short_side):
         if begin is None:
-            # The sound begins with the first picture, which may lie half a frame beside `start`.
+            # The sound begins with the first picture, which may be up to half a frame from `start`.
             begin = time
             at = begin if at is None else at
             offset = round(at * HERTZ)
             heard = sound(path, begin, max(end, begin), shape.channels)
             waiting = next(heard, None)
         while waiting is not None and waiting[0] / HERTZ <= time - begin + AHEAD:
-            film.sound(waiting[1], offset + waiting[0])
+            movie.sound(waiting[1], offset + waiting[0])
             waiting = next(heard, None)
         yield time - begin + (at or 0.0), time, image
     while waiting is not None:
-        film.sound(waiting[1], offset + waiting[0])
+        movie.sound(waiting[1], offset + waiting[0])
         waiting = next(heard, None)

@@ -1,4 +1,4 @@
-"""Feature sets on disk, for training and evaluation: videos whose features are read when they are asked for."""
+"""Feature sets on disk, for training and evaluation: videos whose features are read only when they are needed."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,16 +19,16 @@ Rows = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class StoredVideo:
-    """A video whose features lie on disk, or in memory where the layout cannot be read in parts.
+    """A video with features on the disk, or in memory if the layout cannot be read in parts.
 
     Attributes:
-        name: below the folder without suffix, or the published name.
-        read: the asked streams side by side, (T or more, D).
-        streams: those that `load` reads.
-        times: (T, 2) start and end of each row, seconds.
-        duration: of the video, seconds; None where the layout does not say.
-        labels: classes it shows; None where the layout does not say.
-        subset: "" where the layout does not say.
+        name: its path below the folder without suffix, or its published name.
+        read: returns the rows of these streams side by side, (T or more, D).
+        streams: the streams that `load` reads.
+        times: (T, 2) seconds, the start and the end of each row.
+        duration: seconds of the video; None if the layout does not say.
+        labels: the classes that it shows; None if the layout does not say.
+        subset: the subset that it is in; "" if the layout does not say.
     """
 
     name: str
@@ -40,26 +40,26 @@ class StoredVideo:
     subset: str = ""
 
     def load(self) -> Rows:
-        """(T, D) features, RGB first; memory-mapped where it is one float32 file.
+        """Return (T, D) features, RGB first; they are memory-mapped if they are one float32 file.
 
         Raises:
-            DatasetError, FeaturesError: the file changed since, and can no longer be read.
+            DatasetError, FeaturesError: the file has changed and can no longer be read.
         """
         return self.read(self.streams)[: len(self.times)].astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
-    """Videos with features, of one extraction.
+    """Videos with features that were extracted in the same way.
 
     Attributes:
-        videos: by name.
-        streams: in the order in which they are stacked.
-        settings: by stream, what decided the numbers: of our own all settings, else the layout and its grid. It goes
-            into a checkpoint's `features`.
-        classes: those that the labels know, in the layout's order; None where it has no labels.
-        ground_truth: annotated segments, where the layout has them.
-        notes: what was left out, a sentence each.
+        videos: the videos by name.
+        streams: the streams in the order in which they are stacked.
+        settings: for each stream, what decided the numbers: all settings for features of our own, else the layout and
+            its grid. They go into a checkpoint's `features`.
+        classes: the classes of the labels, in the layout's order; None if the layout has no labels.
+        ground_truth: annotated segments, if the layout has them.
+        notes: a sentence about each thing that was left out.
     """
 
     videos: dict[str, StoredVideo]
@@ -70,10 +70,10 @@ class FeatureSet:
     notes: tuple[str, ...] = ()
 
     def select(self, streams: Iterable[str]) -> "FeatureSet":
-        """The same with some of its streams.
+        """Return the same set with some of its streams.
 
         Raises:
-            DatasetError: one of them is not there.
+            DatasetError: the set lacks one of these streams.
         """
         wanted = checked_streams(streams)
         if missing := [name for name in wanted if name not in self.streams]:
@@ -86,7 +86,7 @@ class FeatureSet:
         )
 
     def annotated(self, ground_truth: Mapping[str, AnnotatedVideo]) -> "FeatureSet":
-        """The same with labels, subsets and segments of a ground truth, and the classes that its videos show.
+        """Return the same set with the labels, subsets and segments of a ground truth, and the classes of its videos.
 
         Raises:
             EvaluateError: the ground truth lacks a video.
@@ -101,12 +101,12 @@ class FeatureSet:
         return replace(self, videos=videos, classes=classes, ground_truth=dict(ground_truth))
 
     def conjoint(self, which: str = "all") -> "FeatureSet":
-        """THUMOS14's conjoint subset, section 4.3: the videos that show one of its classes, and these classes alone.
+        """Return THUMOS14's conjoint subset (section 4.3): the videos that show one of its classes, and these classes.
 
-        which: "all", or "without diving", whose two classes are one and the same in every CliffDiving video.
+        which: "all", or "without diving", which leaves out two classes that are the same in CliffDiving videos.
 
         Raises:
-            DatasetError: no such subset, or the labels do not have its classes.
+            DatasetError: there is no such subset, or the labels lack its classes.
         """
         if which not in CONJOINT:
             raise DatasetError(f"unknown conjoint subset {which!r}; there are: {', '.join(CONJOINT)}.")
@@ -127,10 +127,10 @@ class FeatureSet:
 
 
 def checked_streams(streams: Iterable[str]) -> tuple[str, ...]:
-    """In our order.
+    """Return the names of streams in our order.
 
     Raises:
-        DatasetError: not names of streams.
+        DatasetError: one is not a stream's name.
     """
     given = tuple(streams)
     if not given or set(given) - set(STREAMS):

@@ -1,13 +1,14 @@
-"""Reading feature sets: our own files, and the layouts in which others publish theirs.
+"""Reads feature sets: our own files, and the layouts in which others publish theirs.
 
 | layout | what the folder holds |
 |---|---|
-| own | `<name>.npz` of `extract`, in folders or not |
+| own | `<name>.npz` of `extract`, also in folders |
 | W-TALC (CO2-Net, HAM-Net, DELU) | `NAME-I3D-JOINTFeatures.npy` beside `NAME-Annotations/` |
 | UM (CoLA, BaS-Net) | `rgb/`, `flow/` of `<name>.npy`, also in `features/train/`, `features/test/`; lists; `gt.json` |
 | plain | `<name>.npy`, (T, 1024) of one stream or (T, 2048) of both, RGB first |
 
-None but our own says when a row was: it is [16 i / fps, 16 (i + 1) / fps), at 25 frames per second by convention.
+Only our own files have the times of their rows. In the others row i is [16 i / fps, 16 (i + 1) / fps), where fps is 25
+by convention.
 """
 
 from collections import Counter
@@ -28,7 +29,7 @@ from postprocess.evaluation.annotations import AnnotatedVideo, read_ground_truth
 
 LEVELS = ("train", "test")
 GRID = FeatureConfig()
-OFF_GRID = 1.25  # how far the rows may be from the durations, as a factor, before they must be of another rate
+OFF_GRID = 1.25  # a larger factor between the rows and the durations means another frame rate
 
 _UNDERSTOOD = (
     f"understood are the <name>.npz of `extract`, NAME{JOINT} beside NAME-Annotations/, folders rgb/ and flow/ of "
@@ -37,15 +38,15 @@ _UNDERSTOOD = (
 
 
 def read_feature_set(folder: Path, *, fps: float | None = None, streams: Iterable[str] | None = None) -> FeatureSet:
-    """Read the feature set in a folder, whichever layout of this module it has.
+    """Read the feature set in a folder, in any layout of this module.
 
     Args:
-        folder: see the module; `videos` of the result are in alphabetical or in the published order.
-        fps: frames per second of a published layout; None is 25, and an error where that cannot be.
-        streams: those wanted; None: all. Arrays of width 1024 do not say which one they are, so they need it.
+        folder: the folder; its videos come in alphabetical or in the published order.
+        fps: frames per second of a published layout; None is 25, or an error if 25 is impossible.
+        streams: the streams to read; None: all. Arrays of width 1024 need it, since they do not say which one they are.
 
     Raises:
-        DatasetError: no layout or several, or files that are missing, damaged, or do not fit one another.
+        DatasetError: the folder has no layout or several, or files are missing, damaged, or do not fit one another.
         FeaturesError: one of our own files is damaged.
         EvaluateError: gt.json is not a ground truth, or lacks a video.
     """
@@ -75,7 +76,7 @@ def read_feature_set(folder: Path, *, fps: float | None = None, streams: Iterabl
 
 
 def grid(rows: int, fps: float) -> NDArray[np.float64]:
-    """(T, 2) seconds of T rows of 16 frames each; a row ends where the next one starts, to the last digit."""
+    """Return (T, 2) seconds of T rows of 16 frames each; each row ends exactly where the next one starts."""
     edges = np.arange(rows + 1) * GRID.stride / fps
     return np.stack((edges[:-1], edges[1:]), axis=1)
 
@@ -86,16 +87,16 @@ def _on_grid(layout: str, streams: Iterable[str], fps: float) -> dict[str, dict[
 
 
 def _visible(paths: Iterable[Path]) -> list[Path]:
-    """Files in order, without those that a file manager leaves behind."""
+    """The files in order, without the hidden ones that file managers leave."""
     return sorted(path for path in paths if path.is_file() and not path.name.startswith("."))
 
 
 def _contents(folder: Path) -> str:
-    """What a folder holds, in a few words."""
+    """Say in a few words what a folder holds."""
     entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     kinds = Counter(f"{path.suffix} files" if path.is_file() else f"{path.name}/" for path in entries)
-    said = [kind if kind.endswith("/") else f"{count} {kind}" for kind, count in kinds.most_common(4)]
-    return ", ".join(said) or "nothing"
+    parts = [kind if kind.endswith("/") else f"{count} {kind}" for kind, count in kinds.most_common(4)]
+    return ", ".join(parts) or "nothing"
 
 
 def _read_own(folder: Path, files: Sequence[Path], streams: tuple[str, ...] | None) -> FeatureSet:
@@ -167,13 +168,13 @@ def _read_wtalc(path: Path, fps: float | None, streams: tuple[str, ...] | None) 
 
 
 def _columns(rows: NDArray[np.floating], streams: tuple[str, ...]) -> NDArray[np.floating]:
-    """Of (T, 2048) rows, RGB first, the columns of these streams."""
+    """Return the columns of these streams, of (T, 2048) rows with RGB first."""
     first, last = STREAMS.index(streams[0]), STREAMS.index(streams[-1]) + 1
     return rows[:, first * STREAM_WIDTH : last * STREAM_WIDTH]
 
 
 def _levels(folder: Path) -> dict[str, dict[str, Path]]:
-    """Subset, "" for none → stream → its folder."""
+    """Map subset ("" for none) → stream → its folder."""
     base = folder / "features" if (folder / "features").is_dir() else folder
     places = {level: base / level for level in ("", *LEVELS)}
     found = {level: {s: place / s for s in STREAMS if (place / s).is_dir()} for level, place in places.items()}
@@ -193,7 +194,7 @@ def _read_levels(
             if stream not in places:
                 raise DatasetError(f"{next(iter(places.values())).parent}: has no {stream}/; add it, or leave it out.")
             files[stream] = {path.stem: path for path in _visible(places[stream].glob("*.npy"))}
-        # A list, where there is one, says which videos count: BaS-Net's leaves out three that are mislabelled.
+        # A list says which videos count: BaS-Net's leaves out three that are mislabelled.
         names = lists.get(level) if level else list(listed) or None
         for name in sorted(set().union(*files.values())) if names is None else names:
             if name in videos:
@@ -202,7 +203,7 @@ def _read_levels(
                 raise DatasetError(f"{places[lost]}: no {name}.npy in it; add it, or take the video out everywhere.")
             paths = {stream: files[stream][name] for stream in wanted}
             rows = {stream: len(_array(path)) for stream, path in paths.items()}
-            # Flow has a frame less, so its last snippet may be missing (TadTR#8).
+            # Flow has one frame less, so its last snippet may be missing (TadTR#8).
             if max(rows.values()) - min(rows.values()) > 1:
                 counts = " and ".join(f"{count} of {stream}" for stream, count in rows.items())
                 raise DatasetError(f"{folder}: video {name!r} has {counts} rows; extract it again, or take it out.")
@@ -254,16 +255,16 @@ def _plain_rows(path: Path, streams: tuple[str, ...]) -> NDArray[np.floating]:
 
 
 def _array(path: Path) -> NDArray[np.floating]:
-    """(T, D), memory-mapped.
+    """Return (T, D) of a file, memory-mapped.
 
     Raises:
-        DatasetError: it is not that.
+        DatasetError: the file holds something else.
     """
     try:
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
-    except Exception as error:  # a header can be wrong in many ways; NumPy's own words advise to trust the file
+    except Exception as error:  # a header can be wrong in many ways; NumPy's own message advises to trust the file
         raise DatasetError(f"{path}: not a whole array of numbers; get the file again.") from error
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.kind != "f":
         about = f"{rows.dtype} {rows.shape}" if isinstance(rows, np.ndarray) else "an archive"

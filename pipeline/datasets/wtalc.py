@@ -1,7 +1,7 @@
-"""W-TALC's feature sets as they are handed around: object arrays, which are pickles, read without running them.
+"""Reads W-TALC's feature sets: object arrays, which are pickles, without running what is in them.
 
-`NAME-I3D-JOINTFeatures.npy` holds an array (T, 2048) a video, RGB first, and `NAME-Annotations/` says what the videos
-are. CO2-Net, HAM-Net, DELU and others ask for the same files, for THUMOS14 and ActivityNet 1.2.
+`NAME-I3D-JOINTFeatures.npy` holds an array (T, 2048) for each video, RGB first, and `NAME-Annotations/` describes the
+videos. CO2-Net, HAM-Net, DELU and others use the same files, for THUMOS14 and ActivityNet 1.2.
 """
 
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ from postprocess.evaluation.protocols import AMBIGUOUS
 from support.pickles import text, unpickle_arrays
 
 JOINT = "-I3D-JOINTFeatures.npy"
-STREAM_WIDTH = 1024  # of the I3D features that are handed around
+STREAM_WIDTH = 1024  # columns of one stream in published I3D features
 
 _NEEDED = ("videoname", "classlist", "subset", "labels_all")
 _OPTIONAL = ("labels", "segments", "duration")
 
 
 class VideoLabels(NamedTuple):
-    """Classes that a video shows, in alphabetical order, and the subset that it is in, "" for none."""
+    """The classes that a video shows, in alphabetical order, and its subset, "" for none."""
 
     labels: tuple[str, ...]
     subset: str
@@ -33,12 +33,12 @@ class VideoLabels(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class WtalcVideo:
-    """A video of W-TALC's arrays.
+    """A video in W-TALC's arrays.
 
     Attributes:
-        rows: (T, 2048) features; T = 0 for a video that could not be had any more.
+        rows: (T, 2048) features; T = 0 for a video that was no longer available.
         about: its labels and its subset.
-        duration: seconds; None where the arrays do not say.
+        duration: seconds; None if the arrays do not say.
         actions: annotated segments.
     """
 
@@ -49,7 +49,7 @@ class WtalcVideo:
 
 
 def labels_from_ground_truth(ground_truth: Mapping[str, AnnotatedVideo]) -> dict[str, VideoLabels]:
-    """What annotated segments say of whole videos; THUMOS14's "Ambiguous" is no class."""
+    """Return the labels of whole videos from their annotated segments; THUMOS14's "Ambiguous" is no class."""
     return {
         name: VideoLabels(tuple(sorted({action.label for action in video.actions} - AMBIGUOUS)), video.subset)
         for name, video in ground_truth.items()
@@ -62,11 +62,11 @@ def labels_from_ground_truth(ground_truth: Mapping[str, AnnotatedVideo]) -> dict
 def read_numpy_objects(path: Path) -> NDArray[Any]:
     """Read an .npy file of numbers, of text, or of Python objects: lists, text, numbers and arrays of these.
 
-    Files of Python 2 and of any NumPy will do; tuples come as lists, and text of Python 2 as bytes. Arrays of numbers
-    within an array of objects are read-only.
+    Files of Python 2 and of any version of NumPy are read. Tuples become lists, and text of Python 2 becomes bytes.
+    Arrays of numbers within an array of objects are read-only.
 
     Raises:
-        DatasetError: it is not there, is damaged, or holds anything else; nothing in it was run.
+        DatasetError: the file is missing, damaged, or holds something else; nothing in it was run.
     """
     try:
         with path.open("rb") as file:
@@ -77,7 +77,7 @@ def read_numpy_objects(path: Path) -> NDArray[Any]:
             shape, _, dtype = read_header(file)
             if not dtype.hasobject:
                 return np.asarray(np.load(path, allow_pickle=False))
-            # As bytes, because Python 2 wrote the numbers of an array as text.
+            # With bytes, because Python 2 wrote the numbers of an array as text.
             values = unpickle_arrays(file, encoding="bytes")
         if not isinstance(values, np.ndarray) or values.shape != shape:
             raise ValueError(f"not an array {shape}")
@@ -96,8 +96,8 @@ def read_numpy_objects(path: Path) -> NDArray[Any]:
 def read_wtalc(features: Path) -> tuple[dict[str, WtalcVideo], tuple[str, ...]]:
     """Read `NAME-I3D-JOINTFeatures.npy` and the arrays of `NAME-Annotations/` beside it.
 
-    extracted_fps.npy, which says 10 of features at 25 frames per second (sujoyp/wtalc-pytorch#9), and original_fps.npy,
-    the rate of the videos before that, are not looked at.
+    Two files are ignored: extracted_fps.npy, which says 10 although the features have 25 frames per second
+    (sujoyp/wtalc-pytorch#9), and original_fps.npy, the frame rate of the original videos.
 
     Returns:
         Videos by name, and the classes, both in their published order.
@@ -132,7 +132,7 @@ def read_wtalc(features: Path) -> tuple[dict[str, WtalcVideo], tuple[str, ...]]:
 
 
 def _video(item: Mapping[str, Any], classes: tuple[str, ...]) -> WtalcVideo:
-    """A video from its item of each array; a ValueError, TypeError or IndexError if one is not what it should be."""
+    """Make a video of its item in each array; raises ValueError, TypeError or IndexError if one is wrong."""
     labels = tuple(sorted({text(label) for label in item["labels_all"]}))
     actions: tuple[Action, ...] = ()
     if "segments" in item and "labels" in item:
@@ -152,7 +152,7 @@ def _video(item: Mapping[str, Any], classes: tuple[str, ...]) -> WtalcVideo:
 
 
 def _rows(rows: NDArray[Any]) -> NDArray[np.floating]:
-    """(T, 2048) of a video; what is empty or all zeros stands in for a video that could not be had any more."""
+    """Return (T, 2048) of a video; nothing, or all zeros, means that the video was no longer available."""
     if rows.size and (rows.ndim != 2 or rows.shape[1] != 2 * STREAM_WIDTH or rows.dtype.kind != "f"):
         raise ValueError(f"features {rows.dtype} {rows.shape}, not (T, {2 * STREAM_WIDTH})")
     return rows if rows.any() else np.zeros((0, 2 * STREAM_WIDTH), np.float32)

@@ -1,4 +1,4 @@
-"""How fast is it here: every stage of a run on its own, and the whole, beside the pipeline people use today."""
+"""Measures how fast this machine is: each stage of a run, the whole run, and the usual pipeline for comparison."""
 
 import dataclasses
 import math
@@ -32,12 +32,12 @@ from support.paths import program
 
 T = TypeVar("T")
 REFERENCE = "opencv"
-LONGEST = 60  # seconds of a video that are measured
+LONGEST = 60  # seconds; the rest of a longer video is not measured
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One row: `seconds` of every repeat for `frames` frames of the 25 fps grid."""
+    """One row: the `seconds` that each repeat took for `frames` frames of the 25 fps grid."""
 
     name: str
     frames: int
@@ -45,11 +45,11 @@ class Stage:
 
     @property
     def fps(self) -> float:
-        """Frames per second, by the median repeat."""
+        """Frames per second of the median repeat."""
         return self.frames / statistics.median(self.seconds)
 
     def to_dict(self, grid_fps: float) -> dict[str, Any]:
-        """Frames/s, times real time, minutes per hour of video, and the spread over the repeats."""
+        """Return frames/s, times real time, minutes per hour of video, and the seconds of each repeat."""
         return {
             "stage": self.name,
             "frames": self.frames,
@@ -62,10 +62,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times faster than the reference, repeat by repeat, each pair measured back to back.
+    """How many times faster than the reference, for each repeat; the two runs of a repeat follow one another.
 
-    agreement: the smallest tIoU between a segment and its counterpart of the reference, 0 where a counterpart of the
-    same label is missing; 1 where neither found anything.
+    agreement: the smallest tIoU between a segment and the reference's; 0 if a segment has no counterpart of its label,
+    1 if neither found anything.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Ratio:
     agreement: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Median and spread."""
+        """Return the median and the spread of the ratios."""
         return {
             "stage": self.name,
             "median": statistics.median(self.ratios),
@@ -85,7 +85,7 @@ class Ratio:
 
 
 def make_clip(path: Path, seconds: float = 10.0, size: tuple[int, int] = (256, 340)) -> Path:
-    """Encode a clip of drifting texture, for machines that have no video at hand: 25 fps H.264."""
+    """Encode a clip of drifting texture in H.264 at 25 fps, for machines without a video."""
     height, width = size
     noise = np.random.default_rng(0).integers(0, 256, (height // 8, width // 4, 3), dtype=np.uint8)
     scene = np.asarray(cv2.resize(noise, (2 * width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
@@ -100,7 +100,7 @@ def make_clip(path: Path, seconds: float = 10.0, size: tuple[int, int] = (256, 3
 
 
 def stages(pipeline: Pipeline, video: Path, repeats: int = 3) -> list[Stage]:
-    """Time decode, flow, I3D, localisation and the whole, one after the other, `repeats` times.
+    """Time decoding, flow, I3D, localisation and a whole run, one after the other, each `repeats` times.
 
     Raises:
         VideoError: the video cannot be decoded.
@@ -127,30 +127,30 @@ def stages(pipeline: Pipeline, video: Path, repeats: int = 3) -> list[Stage]:
 
 
 def warm_up(pipeline: Pipeline, video: Path) -> Features:
-    """Go once through every stage, which loads and compiles: no repeat is to pay for the first use of a device."""
+    """Run every stage once. This loads and compiles, so that no repeat includes the first use of a device."""
     features = pipeline.extractor.chunk(video, Stretch(end=LONGEST))
     pipeline.segments(pipeline.scores(features), features)
     return features
 
 
 def run_afresh(pipeline: Pipeline, video: Path) -> tuple[Result, Features, Scores]:
-    """A run that finds nothing in the cache."""
+    """Run with an empty cache."""
     with tempfile.TemporaryDirectory() as folder:
-        kept, pipeline.cache = pipeline.cache, FeatureCache(Path(folder))
+        own, pipeline.cache = pipeline.cache, FeatureCache(Path(folder))
         try:
             return pipeline.run(video, end=LONGEST)
         finally:
-            pipeline.cache = kept
+            pipeline.cache = own
 
 
 class Reference:
-    """The pipeline people use today: OpenCV's TV-L1 with its defaults, pair by pair, and the plain I3D module."""
+    """The usual pipeline: OpenCV's TV-L1 with its defaults, pair by pair, and the plain I3D module."""
 
     def __init__(self, config: FeatureConfig, streams: Sequence[str]) -> None:
-        """Load the same weights into networks that are neither folded nor re-laid.
+        """Load the same weights into networks that are not optimised (neither folded nor re-laid).
 
         Raises:
-            WeightsError: they are not here.
+            WeightsError: the weights are not on this machine.
         """
         self.config, self.streams = config, streams
         path = find("i3d-rgb")
@@ -164,7 +164,7 @@ class Reference:
             self.nets[stream] = net.eval()
 
     def __call__(self, video: Path) -> dict[str, np.ndarray]:
-        """Features (T, 1024) by stream."""
+        """Return features (T, 1024) by stream."""
         rows: dict[str, list[np.ndarray]] = {stream: [] for stream in self.streams}
         for snippet in _snippets(video, self.config):
             for stream in self.streams:
@@ -180,10 +180,10 @@ class Reference:
 
 
 def against(pipeline: Pipeline, video: Path, repeats: int = 3) -> Iterator[Ratio]:
-    """End to end against the reference pipeline, interleaved: theirs, ours, theirs, ours.
+    """Time whole runs against the reference pipeline, in turn: theirs, ours, theirs, ours.
 
     Raises:
-        WeightsError: the reference's weights are not here.
+        WeightsError: the reference's weights are not on this machine.
     """
     reference = Reference(pipeline.extractor.config, pipeline.extractor.streams)
     warm_up(pipeline, video)
@@ -198,7 +198,7 @@ def against(pipeline: Pipeline, video: Path, repeats: int = 3) -> Iterator[Ratio
 
 
 def _agreement(found: Sequence[Segment], expected: Sequence[Segment]) -> float:
-    """See `Ratio`; segments are compared in the order of their starts."""
+    """The agreement of `Ratio`; segments are compared in the order of their starts."""
     pairs = zip(*(sorted(side, key=lambda s: (s.start, s.label)) for side in (found, expected)), strict=False)
     overlaps = [_tiou(a, b) if a.label == b.label else 0.0 for a, b in pairs]
     return min(overlaps, default=1.0) if len(found) == len(expected) else 0.0

@@ -1,4 +1,4 @@
-"""What this machine has, what is missing, and how to get it."""
+"""Checks what this machine has, what is missing, and how to get it."""
 
 import os
 import platform
@@ -13,14 +13,16 @@ from extractors.flow import compiler
 from support.paths import cache_dir, program
 from support.version import package_version
 
-# What `run` imports, by distribution: the module. OpenCV, of which there are several, has a look of its own.
+# What `run` imports (joblib: with several workers), as distribution: module. OpenCV comes in several distributions, so
+# `_opencv` checks it.
 PACKAGES = {"torch": "torch", "av": "av", "numpy": "numpy", "joblib": "joblib", "typer": "typer",
-            "safetensors": "safetensors", "pillow": "PIL"}  # fmt: skip
-# What it does not import: the module, and what it is for.
+            "safetensors": "safetensors"}  # fmt: skip
+# What `run` does not import, as distribution: module and purpose.
 OPTIONAL = {
     "numba": ("numba", "optical flow on a CPU"),
     "pytorchvideo": ("pytorchvideo", "--backbone i3d_r50"),
     "torchvision": ("torchvision", "--backbone i3d_r50"),
+    "pillow": ("PIL", "clips, plot, report, and run -f html or overlay"),
     "matplotlib": ("matplotlib", "plot, and names drawn into videos and pictures"),
     "pympi-ling": ("pympi", "ELAN's files"),
 }
@@ -31,8 +33,8 @@ FRESH = "install jcdnet into a fresh virtual environment; in a checkout: rm -r .
 class Check:
     """One line of the report.
 
-    fix: what to do where `ok` is false, and of what is not needed, what it is for.
-    needed: whether `run`, as it stands without options, does not work without.
+    fix: what to do if `ok` is false; for something that is not needed, also what it is for.
+    needed: whether `run` without options fails without it.
     """
 
     name: str
@@ -43,7 +45,7 @@ class Check:
 
 
 def examine() -> list[Check]:
-    """Look at this machine; changes nothing but a temporary file in the cache folder."""
+    """Examine this machine. Only a temporary file in the cache folder is written."""
     cores = f"{os.cpu_count()} cores"
     found = [
         Check("jcdnet", True, package_version("jcdnet")),
@@ -54,14 +56,14 @@ def examine() -> list[Check]:
     for name, look in LOOKS.items():
         try:
             found += look()
-        except (ImportError, OSError) as error:  # what doctor is for: a package that cannot even be imported
+        except (ImportError, OSError) as error:  # finding a package that cannot be imported is what doctor is for
             found.append(Check(name, False, f"{type(error).__name__}: {error}", FRESH))
     return [*found, _offline(), _cache()]
 
 
 def _package(name: str, module: str, purpose: str = "") -> Check:
     found = package_version(name)
-    if found == "absent" and find_spec(module) is not None:  # brought by another distribution, such as conda's
+    if found == "absent" and find_spec(module) is not None:  # another distribution, such as conda's, has brought it
         found = "here, of an unknown version"
     fix = f"pip install {name}" + (f"; only for {purpose}" if purpose else "")
     return Check(name, found != "absent", found, fix, needed=not purpose)
@@ -84,9 +86,9 @@ def _ffmpeg() -> list[Check]:
     libraries = ", ".join(f"{name} {'.'.join(map(str, v))}" for name, v in av.library_versions.items())
     wanted = ("h264", "hevc", "vp9", "av1", "mpeg4", "prores", "gif")
     missing = [name for name in wanted if name not in av.codecs_available]
-    said = "missing: " + " ".join(missing) if missing else " ".join(wanted)
+    detail = "missing: " + " ".join(missing) if missing else " ".join(wanted)
     fix = "pip install --force-reinstall av; until then videos of these codecs fail"
-    return [Check("ffmpeg", True, libraries), Check("decoders", not missing, said, fix, needed=False)]
+    return [Check("ffmpeg", True, libraries), Check("decoders", not missing, detail, fix, needed=False)]
 
 
 def _gpu() -> list[Check]:
@@ -111,7 +113,7 @@ def _nvdec() -> Check:
 
 
 def _compiler() -> list[Check]:
-    """Build one line of C, as Triton does when it starts, on a GPU."""
+    """Build one line of C, as Triton does when it starts on a GPU."""
     if found := compiler.fault():
         cause, fix = found
         return [Check("C compiler", False, cause, f"{fix}; only for optical flow on a GPU", needed=False)]
@@ -129,8 +131,8 @@ def _weights() -> list[Check]:
             fix += "; until then the flow stream starts from the RGB network"
         try:
             path = find(name)
-            said = str(path) if path else f"not found ({about.about})"
-            checks.append(Check(name, path is not None, said, fix, needed))
+            detail = str(path) if path else f"not found ({about.about})"
+            checks.append(Check(name, path is not None, detail, fix, needed))
         except WeightsError as error:
             checks.append(Check(name, False, str(error), fix, needed))
     return checks

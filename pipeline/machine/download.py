@@ -1,8 +1,11 @@
-"""One published file over HTTP: resumed where it was cut, bounded, and kept aside until its bytes are right.
+"""Downloads one published file over HTTP: resumed after a cut, bounded, and set aside until its bytes are right.
 
-Nothing that a server says is believed: not the length, not that a part follows the one before, not that it is the
-end. What counts is whether the bytes are the published ones, and that is asked after every answer.
+Nothing that a server says is trusted: not the length, not that a part continues the one before, not that the file is
+complete. Only the bytes count, and their hash is checked after every answer.
 """
+
+# pooch 1.9 and torch.hub.download_url_to_file were considered. Neither resumes a download that was cut, and jcdnet
+# promises that together with the hash and with JCDNET_OFFLINE.
 
 import http.client
 import os
@@ -21,65 +24,65 @@ from support.progress import Progress
 BLOCK = 1 << 16
 LARGEST = 256 << 20  # bytes; five times the largest published file
 TIMEOUT = 60.0  # seconds without a byte before a connection is given up
-SLOWEST = 1 << 10  # bytes a second, over TIMEOUT
-TRIES = 8  # connections before the rest is left to the next call
-PAUSE = 1.0  # seconds before the second connection, twice as many before each further one
+SLOWEST = 1 << 10  # bytes per second, on average over TIMEOUT; a slower connection is given up
+TRIES = 8  # connections in one call; the next call continues from there
+PAUSE = 1.0  # seconds before the second connection; the pause doubles before each further one
 _CUT = (http.client.HTTPException, urllib.error.URLError, TimeoutError, ConnectionError, ssl.SSLError)
-BUSY = (408, 425, 429, 500, 502, 503, 504)  # what may be otherwise in a moment
+BUSY = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses that may change in a moment
 
 
 class DownloadError(Exception):
-    """It cannot be had; the message is the cause, without the address."""
+    """The file cannot be downloaded; the message is the cause, without the address."""
 
 
 class _Wrong(Exception):
-    """The server's answer does not continue what is there."""
+    """The server's answer does not continue the bytes that are there."""
 
 
 class _Elsewhere(Exception):
-    """A redirect to what is no address."""
+    """A redirect leads to something that is no address."""
 
 
 class _SameHost(urllib.request.HTTPRedirectHandler):
-    """Follows redirects within the host that was asked, and never from https to http: urllib knows no such limits."""
+    """Follows redirects only within one host, and never from https to http; urllib itself has no such limits."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
-        asked, told = urlsplit(req.full_url), urlsplit(newurl)
-        if told.hostname != asked.hostname or told.scheme not in (asked.scheme, "https"):
+        old, new = urlsplit(req.full_url), urlsplit(newurl)
+        if new.hostname != old.hostname or new.scheme not in (old.scheme, "https"):
             raise urllib.error.HTTPError(req.full_url, code, "elsewhere", headers, fp)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def download(url: str, partial: Path, right: Callable[[Path], bool], on_progress: Progress) -> None:
-    """Fill `partial` with the file at `url`, going on from the bytes that it holds.
+    """Fill `partial` with the file at `url`, continuing after the bytes that it holds already.
 
-    What is there of it stays for the next call when the connection fails, and goes when it is proven wrong.
+    When the connection fails, `partial` stays for the next call. When its bytes are proven wrong, it is removed.
 
     Args:
-        right: whether a file holds the published bytes.
-        on_progress: told ("download", bytes, bytes in all).
+        right: returns whether a file holds the published bytes.
+        on_progress: called with ("download", bytes, bytes in all).
 
     Raises:
-        DownloadError: no server, an error of its own, another file than the published one, or one that never ends.
+        DownloadError: the server cannot be reached, answers with an error, or sends another file or one without end.
         OSError: `partial` cannot be written.
     """
     opener = urllib.request.build_opener(_SameHost)
-    cause, began_anew = "", False
+    cause, restarted = "", False
     for attempt in range(TRIES):
         if attempt:
             time.sleep(PAUSE * 2 ** (attempt - 1))
         had = _size(partial)
         try:
-            whole = _go_on(opener, url, partial, on_progress)
+            whole = _continue(opener, url, partial, on_progress)
             cause = "what came is not the published file: its hash differs" if whole else "the connection was cut"
         except _Wrong as error:
             whole, cause = True, str(error)
         except _Elsewhere as error:
             raise DownloadError(_status(302)) from error
         except urllib.error.HTTPError as error:
-            whole = error.code == 416  # what is there is as long as the file, or longer
+            whole = error.code == 416  # `partial` is as long as the file, or longer
             cause = _status(error.code)
             if not whole and error.code not in BUSY:
                 raise DownloadError(cause) from error
@@ -89,29 +92,29 @@ def download(url: str, partial: Path, right: Callable[[Path], bool], on_progress
             return
         if whole:
             partial.unlink(missing_ok=True)
-            # The server's file may have changed between two parts: once more, from its start.
-            if not had or began_anew:
+            # The server's file may have changed between two parts, so the download starts again, once.
+            if not had or restarted:
                 raise DownloadError(cause)
-            began_anew = True
+            restarted = True
     raise DownloadError(f"{cause}, {TRIES} times; what came is kept, and the next call goes on there")
 
 
-def _go_on(opener: urllib.request.OpenerDirector, url: str, partial: Path, on_progress: Progress) -> bool:
-    """Append what one connection gives; whether that is, as the server says, the end."""
+def _continue(opener: urllib.request.OpenerDirector, url: str, partial: Path, on_progress: Progress) -> bool:
+    """Append what one connection gives; returns whether the file ends there, as far as the server says."""
     had = _size(partial)
     headers = {"User-Agent": "jcdnet", "Accept-Encoding": "identity"} | ({"Range": f"bytes={had}-"} if had else {})
     try:
         opened = opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
     except http.client.HTTPException:
         raise
-    except ValueError as error:  # urllib's, of an address in a redirect
+    except ValueError as error:  # urllib raises this over the address in a redirect
         raise _Elsewhere from error
     with opened as answer:
         if answer.status == 206:
             if not answer.headers.get("Content-Range", "").startswith(f"bytes {had}-"):
                 raise _Wrong("the server sent another part than was asked for")
         elif answer.status == 200:
-            had = 0  # it gives files as a whole only
+            had = 0  # this server sends only whole files
         else:
             raise urllib.error.HTTPError(url, answer.status, "", answer.headers, None)
         expected = None if answer.length is None else had + answer.length
@@ -129,7 +132,7 @@ def _go_on(opener: urllib.request.OpenerDirector, url: str, partial: Path, on_pr
                         raise TimeoutError
                     since, mark = now, done
             file.flush()
-            os.fsync(file.fileno())  # the name that it gets must not reach the disk before the content
+            os.fsync(file.fileno())  # the content must reach the disk before the final name does
     return expected is None or done >= expected
 
 
@@ -138,12 +141,12 @@ def _block(answer: http.client.HTTPResponse) -> bytes:
         return answer.read1(BLOCK)
     except (ConnectionError, TimeoutError, ssl.SSLError):
         raise
-    except OSError as error:  # no route to the host any more: not the folder's fault
+    except OSError as error:  # such as a lost route to the host; the folder is not at fault
         raise ConnectionError(error.errno, error.strerror) from error
 
 
 def _open(path: Path, append: bool) -> IO[bytes]:
-    """For writing; never through a link, which somebody else may have put into a shared folder."""
+    """Open a file for writing, but never a link, which another user may have put into a shared folder."""
     flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | (os.O_APPEND if append else os.O_TRUNC)
     return os.fdopen(os.open(path, flags, 0o666), "wb")
 

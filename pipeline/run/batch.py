@@ -24,12 +24,13 @@ from pipeline.run.existing import (
 )
 from pipeline.run.outcome import Existing, Outcome, failed
 from pipeline.run.remaking import Redo
-from pipeline.run.store import keep_beside, standing_formats, with_suffix, write_alone, write_result
+from pipeline.run.store import standing_formats, with_suffix, write_alone, write_result
 from pipeline.run.videos import Job
 from pipeline.workers.engine import Done, Engine, Item, Request
 from pipeline.workers.extract import extract
 from postprocess.curves import Curves
 from support.errors import DiskFull, OutputError, Stopped, cannot_write
+from support.files import back_up
 from support.paths import program
 from support.progress import Progress, silent
 
@@ -129,7 +130,7 @@ def extract_batch(
                     return Outcome(job, features=features, skipped=True)
                 redo = Redo(f"{path}: is made anew: it was made from other content", unsure=True)
             if redo is not None and redo.unsure:
-                saved.append(keep_beside(path))
+                saved.append(back_up(path))
             save(features, path, described(job.video, content, stretch, output.asked))
         except OSError as error:
             raise cannot_write(path, error) from error

@@ -1,7 +1,7 @@
-"""Whether what stands in a folder may be made anew: it may, unless the user asks for something else than before.
+"""Whether a result that exists already may be made again: it may, unless the user asks for something else this time.
 
 Two provenances may differ in what the user chose (a model, a threshold, classes, seconds), in the video's own bytes,
-or in neither: versions of libraries, a device or a precision that `auto` chose. Only the first is a conflict.
+or in something else (versions of libraries, a device or a precision that `auto` chose). Only the first is a conflict.
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ from pipeline.config import Config
 
 SHOWN = 3  # differences that a sentence names
 NOTHING = "nothing"
-BESIDE = frozenset({"asked", "video"})  # what says something about a result, and makes none another one
-# Names of a stream's settings that no option of the command line chooses.
-NOBODYS = frozenset({"format", "resize"})
-# What `auto` may have chosen by device before results said what was asked for.
+BESIDE = frozenset({"asked", "video"})  # a difference in these makes no other result
+# Settings of a stream that no option of the command line chooses.
+NOT_OPTIONS = frozenset({"format", "resize"})
+# Precisions that `auto` may have chosen, by device, in results that do not say what the user asked for.
 AUTO_DTYPES = {"cpu": ("float32",)}
 OTHER_AUTO_DTYPES = ("float16", "float32")
 
 
 @dataclass(frozen=True)
 class Redo:
-    """What stands there is made anew. why: a clause for people; unsure: whether it may be of another video."""
+    """A result that exists has to be made again.
+
+    why: the reason as a clause; unsure: whether it may be a result of another video.
+    """
 
     why: str
     unsure: bool = False
@@ -34,35 +37,37 @@ class Redo:
 
 @dataclass(frozen=True)
 class Change:
-    """Between what stands there and what is wanted."""
+    """The differences between the result that exists and the one that is wanted."""
 
     asked: tuple[str, ...]
-    """what the user asks for now, or asked for then, and not both times: "localize.threshold 0.36, now 0.7" """
+    """what the user asked for in one of the two runs only: "localize.threshold 0.36, now 0.7" """
     content: bool
-    """whether the video's bytes are others"""
+    """whether the video's bytes differ"""
     versions: tuple[str, ...]
-    """names of what differs by no wish of the user"""
+    """names of the other differences"""
 
     @property
     def none(self) -> bool:
-        """Whether it is the same."""
+        """Whether there is no difference."""
         return not (self.asked or self.content or self.versions)
 
     def why(self) -> str:
-        """A clause that says why it is made anew."""
-        said = ["the video's file has changed since"] if self.content else []
+        """Return a clause that says why the result is made again."""
+        reasons = ["the video's file has changed since"] if self.content else []
         if self.versions:
             more = ", …" if len(self.versions) > SHOWN else ""
-            said.append(f"it was made with other versions or another device ({', '.join(self.versions[:SHOWN])}{more})")
-        return " and ".join(said)
+            reasons.append(
+                f"it was made with other versions or another device ({', '.join(self.versions[:SHOWN])}{more})"
+            )
+        return " and ".join(reasons)
 
     def conflict(self) -> str:
-        """What differs by the user's wish, in a few words."""
+        """Return the differences that the user asked for, in a few words."""
         return "; ".join(self.asked[:SHOWN]) + ("; …" if len(self.asked) > SHOWN else "")
 
 
 def compare(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> Change:
-    """What changed from one provenance to another, both as JSON gives them."""
+    """Compare two provenances, both as JSON gives them."""
     old, new = _flat(there), _flat(wanted)
     chosen = {name for side in (there, wanted) for name in _names(side.get("asked"))}
     asked, versions, content = [], [], False
@@ -80,7 +85,10 @@ def compare(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> Change:
 
 
 def _by_the_user(name: str, old: Mapping[str, Any], new: Mapping[str, Any], chosen: set[str], known: bool) -> bool:
-    """Whether a difference is one of wishes. chosen: settings that were asked for by name; known: both times."""
+    """Whether the user asked for a difference.
+
+    chosen: settings that the user named in either run; known: whether the older result lists them.
+    """
     section, _, rest = name.partition(".")
     before, now = old.get(name, NOTHING), new.get(name, NOTHING)
     if section == "versions":
@@ -88,9 +96,9 @@ def _by_the_user(name: str, old: Mapping[str, Any], new: Mapping[str, Any], chos
     if section == "features":
         stream, _, setting = rest.partition(".")
         return _of_features(setting, f"features.{stream}.", old, new, chosen, known)
-    if section == "model":  # the embedded one comes with the version; a checkpoint's path may hold another one now
+    if section == "model":  # another version brings another embedded model; a checkpoint's file may have changed
         return old.get("model.name") != new.get("model.name") or new.get("model.name") != Config.model
-    if section == "groups":  # what the classes' names mean: of the same names, another version's
+    if section == "groups":  # the groups of the same classes come with the version
         return False
     if section == "classes":
         return old.get("groups") != new.get("groups")
@@ -105,15 +113,15 @@ def _of_features(
     setting: str, stream: str, old: Mapping[str, Any], new: Mapping[str, Any], chosen: set[str], known: bool
 ) -> bool:
     if not (_has(old, stream) and _has(new, stream)):
-        return True  # a stream more, or one less
+        return True  # one of the two results has this stream, the other does not
     before, now = old.get(stream + setting, NOTHING), new.get(stream + setting, NOTHING)
-    if setting in NOBODYS:
+    if setting in NOT_OPTIONS:
         return False
     if NOTHING in (before, now):
         return f"features.{setting}" in chosen
     if setting == "weights":
         return True
-    if setting == "decoder":  # who decodes was chosen, in which version was not
+    if setting == "decoder":  # the user chooses the decoder, not its version
         return str(before).startswith("nvdec ") != str(now).startswith("nvdec ")
     if setting == "flow":
         return str(before).partition("-")[0] != str(now).partition("-")[0] and "features.flow" in chosen
@@ -127,10 +135,10 @@ def _of_features(
     return f"features.{setting}" in chosen or not known
 
 
-def another_video(said: str, video: Path) -> bool | None:
-    """Whether a file that a result names is another one than this video; None where it is not there to be seen."""
-    path = Path(said)
-    if os.path.abspath(path) == os.path.abspath(video):  # noqa: PTH100  links are not followed: names count
+def another_video(named: str, video: Path) -> bool | None:
+    """Return whether the file that a result names is not this video; None if that file no longer exists."""
+    path = Path(named)
+    if os.path.abspath(path) == os.path.abspath(video):  # noqa: PTH100  abspath follows no links
         return False
     try:
         return not path.samefile(video)
@@ -154,7 +162,7 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, list) and len(value) == 2:  # seconds; None is the end
+    if isinstance(value, list) and len(value) == 2:  # a range of seconds, in which None is the end
         first, last = value
         return f"{first:g} to {'the end' if last is None else f'{last:g}'}"
     text = str(value)

@@ -1,4 +1,4 @@
-"""Results on disk, read back for people: the document, its curves beside it, and where its video is now."""
+"""Results are read back here: the JSON, the curves beside it, and the place where the video is now."""
 
 import io
 import json
@@ -12,15 +12,14 @@ import numpy as np
 from extractors.decode.container import VideoError
 from extractors.featurefile import made_of
 from postprocess.curves import Curves
-from postprocess.evaluation.annotations import read_ground_truth
-from postprocess.evaluation.names import FORMS, as_path, match_labels, match_names, told_apart
+from postprocess.evaluation.names import FORMS, as_path, told_apart
 from postprocess.formats.writers import RUN, is_result
 from postprocess.segment import Result, ResultError
 from support.errors import UsageError
 from support.npz import read_npz
 
 CURVES = ".scores.npz"
-# Bytes; a .json of somebody else's among the footage may hold gigabytes, and a result of 50,000 segments has 8 MB.
+# Bytes. A foreign .json among the footage may hold gigabytes; a result of 50,000 segments has 8 MB.
 LARGEST = 32 << 20
 
 
@@ -33,19 +32,20 @@ class Stored:
 
     @property
     def stem(self) -> str:
-        """The file's name without .json, which its curves and pictures share."""
+        """The file's name without .json. The names of its curves and its page begin with it, too."""
         return self.path.name.removesuffix(".json")
 
 
 def read_results(paths: Sequence[Path], on_error: Callable[[Exception], None] | None = None) -> list[Stored]:
-    """Results in files and folders (recursive), in order.
+    """Read results from files and from folders with everything below them, in order.
 
-    on_error: told of each file among several that cannot be read; the others go on. None: the first such error is
-        raised, as it is where none can be read.
+    Args:
+        on_error: called for each file that cannot be read, while the others are read; if none can be read, the first
+            error is raised all the same. None: the first error is raised at once.
 
     Raises:
-        UsageError: no such path, or a folder without a result.
-        ResultError: a file that is none.
+        UsageError: a path does not exist, or a folder holds no result.
+        ResultError: a file is not a result.
     """
     files: list[Path] = []
     for path in paths:
@@ -70,16 +70,19 @@ def read_results(paths: Sequence[Path], on_error: Callable[[Exception], None] | 
     if wrong and not found:
         raise wrong[0]
     if on_error is not None:
-        for told in wrong:
-            on_error(told)
+        for problem in wrong:
+            on_error(problem)
     return found
 
 
 def standing(folder: Path, first: Collection[str] = ()) -> tuple[list[Stored], list[str]]:
-    """The results that stand in an output folder, by name, and what is to be said about files that are none.
+    """Find the results in an output folder.
 
-    Of results with the same content and the same segments one is given: one whose name below the folder is in `first`,
-    or else the first by name. A folder below with a report of its own is another output folder, and is left out.
+    Of results with the same content and the same segments only one is returned: one whose name below the folder is in
+    `first`, or else the first by name. A folder with a report of its own is another output folder, and is left out.
+
+    Returns:
+        The results in the order of their names, and a sentence for each damaged result.
     """
     found: list[tuple[str, Stored]] = []
     problems = []
@@ -95,18 +98,18 @@ def standing(folder: Path, first: Collection[str] = ()) -> tuple[list[Stored], l
                     continue
                 one = _read(path)
             except (UsageError, ResultError, OSError) as error:
-                problems += [str(error)] if ours else []  # else it never was a result
+                problems += [str(error)] if ours else []  # without curves beside it, it never was a result
                 continue
             found.append((path.relative_to(folder).as_posix().removesuffix(".json"), one))
-    kept: dict[object, tuple[str, Stored]] = {}
+    unique: dict[object, tuple[str, Stored]] = {}
     for name, one in sorted(found, key=lambda pair: (pair[0] not in first, Path(pair[0]))):
         content = one.result.provenance.get("content")
-        kept.setdefault((str(content), one.result.segments) if content else name, (name, one))
-    return [one for _, one in sorted(kept.values(), key=lambda pair: Path(pair[0]))], sorted(problems)
+        unique.setdefault((str(content), one.result.segments) if content else name, (name, one))
+    return [one for _, one in sorted(unique.values(), key=lambda pair: Path(pair[0]))], sorted(problems)
 
 
 def common_folder(stored: Sequence[Stored]) -> Path:
-    """The lowest folder that holds all of them."""
+    """Return the lowest folder that holds all of these results."""
     return Path(os.path.commonpath([one.path.absolute().parent for one in stored]))
 
 
@@ -122,7 +125,10 @@ def _read(path: Path) -> Stored:
 
 
 def pack(curves: Curves, written: Mapping[str, str] | None = None) -> bytes:
-    """The curves as `curves_of` reads them. written: SHA-256 of each file that was written beside, by its suffix."""
+    """Pack curves into the bytes of an .npz, which `curves_of` reads.
+
+    written: the SHA-256 of each file that was written beside it, by its suffix.
+    """
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -137,16 +143,16 @@ def pack(curves: Curves, written: Mapping[str, str] | None = None) -> bytes:
 
 
 def stems(stored: Sequence[Stored]) -> list[tuple[Stored, str]]:
-    """Results with their stems; where two are alike, with as many of the folders above as tell them apart."""
+    """Pair results with their stems. Equal stems get as many of their folders in front as make them differ."""
     names = [one.path.absolute().with_name(one.stem).as_posix() for one in stored]
     return list(zip(stored, told_apart(names), strict=True))
 
 
 def video_in(path: Path) -> str | None:
-    """The video that a result, or a features file, says that it is of; None where it says none."""
+    """Return the video that a result or a features file names; None if it names none."""
     if path.suffix == ".npz":
-        said = made_of(path).get("video")
-        return said if isinstance(said, str) else None
+        video = made_of(path).get("video")
+        return video if isinstance(video, str) else None
     try:
         return _read(path).result.video
     except (UsageError, ResultError):
@@ -154,7 +160,7 @@ def video_in(path: Path) -> str | None:
 
 
 def written_beside(path: Path) -> dict[str, str]:
-    """What `pack` was told was written beside these curves: whoever edits a file changes its hash. {} if unknown."""
+    """Return the hashes that `pack` was given, by suffix; {} if there are none. A file that was edited has another."""
     try:
         found = json.loads(str(read_npz(path, ("written",))["written"][()]))
         return {str(suffix): str(digest) for suffix, digest in found.items()}
@@ -163,10 +169,10 @@ def written_beside(path: Path) -> dict[str, str]:
 
 
 def curves_of(stored: Stored) -> Curves | None:
-    """The curves that stand beside a result; None where they do not.
+    """Return the curves that lie beside a result; None if there are none.
 
     Raises:
-        ResultError: they are damaged, or of something else.
+        ResultError: the file is damaged, or holds something else.
     """
     path = stored.path.with_name(stored.stem + CURVES)
     if not path.exists():
@@ -185,35 +191,40 @@ def curves_of(stored: Stored) -> Curves | None:
 
 
 def video_of(stored: Stored, folder: Path | None = None) -> Path:
-    """Where a result's video is: below `folder`, where the result says, or beside the result.
+    """Find a result's video: below `folder` if that is given, or where the result says, or beside the result.
 
-    The name may differ in the form of its letters, or in case alone, where no file is called just so.
+    If no file has exactly this name, one that differs only in upper and lower case or in its Unicode form will do.
 
     Raises:
-        VideoError: nowhere of these.
+        VideoError: the video is in none of these places.
     """
-    said = Path(stored.result.video)
-    places = [said, stored.path.parent / said.name]
+    video = Path(stored.result.video)
+    places = [video, stored.path.parent / video.name]
     if folder is not None:
-        places = [folder / said, folder / said.name, *sorted(folder.rglob(_literal(said.name)))]
+        places = [folder / video, folder / video.name, *sorted(folder.rglob(_literal(video.name)))]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
-        around = [*_listed(said.parent), *_listed(stored.path.parent)]
-        there = around if folder is None else sorted(folder.rglob("*"))
+        around = [*_listed(video.parent), *_listed(stored.path.parent)]
+        files = around if folder is None else sorted(folder.rglob("*"))
         name = as_path(stored.result.video).name
-        alike = (place for form in FORMS for place in there if form(place.name) == form(name) and place.is_file())
+        alike = (place for form in FORMS for place in files if form(place.name) == form(name) and place.is_file())
         found = next(alike, None)
     if found is None:
-        raise VideoError(f"{stored.path}: its video {said} is not there; name its folder with --videos.")
+        raise VideoError(f"{stored.path}: its video {video} is not there; name its folder with --videos.")
     return found
 
 
 def truth_of(stored: Stored, path: Path) -> list[tuple[float, float, str]]:
-    """(start, end, label) of what an ActivityNet ground truth says of a result's video, spelled as in the result.
+    """Return (start, end, label) of each action that an ActivityNet ground truth lists for a result's video.
+
+    Labels are spelled as in the result.
 
     Raises:
-        EvaluateError: it cannot be read, or does not know the video.
+        EvaluateError: the ground truth cannot be read, or lacks the video.
     """
+    from postprocess.evaluation.annotations import read_ground_truth  # only here: a run needs neither
+    from postprocess.evaluation.names import match_labels, match_names
+
     truth = read_ground_truth(path)
     name = match_names([stored.result.video], truth)[stored.result.video]
     meant = match_labels((a.label for a in truth[name].actions), (s.label for s in stored.result.segments))
@@ -228,4 +239,5 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _literal(name: str) -> str:
+    """A glob pattern that fits this name alone."""
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)

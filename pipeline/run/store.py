@@ -1,14 +1,11 @@
-"""Results onto disk, below an output folder: the document, its curves, other formats, and the page over all."""
+"""Results are written here: the JSON, its curves and the other formats of a video, and the page over a folder."""
 
-import hashlib
 import io
-import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pipeline.run import views
 from pipeline.run.remaking import Redo, another_video, compare
 from pipeline.run.results import CURVES, Stored, pack, written_beside
 from pipeline.run.videos import Job
@@ -16,16 +13,17 @@ from postprocess.curves import Curves
 from postprocess.formats.writers import SUFFIXES, VIEWS, WRITERS
 from postprocess.segment import Result, ResultError, Segment
 from support.errors import OutputError, UserError, cannot_write
-from support.files import sweep, write_atomically, write_temporary
+from support.files import back_up, move, sha256, sweep, write_atomically, write_temporary
+from support.paths import with_suffix
 from support.progress import Progress, silent
 
 
 def prepare_output(folder: Path, jobs: Sequence[Job] = ()) -> None:
-    """Make the output folder, prove that it can be written before hours are spent, and clear what killed runs left.
+    """Make the output folder, check that it can be written, and remove what killed runs left in it.
 
     Raises:
-        OutputError: it cannot.
-        DiskFull: there is no room.
+        OutputError: the folder cannot be written.
+        DiskFull: the disk is full.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -36,22 +34,15 @@ def prepare_output(folder: Path, jobs: Sequence[Job] = ()) -> None:
         raise cannot_write(folder, error, "choose another folder with -o") from error
 
 
-def with_suffix(target: Path, suffix: str) -> Path:
-    """`target` plus a suffix; Path.with_suffix would take "clip.v2" for a name with one."""
-    return target.with_name(target.name + suffix)
-
-
 def check_names(target: Path, video: Path, suffixes: Iterable[str]) -> None:
-    """Before a video is extracted: whether the file system takes the names of its results.
+    """Check, before a video is extracted, that the file system takes the names of its results.
 
     Raises:
-        OutputError: one is too long.
+        OutputError: a name is too long.
     """
-    place = target.parent
-    while not place.exists():
-        place = place.parent
+    folder = next(folder for folder in target.parents if folder.exists())
     try:
-        most = os.pathconf(place, "PC_NAME_MAX")
+        most = os.pathconf(folder, "PC_NAME_MAX")
     except (AttributeError, OSError, ValueError):  # Windows, or a file system that does not say
         return
     suffix = max(suffixes, key=len)
@@ -63,35 +54,37 @@ def check_names(target: Path, video: Path, suffixes: Iterable[str]) -> None:
 
 
 def standing_formats(target: Path) -> list[str]:
-    """The formats of which a file stands at `target`."""
+    """Return the formats of which `target` has a file already."""
     return [name for name, suffix in SUFFIXES.items() if os.path.exists(with_suffix(target, suffix))]  # noqa: PTH110
 
 
 def existing(target: Path, wanted: dict[str, object], formats: Sequence[str], video: Path) -> Result | Redo | None:
-    """The result that stands at `target`, when it is the one asked for; None when there is none, or a part is missing.
+    """Look for a result at `target`.
 
-    Where it is older than the video, or another version or device made it, that is said, and it is made anew.
+    Returns:
+        The result, if it is the one that `wanted` describes. None if there is none, or one of its files is missing.
+        A `Redo` if it has to be made again, because the video has changed or another version or device made it.
 
     Raises:
-        OutputError: another result stands there, of another video or asked for otherwise.
+        OutputError: there is a result of another video or of other settings, or a file that is no result.
     """
     path = with_suffix(target, ".json")
     try:
-        kept = Result.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        found = Result.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise cannot_write(path, error) from error
     except (ValueError, ResultError, RecursionError) as error:
         raise OutputError(f"{path}: not a result of jcdnet ({error}); move it away or use --overwrite.") from error
-    change = compare(kept.provenance, json.loads(json.dumps(wanted)))  # as JSON, in which a tuple is a list
+    change = compare(found.provenance, json.loads(json.dumps(wanted)))  # JSON turns tuples into lists
     if change.none:
         ends = (CURVES, *(SUFFIXES[name] for name in formats))
-        return kept if all(with_suffix(target, suffix).exists() for suffix in ends) else None
-    another = another_video(kept.video, video)
+        return found if all(with_suffix(target, suffix).exists() for suffix in ends) else None
+    another = another_video(found.video, video)
     if change.content and another:
         raise OutputError(
-            f"{path}: is the result of another video, {kept.video}; name another folder with -o, or use --overwrite."
+            f"{path}: is the result of another video, {found.video}; choose another folder with -o, or use --overwrite."
         )
     if change.asked:
         raise OutputError(
@@ -111,24 +104,24 @@ def write_result(
     overwrite: bool = False,
     unsure: bool = False,
 ) -> list[Path]:
-    """Write a video's result as `<target>.json` and the other formats, and its curves as `.scores.npz`.
+    """Write a video's result as `<target>.json` and in other formats, and its curves as `<target>.scores.npz`.
 
-    Where this very result stands, only the formats that are missing are made, of what stands there: somebody may have
-    corrected it. Another result of ours is replaced once all of the new one is on the disk: the curves go first, since
-    they tell whose files the others are, and the JSON last: where it stands, all stand, and are of one run.
+    If this result is there already, only missing formats are made, from the file that is there: the user may have
+    corrected it. Another result of jcdnet is replaced once every new file is on the disk. The curves go first, because
+    they say which other files are ours. The JSON goes last: where it is, all files are there and are of one run.
 
     Args:
         everything: segments of any confidence, for the page.
-        overwrite: also files that are not ours, and what somebody made of this very result.
-        unsure: whether what stands there may be of another video.
+        overwrite: replace files that are not ours, and corrections of this same result, too.
+        unsure: whether the files that are there may be of another video.
 
     Returns:
-        The `.bak` files beside, under which is kept what somebody has edited, or may have, or may still want: a whole
-        result whose place a partial one takes.
+        The `.bak` files that were made of files that the user has edited, may have edited, or may still want: a whole
+        result that a partial one replaces.
 
     Raises:
-        OutputError: the disk or the folder does not take it, or a file of somebody else stands there.
-        VideoError: a format that shows the video cannot read it any more.
+        OutputError: the disk or the folder does not take the files, or there is a file that is not ours.
+        VideoError: a format that shows the video can no longer read it.
     """
     names = sorted({*formats, "json"}, key=lambda name: name == "json")
     try:
@@ -146,17 +139,17 @@ def write_result(
             if not overwrite and not place.ours and foreign is not None:
                 raise OutputError(f"{foreign}: is there already, and not ours; use --overwrite or another -o.")
             place.make(names, result, curves, everything, on_progress)
-            worse = there is not None and ours.partial and not there.partial  # the video may have been damaged since
+            worse = there is not None and ours.partial and not there.partial  # the video may be damaged now
             return place.replace(curves, unsure or worse)
     except OSError as error:
         raise cannot_write(target, error) from error
 
 
 def check_alone(target: Path, name: str, overwrite: bool) -> None:
-    """Before any work on one file of a format: a JSON says itself whether it may be replaced, other formats do not.
+    """Check, before any work, that one file of a format may be written. A JSON is checked by `existing` instead.
 
     Raises:
-        OutputError: it is there.
+        OutputError: the file is there already.
     """
     path = with_suffix(target, SUFFIXES[name])
     if name != "json" and path.exists() and not overwrite:
@@ -171,22 +164,22 @@ def write_alone(
     everything: Sequence[Segment] | None = None,
     on_progress: Progress = silent,
 ) -> None:
-    """Write one format of a result and nothing beside it; what is there is replaced.
+    """Write one format of a result and no other file; a file of that name is replaced.
 
     Raises:
-        OutputError: the disk or the folder does not take it.
-        VideoError: a format that shows the video cannot read it any more.
+        OutputError: the disk or the folder does not take the file.
+        VideoError: a format that shows the video can no longer read it.
     """
     try:
         with _Place(target) as place:
             place.make([name], result, curves, everything, on_progress)
-            place.new.pop(name).replace(place.file(name))
+            place.put(name)
     except OSError as error:
         raise cannot_write(target, error) from error
 
 
 class _Place:
-    """The files of one result, and those that are to take their places."""
+    """The files of one result on the disk, and the new ones that will replace them."""
 
     def __init__(self, target: Path) -> None:
         self.target, self.stored = target, with_suffix(target, CURVES)
@@ -203,7 +196,7 @@ class _Place:
             path.unlink(missing_ok=True)
 
     def file(self, name: str) -> Path:
-        """Where a format belongs."""
+        """Return where a format belongs."""
         return with_suffix(self.target, SUFFIXES[name])
 
     def make(
@@ -214,74 +207,63 @@ class _Place:
         everything: Sequence[Segment] | None,
         on_progress: Progress,
     ) -> None:
-        """Make formats under temporary names beside their own."""
+        """Make formats under temporary names in the folder where they belong."""
         self.target.parent.mkdir(parents=True, exist_ok=True)
         for name in names:
             data = b"" if name in VIEWS else _text(name, result)
             self.new[name] = write_temporary(self.target.parent, self.file(name).name, data)
             if name in VIEWS:
+                from pipeline.run import views  # only here: drawing and encoding take long to import
+
                 views.write(name, result, curves, self.file(name), everything, on_progress, self.new[name])
 
+    def put(self, name: str) -> None:
+        """Move a format that was made to where it belongs."""
+        move(self.new.pop(name), self.file(name))
+
     def complete(self, curves: Curves) -> None:
-        """Put what is new beside what stands, which stays."""
-        hashes = self.written | {SUFFIXES[name]: _digest(path) for name, path in self.new.items()}
+        """Add the new files to those that are there."""
+        hashes = self.written | {SUFFIXES[name]: sha256(path) for name, path in self.new.items()}
         for name in list(self.new):
-            self.new.pop(name).replace(self.file(name))
+            self.put(name)
         if hashes != self.written or not self.stored.exists():
             write_atomically(self.stored, pack(curves, hashes))
 
     def replace(self, curves: Curves, unsure: bool) -> list[Path]:
-        """Put what is new into the place of what stands, of which every edited file is kept as `.bak`."""
-        hashes = {SUFFIXES[name]: _digest(path) for name, path in self.new.items()}
-        ours = SUFFIXES if self.ours else self.new  # of a result that is not ours, the other files are not either
-        old = [name for name in ours if os.path.exists(self.file(name))]  # noqa: PTH110  a name may be too long
-        kept = [keep_beside(self.file(name)) for name in old if self._edited(name, hashes, unsure)]
+        """Replace the files that are there by the new ones; returns the backups of those that the user has edited."""
+        hashes = {SUFFIXES[name]: sha256(path) for name, path in self.new.items()}
+        ours = SUFFIXES if self.ours else self.new  # if the result is not ours, its other files are not ours either
+        old = [name for name in ours if os.path.exists(self.file(name))]  # noqa: PTH110  Path.exists raises where a name is too long
+        backups = [back_up(self.file(name)) for name in old if self._edited(name, hashes, unsure)]
         write_atomically(self.stored, pack(curves, hashes))
         for name in old:
             if name not in self.new:
                 self.file(name).unlink(missing_ok=True)
         for name in list(self.new):  # the JSON is the last of them
-            self.new.pop(name).replace(self.file(name))
-        return kept
+            self.put(name)
+        return backups
 
     def _edited(self, name: str, hashes: Mapping[str, str], unsure: bool) -> bool:
-        """Whether somebody has changed a file since it was written, or may have.
+        """Whether the user has changed a file since it was written, or may have.
 
-        Files written before hashes were kept are compared with what the writer gives for the result that stands. Of a
-        result itself nothing tells, so it is kept unless the new one has the same segments.
+        Old versions kept no hashes. Files of theirs are compared with what the writer makes of the old result. For an
+        old result itself there is no such check, so it counts as edited unless the new one has the same segments.
         """
         path, suffix = self.file(name), SUFFIXES[name]
-        digest = _digest(path)
+        digest = sha256(path)
         if digest == hashes.get(suffix):
-            return False  # the same is written again
+            return False  # the new file is the same
         if suffix in self.written and not (unsure and name == "json"):
             return digest != self.written[suffix]
-        if name in VIEWS:  # made for looking; no tool edits them
+        if name in VIEWS:  # nobody edits a page or a video
             return False
         if name == "json":
             new = _read(self.new[name])
             return unsure or self.result is None or new is None or self.result.segments != new.segments
         try:
             return self.result is None or path.read_bytes() != _text(name, self.result)
-        except UserError:  # the format does not take that result, so the file was not made of it
+        except UserError:  # the format cannot hold that result, so the file was not made from it
             return True
-
-
-def keep_beside(path: Path) -> Path:
-    """Another name for a file, with .bak at its end, so that its own may be given to a new one; the new name."""
-    for number in itertools.count(1):
-        beside = with_suffix(path, ".bak" if number == 1 else f".bak{number}")
-        try:
-            os.link(path, beside)
-        except FileExistsError:
-            if _digest(beside) != _digest(path):
-                continue
-        except OSError:  # no hard links here (FAT)
-            if beside.exists():
-                continue
-            write_atomically(beside, path.read_bytes())
-        return beside
-    raise AssertionError("unreachable")
 
 
 def _text(name: str, result: Result) -> bytes:
@@ -290,13 +272,8 @@ def _text(name: str, result: Result) -> bytes:
     return text.getvalue().encode()
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _read(path: Path) -> Result | None:
-    """The result in a file; None where there is none."""
+    """Return the result in a file, or None if it holds none."""
     try:
         return Result.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, ResultError, RecursionError):
@@ -304,11 +281,13 @@ def _read(path: Path) -> Result | None:
 
 
 def write_index(results: Iterable[Stored], out: Path) -> None:
-    """The page over the pages of a folder's results, as `index.html`.
+    """Write `index.html`, the page over the pages of a folder's results.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the page cannot be written.
     """
+    from pipeline.run import views
+
     shown = []
     for stored in results:
         page, video = stored.path.with_name(stored.stem + SUFFIXES["html"]), Path(stored.result.video)

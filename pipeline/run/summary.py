@@ -1,4 +1,4 @@
-"""What became of a run, and what a folder of results holds: `_run.json`, `segments.csv`, the figures of the table."""
+"""The report of a run: `_run.json`, `segments.csv`, and the figures of the table at the end."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ OFTEN = 10.0  # seconds between two writes while the run goes on
 class RunReport:
     """The outcomes of a run, in the order of its videos.
 
-    What is written is of the folder: the rows of this run take the place of older ones, and those of other videos stay.
+    The files describe the whole folder: rows of this run replace older ones, and rows of other videos stay.
     """
 
     def __init__(self, command: str, jobs: Sequence[Job], out: Path | None):
         self.command, self.out = command, out
         self.outcomes: dict[str, Outcome] = {}
-        self.said: list[str] = []
-        """what is wrong with files of the folder"""
+        self.messages: list[str] = []
+        """what is wrong with files of the folder, a sentence each"""
         self._began, self._began_at = time.monotonic(), _now()
         self.rows = {job.name.as_posix(): self._row(job, "not done") for job in jobs}
         self._before = {} if out is None else {row["name"]: row for row in self._there()}
         self._written = self._began
 
     def add(self, outcome: Outcome) -> None:
-        """Take an outcome in; on disk it is within seconds."""
+        """Add the outcome of a video; it reaches the disk within seconds."""
         row = self._row(outcome.job, status(outcome), outcome.seconds)
         if outcome.error is not None:
             row["error"] = str(outcome.error)
@@ -68,22 +68,22 @@ class RunReport:
 
     @property
     def counts(self) -> Counter[str]:
-        """Videos of this run by status."""
+        """How many videos of this run have each status."""
         return Counter(row["status"] for row in self.rows.values())
 
     @property
     def errors(self) -> list[Exception]:
-        """Of the videos that failed in this run."""
+        """The errors of the videos that failed in this run."""
         return [outcome.error for outcome in self.outcomes.values() if outcome.error is not None]
 
     @property
     def seconds(self) -> float:
-        """Of video, of all videos of this run that have a result."""
+        """Seconds of video of this run that have a result."""
         return _seconds(self.rows.values())
 
     @property
     def computed(self) -> float:
-        """Of video, extracted in this run."""
+        """Seconds of video that were extracted in this run."""
         return float(sum(o.seconds for o in self.outcomes.values() if status(o) == "done"))
 
     @property
@@ -95,12 +95,12 @@ class RunReport:
         """Write `_run.json`.
 
         Raises:
-            OutputError, DiskFull: it cannot be written.
+            OutputError, DiskFull: the file cannot be written.
         """
         self._written = time.monotonic()
         if self.out is None:
             return
-        with _alone(self.out):
+        with _exclusive(self.out):
             rows = self._merged(self._there())
             counts = Counter(row["status"] for row in rows)
             document = {
@@ -117,31 +117,31 @@ class RunReport:
                 "times_real_time": round(self.computed / max(self.elapsed, 1e-9), 3),
                 "videos": rows,
             }
-            # ASCII: names that are not UTF-8 reach Python as lone surrogates, which no UTF-8 file takes.
+            # In ASCII: names that are not UTF-8 reach Python as lone surrogates, which UTF-8 cannot encode.
             _write(self.out / NAME, json.dumps(document, indent=2).encode())
 
     def write_segments(self) -> None:
-        """Write `segments.csv`: the segments of all results that stand in the folder, each content once.
+        """Write `segments.csv`: the segments of all results in the folder, each content once.
 
-        The result files are what it is made from, so it also has what other runs made, and what somebody corrected.
+        It is made from the result files, so it also has results of other runs and the user's corrections.
 
         Raises:
-            OutputError, DiskFull: it cannot be written.
+            OutputError, DiskFull: the file cannot be written.
         """
         if self.out is None:
             return
-        with _alone(self.out):  # between reading and writing another run would write a newer one
+        with _exclusive(self.out):  # another run might write a newer file between our reading and writing
             text = io.StringIO()
             write_csv([stored.result for stored in self.results()], text, clocks=True)
             _write(self.out / "segments.csv", text.getvalue().encode())
 
     def results(self) -> list[Stored]:
-        """All results that stand in the folder, each content once, under the name that it has in this run."""
+        """Return all results in the folder, each content once, under the name that it has in this run."""
         if self.out is None:
             return []
         own = {name for name, row in self.rows.items() if row["status"] != "duplicate"}
         found, problems = standing(self.out, own)
-        self.said += [problem for problem in problems if problem not in self.said]
+        self.messages += [problem for problem in problems if problem not in self.messages]
         return found
 
     def _row(self, job: Job, status: str, seconds: float = 0.0) -> dict[str, Any]:
@@ -149,45 +149,47 @@ class RunReport:
         return row | {"run": self._began_at}
 
     def _there(self) -> list[dict[str, Any]]:
-        """The rows that stand in the folder; none, and a word about it, where the file is not one of ours."""
+        """The rows of the report in the folder; if that is no report of ours, none, and a message says so."""
         assert self.out is not None
         try:
             return read_rows(self.out / NAME)
         except FileNotFoundError:
             return []
         except (OSError, ValueError, KeyError, TypeError) as error:
-            told = f"{self.out / NAME}: was not a report of a run ({error}) and is written anew."
-            self.said += [told] if told not in self.said else []
+            message = f"{self.out / NAME}: was not a report of a run ({error}) and is written anew."
+            self.messages += [message] if message not in self.messages else []
             return []
 
     def _merged(self, there: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Those rows with ours in their places; a row whose result somebody has deleted since is left out."""
+        """These rows, replaced by ours where we have one; rows whose results were deleted since are left out."""
         ours = {_absolute(row) for row in self.rows.values()}
 
         def stays(row: dict[str, Any]) -> bool:
             if row["name"] in self.rows:
                 return True
-            failed_otherwise = row["status"] in UNFINISHED and _absolute(row) in ours  # under the name of another run
+            failed_otherwise = (
+                row["status"] in UNFINISHED and _absolute(row) in ours
+            )  # under the name it had in another run
             return self._stands(row) and not failed_otherwise
 
         rows = {row["name"]: row for row in there if stays(row)}
         for name, row in self.rows.items():
             theirs = rows.get(name)
             new = theirs is not None and theirs != self._before.get(name) and theirs.get("run") != self._began_at
-            if not (new and row["status"] == "not done"):  # another run, at the same time, has done it meanwhile
+            if not (new and row["status"] == "not done"):  # another run did this video meanwhile
                 rows[name] = row
         return list(rows.values())
 
     def _stands(self, row: dict[str, Any]) -> bool:
         assert self.out is not None
         target = self.out / row["name"]
-        # os.path.exists: for a name that is too long Path.exists is an error.
+        # os.path.exists, because Path.exists raises where a name is too long.
         there = (os.path.exists(with_suffix(target, end)) for end in (".json", ".npz"))  # noqa: PTH110
         return row["status"] in UNFINISHED or any(there)
 
 
 def status(outcome: Outcome) -> str:
-    """One of STATUSES."""
+    """Return the status of an outcome, one of STATUSES."""
     if outcome.error is not None:
         return "failed"
     if outcome.duplicate_of is not None:
@@ -198,10 +200,10 @@ def status(outcome: Outcome) -> str:
 
 
 def failed_before(out: Path, jobs: Sequence[Job]) -> list[Job]:
-    """Of these videos, those that failed or were not reached when they were last tried, by the report in `out`.
+    """Return those of these videos that failed or were not reached last time, by the report in `out`.
 
     Raises:
-        UsageError: there is no report, or none of ours.
+        UsageError: there is no report, or it is damaged.
     """
     path = out / NAME
     try:
@@ -211,7 +213,7 @@ def failed_before(out: Path, jobs: Sequence[Job]) -> list[Job]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: not a report of a run ({error}); run without --retry-failed.") from error
     status = {row["name"]: row["status"] for row in rows}
-    failed = {_absolute(row) for row in rows if row["status"] in UNFINISHED}  # also under the name of another run
+    failed = {_absolute(row) for row in rows if row["status"] in UNFINISHED}  # also under the names of other runs
     return [
         job
         for job in jobs
@@ -221,11 +223,11 @@ def failed_before(out: Path, jobs: Sequence[Job]) -> list[Job]:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a report, a video each.
+    """Read the rows of a report, one for each video.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError, KeyError, TypeError: it is none.
+        OSError: the file cannot be read.
+        ValueError, KeyError, TypeError: it is not a report.
     """
     rows = [dict(row) for row in json.loads(path.read_bytes())["videos"]]
     for row in rows:
@@ -234,7 +236,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def speeds() -> dict[str, float]:
-    """What earlier runs on this machine reached, × real time, by `speed_key`."""
+    """Return the speeds of earlier runs on this machine, × real time, by `speed_key`."""
     with contextlib.suppress(OSError, ValueError):
         found = json.loads((cache_dir() / "speed.json").read_bytes())
         return {str(name): float(value) for name, value in found.items() if float(value) > 0}
@@ -242,7 +244,7 @@ def speeds() -> dict[str, float]:
 
 
 def remember_speed(key: str, speed: float) -> None:
-    """For `--dry-run`: how fast a run was, × real time, its start apart."""
+    """Remember, for `--dry-run`, how fast a run was after its start, × real time."""
     with contextlib.suppress(OSError):
         found = speeds() | {key: round(speed, 3)}
         write_atomically(cache_dir() / "speed.json", json.dumps(found).encode())
@@ -257,8 +259,8 @@ def _seconds(rows: Iterable[dict[str, Any]]) -> float:
 
 
 @contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """No other run changes the report or the table of this folder meanwhile."""
+def _exclusive(out: Path) -> Iterator[None]:
+    """Keep other runs from changing the report or the table of this folder until the block ends."""
     lock = Lock(out / LOCK)
     try:
         lock.wait()

@@ -1,4 +1,4 @@
-"""Which videos are meant by files, folders and patterns, and what their results are called."""
+"""Finds the videos in files, folders and patterns, and gives their results names."""
 
 import glob
 import itertools
@@ -13,11 +13,12 @@ from pathlib import Path
 from pipeline.run.remaking import another_video
 from postprocess.formats.writers import SUFFIXES, is_made, is_result
 from support.errors import UsageError
+from support.paths import with_suffix
 
-RESERVED = frozenset({"_run", "segments", "index"})  # what a run writes beside the results
+RESERVED = frozenset({"_run", "segments", "index"})  # names of files that a run writes beside the results
 # fmt: off
-# What cameras, recorders and tools call their videos, in any case. FFmpeg decides by the content what is in a file.
-# Not .lrv, which is a camera's small copy of the MP4 beside it, nor suffixes that mostly mean something else (.dat).
+# Suffixes of cameras, recorders and tools; upper and lower case are the same. FFmpeg looks at the content instead.
+# Left out are .lrv, a camera's small copy of the MP4 beside it, and suffixes that usually mean something else (.dat).
 VIDEO_SUFFIXES = frozenset({
     ".264", ".265", ".266", ".360", ".3g2", ".3gp", ".3gp2", ".3gpp", ".amv", ".asf", ".av1", ".avc", ".avi", ".dav",
     ".divx", ".dv", ".dvr-ms", ".f4v", ".flv", ".gif", ".gxf", ".h264", ".h265", ".hevc", ".insv", ".ismv", ".ivf",
@@ -25,32 +26,32 @@ VIDEO_SUFFIXES = frozenset({
     ".mp4", ".mpe", ".mpeg", ".mpg", ".mpv", ".mqv", ".mts", ".mxf", ".nsv", ".nut", ".obu", ".ogm", ".ogv", ".ogx",
     ".qt", ".rm", ".rmvb", ".tod", ".tp", ".trp", ".ts", ".vob", ".vro", ".webm", ".wmv", ".wtv", ".xvid", ".y4m",
 })
-# What stands beside videos and nobody misses: results of ours, pictures, sound, subtitles.
+# Files that are expected beside videos: results of ours, pictures, sound, subtitles. No message lists them.
 QUIET = frozenset({
     ".ass", ".bak", ".bmp", ".csv", ".eaf", ".edl", ".fcpxml", ".heic", ".html", ".ini", ".jpeg", ".jpg", ".json",
     ".jsonl", ".m4a", ".mp3", ".npz", ".part", ".png", ".srt", ".svg", ".thm", ".tmp", ".vtt", ".wav", ".webp", ".xml",
 })
 # fmt: on
-KINDS = 6  # of suffixes named in one sentence
+KINDS = 6  # the most suffixes that one sentence names
 
 
 @dataclass(frozen=True)
 class Job:
-    """A video, and the name of its results below the output folder, without suffix."""
+    """A video, and the name of its results: below the output folder and without suffix."""
 
     video: Path
     name: Path
     older: tuple[Path, ...] = ()
-    """names that it may have got in another run, or from an earlier version"""
+    """names that another run or an earlier version may have given it"""
 
 
 def find_videos(paths: Sequence[str]) -> list[Job]:
-    """The videos in files, folders (recursive) and glob patterns, each once, in the order given.
+    """Find the videos in files, in folders with everything below them, and in glob patterns, each once and in order.
 
-    A file that is named is taken whatever its suffix; in folders and patterns the suffix decides.
+    A file that is named is taken whatever its suffix is. In folders and patterns the suffix decides.
 
     Raises:
-        UsageError: a folder or a pattern without a video in it, or two results would get one name.
+        UsageError: a folder or a pattern holds no video, or two results would get one name.
     """
     found: dict[Path, _Place] = {}  # by resolved path
     for given in paths:
@@ -72,7 +73,7 @@ def find_videos(paths: Sequence[str]) -> list[Job]:
                 f"its suffix, in folders these count: {' '.join(sorted(VIDEO_SUFFIXES))}."
             )
         for video in videos:
-            # `resolve` raises where links go in circles.
+            # Path.resolve raises where links lead in a circle.
             found.setdefault(Path(os.path.realpath(video)), _Place(video, folders))
     return _named(list(found.values()))
 
@@ -80,7 +81,7 @@ def find_videos(paths: Sequence[str]) -> list[Job]:
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except OSError:  # too long a name, or a folder that nobody may look into: reading it says so
+    except OSError:  # the name is too long, or the folder is closed to us; reading it will say so
         return False
 
 
@@ -92,13 +93,13 @@ def _is_pattern(given: str) -> bool:
 
 
 def left_out(paths: Sequence[str]) -> list[str]:
-    """A sentence for each folder or pattern in which files are no videos by their names, and not just beside them."""
+    """Return a sentence for each folder or pattern with files that are neither videos by their names nor QUIET."""
     found = ((given, _counted(_others(given))) for given in paths)
     return [f"{given}: left out what is no video by its name: {there}." for given, there in found if there]
 
 
 def _others(given: str) -> list[Path]:
-    """The files in a folder or of a pattern that `find_videos` leaves out, but for what is quiet."""
+    """The files in a folder or of a pattern that `find_videos` leaves out, without those that are QUIET."""
     path = Path(given)
     files = _files(path) if _is_folder(path) else ()
     if _is_pattern(given):
@@ -108,7 +109,7 @@ def _others(given: str) -> list[Path]:
 
 
 def _counted(files: Sequence[Path]) -> str:
-    """3 files (2 .txt, 1 .lrv); "" for none."""
+    """Such as "3 files (2 .txt, 1 .lrv)"; "" for no files."""
     kinds = Counter(path.suffix.lower() or "without suffix" for path in files).most_common()
     shown = [f"{count} {kind}" for kind, count in kinds[:KINDS]]
     if more := sum(count for _, count in kinds[KINDS:]):
@@ -117,13 +118,13 @@ def _counted(files: Sequence[Path]) -> str:
 
 
 def refuse(given: str) -> None:
-    """What cannot be the name of a file, though people give it as one.
+    """Refuse what users give as a file and cannot be one.
 
     Raises:
-        UsageError: an address, or nothing.
+        UsageError: it is an address, or empty.
     """
     if not given.strip():
-        raise UsageError("a video's name is empty; was a variable of the shell meant that is not set?")
+        raise UsageError("a video's name is empty; is a variable of the shell not set?")
     scheme = _ADDRESS.match(given)
     if scheme is None or Path(given).exists():
         return
@@ -137,16 +138,16 @@ _ADDRESS = re.compile(r"(?:([a-z][a-z0-9+.-]+)://|www\.[^/]+/)", re.IGNORECASE)
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """The videos in a folder, through links to other folders too, each folder once."""
+    """The videos in a folder and below it; links to folders are followed, each folder is read once."""
     return (path for path in _files(folder) if path.suffix.lower() in VIDEO_SUFFIXES and not is_made(path))
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The files in a folder that are not hidden, through links to other folders too, each folder once."""
+    """The files in a folder and below it that are not hidden; links to folders are followed, each is read once."""
     seen = set()
     for root, folders, files in os.walk(folder, followlinks=True):
         here = Path(root).stat()
-        if (here.st_dev, here.st_ino) in seen:  # a link back to where we were
+        if (here.st_dev, here.st_ino) in seen:  # a link back to a folder that was read
             folders.clear()
             continue
         seen.add((here.st_dev, here.st_ino))
@@ -158,10 +159,10 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _outermost(folders: Sequence[Path]) -> dict[Path, Path]:
-    """Of the folders that are given, those in no other one, absolute: the folder of results of each.
+    """Map each given folder that is in no other one, as an absolute path, to the folder of its results.
 
-    That is the folder of results itself where there is one; else its own name, with as many of the names above it as
-    tell the folders apart.
+    For a single folder that is the output folder itself. Of several, each has a folder of its own name there; equal
+    names get as many of the folders above in front as make them differ.
     """
     whole = {folder.resolve(): _absolute(folder) for folder in folders}
     top = [path for real, path in whole.items() if not any(other in real.parents for other in whole)]
@@ -175,28 +176,28 @@ def _outermost(folders: Sequence[Path]) -> dict[Path, Path]:
 
 
 class _Place:
-    """Where the results of a video belong."""
+    """A video and the name of its results, which can grow."""
 
     def __init__(self, video: Path, folders: Mapping[Path, Path]) -> None:
         self.video, self.path = video, _absolute(video)
         self.folder = next((folder for folder in folders if self.path.is_relative_to(folder)), None)
         self.label = Path() if self.folder is None else folders[self.folder]
         self.depth = 0
-        """how many of the folders above are part of the name; of a video in a given folder all are that lie below it"""
+        """how many of the folders above are part of the name, if the video is in no given folder"""
 
     @property
     def name(self) -> Path:
-        """Its name, without suffix where that tells it from the files beside it."""
+        """The name of its results; the video's suffix is part of it only if it is needed."""
         return self.label / self._within / (self.path.name if self._must_be_told_apart() else _stem(self.path))
 
     def widen(self) -> bool:
-        """Make one more folder part of the name; False where there is none."""
+        """Make one more folder part of the name; returns False if there is none."""
         self.depth += 1
         return self.folder is None and self.depth < len(self.path.parts) - 1
 
     @property
     def older(self) -> tuple[Path, ...]:
-        """The other names that it may have got: alone, among others, or from a version before."""
+        """The names that it may have got in runs of other videos or from an earlier version."""
         above = [Path(), self._within, self.label / self._within, Path(self.path.parent.name)]
         if self.folder is not None:
             above += [Path(self.folder.name) / self._within]
@@ -216,7 +217,7 @@ class _Place:
 
 
 def _absolute(path: Path) -> Path:
-    """With ".." taken out, links as they are."""
+    """The absolute path without ".."; links are not followed."""
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
@@ -226,7 +227,7 @@ def _stem(path: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _videos_in(folder: str) -> tuple[frozenset[str], Counter[str]]:
-    """Names of the videos in a folder, and how many have each stem."""
+    """The names of the videos in a folder, and how many of them have each stem."""
     try:
         names = [Path(name) for name in os.listdir(folder)]  # noqa: PTH208
     except OSError:
@@ -236,9 +237,12 @@ def _videos_in(folder: str) -> tuple[frozenset[str], Counter[str]]:
 
 
 def _named(places: list[_Place]) -> list[Job]:
-    """Names for results: of one folder, as the videos lie in it; of several, below the name of each; of single files,
-    their own, and where two are alike with as many folders above as tell them apart. It does not depend on the other
-    videos of the run where that can be helped."""
+    """Give the results their names.
+
+    Results of one folder are named as the videos in it, those of several folders below each folder's name, and those of
+    single files by their own names, where equal names get as many of their folders in front as make them differ.
+    Where possible, a name does not depend on the other videos of the run.
+    """
     _videos_in.cache_clear()
     while True:
         taken = Counter(place.name for place in places)
@@ -255,33 +259,37 @@ def _named(places: list[_Place]) -> list[Job]:
 def in_their_places(
     jobs: Sequence[Job], out: Path, suffix: str, video_in: Callable[[Path], str | None]
 ) -> tuple[list[Job], list[str]]:
-    """The videos, each under the name that its result has in the folder already, if that is another one than now.
+    """Let results keep the names that they have in the folder from an earlier run.
 
-    suffix: of results; video_in: the video that such a file names, or None. What was found is told, too.
+    Args:
+        suffix: the suffix of the results.
+        video_in: returns the video that such a file names, or None.
+
+    Returns:
+        The videos with the names of their results, and messages for the user.
     """
     names = {job.name for job in jobs}
-    found, said, moved = [], [], []
+    found, messages, moved = [], [], []
     for job in jobs:
-        own = _file(out, job.name, suffix)
-        if not os.path.exists(own) or another_video(video_in(own) or "", job.video):  # noqa: PTH110  a name too long
+        own = with_suffix(out / job.name, suffix)
+        if not os.path.exists(own) or another_video(video_in(own) or "", job.video):  # noqa: PTH110
             for name in (name for name in job.older if name not in names):
-                path = _file(out, name, suffix)
+                path = with_suffix(out / name, suffix)
                 named = video_in(path) if os.path.exists(path) else None  # noqa: PTH110
                 if named is None or Path(named).name != job.video.name:
                     continue
-                if another_video(named, job.video) is False:
+                another = another_video(named, job.video)
+                if another is False:
                     job = Job(job.video, name)
                     names.add(name)
                     moved.append(f"{path} for {job.video}")
                     break
-                if another_video(named, job.video) is None:  # it cannot be seen whether this is the one
-                    said.append(f"{path}: may be of {job.video}, under the name of an earlier run; it stays as it is.")
+                if another is None:  # the file that it names is gone, so it may be this video
+                    messages.append(
+                        f"{path}: may be of {job.video}, under the name of an earlier run; it stays as it is."
+                    )
         found.append(job)
     if moved:
         more = f" and {len(moved) - 1} more" if len(moved) > 1 else ""
-        said.append(f"results keep the names that they have from an earlier run: {moved[0]}{more}.")
-    return found, said
-
-
-def _file(out: Path, name: Path, suffix: str) -> Path:
-    return out / name.with_name(name.name + suffix)
+        messages.append(f"results keep the names that they have from an earlier run: {moved[0]}{more}.")
+    return found, messages

@@ -1,4 +1,4 @@
-"""What `run -f` and `report` make of a result beside its text: the page that shows it, and the overlay."""
+"""Pages and overlays, which show a result together with its video, for `run -f` and `report`."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ from support.errors import OutputError, UserError, cannot_write
 from support.files import write_atomically
 from support.progress import Progress, silent
 
-# Larger than this a page takes long to open, and browsers refuse data: addresses beyond 512 MB.
+# A larger page takes long to open, and browsers refuse data: addresses above 512 MB.
 LARGEST_EMBEDDED = 256 * 2**20
 
 
@@ -35,7 +35,9 @@ def write(
 ) -> None:
     """Make one of `writers.VIEWS` of a result that was just computed.
 
-    everything: segments of any confidence; place: where to write it until it can take the place of `path`.
+    Args:
+        everything: segments of any confidence.
+        place: the file to write now, which is renamed to `path` later; None: `path` itself.
 
     Raises:
         VideoError: the video cannot be read.
@@ -59,13 +61,16 @@ def write_page(
     on_progress: Progress = silent,
     place: Path | None = None,
 ) -> None:
-    """Write the page of one result; what browsers do not play gets a proxy beside it, as `<name>.proxy.mp4`.
+    """Write the page of one result. A video that browsers do not play gets a proxy, `<name>.proxy.mp4`, beside it.
 
-    embed: put the video (or its proxy) inside; everything: as in `report.page`; place: as in `write`.
+    Args:
+        embed: put the video or its proxy into the page.
+        everything: as in `report.page`.
+        place: as in `write`.
 
     Raises:
         VideoError: the video cannot be read.
-        OutputError: the page cannot be written, or a video is too large to be put inside.
+        OutputError: the page cannot be written, or the video is too large to be embedded.
     """
     shown = video
     if not render.playable(video):
@@ -84,7 +89,7 @@ def write_page(
 
 
 def link(to: Path, folder: Path) -> str:
-    """The address of a file relative to the page's folder, percent-encoded; absolute where no way leads there."""
+    """Return a file's address relative to the page's folder, percent-encoded; absolute if it is on another drive."""
     try:
         relative = os.path.relpath(to.absolute(), folder.absolute())
     except ValueError:  # another drive of Windows
@@ -100,10 +105,19 @@ def write_pages(
     embed: bool = False,
     on_progress: Callable[[Path], Progress] = lambda path: silent,
 ) -> Iterator[tuple[Path, Exception | None]]:
-    """Write a page for each result and `index.html` over them; yields each file with what was wrong, the index last.
+    """Write a page for each result, and `index.html` over them.
 
-    out: the folder of the index; the pages stand below it as the results do below `root`. A video that cannot be read
-    leaves its page out, and is on the index without a link.
+    If a video cannot be read, it has no page, and no link on the index.
+
+    Args:
+        root: the folder below which the results are.
+        out: the folder of the index; the pages are in the same folders below it as the results are below `root`.
+        videos: the folder of the videos, if they are not where the results say.
+        embed: put the videos into the pages.
+        on_progress: gives the progress to call for a video.
+
+    Yields:
+        Each file with its error, or None; the index comes last.
     """
     shown: list[tuple[Result, Path | None, Path | None]] = []
     for one in stored:
@@ -120,12 +134,12 @@ def write_pages(
 
 
 def write_index(shown: Sequence[tuple[Result, Path | None, Path | None]], out: Path) -> Path:
-    """Write `index.html` over (result, its page, its video), where there are such; returns its path.
+    """Write `index.html` over results, each with its page and its video if there are any; returns its path.
 
-    A video that cannot be read any more has no picture there.
+    A video that can no longer be read has no picture there.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the index cannot be written.
     """
     entries = [
         Entry(result, "" if page is None else link(page, out), None if video is None else _thumbnail(result, video))
@@ -139,7 +153,7 @@ def write_index(shown: Sequence[tuple[Result, Path | None, Path | None]], out: P
 
 
 def stills(video: Path, duration: float, count: int, short_side: int = 180) -> list[Image]:
-    """Frames from the middles of `count` equal stretches of a video, as far as it has them.
+    """Return the frames in the middle of each of `count` equal parts of a video, where there are any.
 
     Raises:
         VideoError: the video cannot be read.
@@ -157,7 +171,7 @@ def _thumbnail(result: Result, video: Path) -> bytes | None:
 
 
 def thumbnail(result: Result, video: Path) -> bytes | None:
-    """A JPEG from the middle of the best segment, or of the video; None where there is no frame."""
+    """Return a JPEG from the middle of the best segment, or else of the video; None if there is no frame."""
     best = result.best
     middle = (best.start + best.end) / 2 if best else result.duration / 2
     shown = next(iter(pictures(video, middle, middle + 0.01, short_side=180)), None)

@@ -24,6 +24,7 @@ from model.datasets import VideoSet
 from model.predict import predict
 from model.presets import experiment, model_settings, preset
 from model.train import LOG_NAME, STATE_NAME, TrainError, initialise, train
+from support.files import identity, write_temporary
 
 torch.set_num_threads(1)
 
@@ -232,8 +233,10 @@ def test_kill_minus_nine(tmp_path: Path) -> None:
 
 
 def test_what_a_kill_in_a_write_leaves_is_removed(tmp_path: Path) -> None:
+    machine, _, started = identity().split("-")
+    dead = f"{machine}-{2**22 + 1}-{started}"  # a process number beyond the kernel's largest
     for name in (STATE_NAME, LOG_NAME):
-        (tmp_path / f".{name}.0123.tmp").write_bytes(b"half")
+        write_temporary(tmp_path, name, b"half").rename(tmp_path / f".{name}.{dead}.x1.part")
     (tmp_path / "notes.tmp").write_bytes(b"somebody's")
     train(start(), DATA, replace(CONFIG, steps=1), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [LOG_NAME, "notes.tmp", STATE_NAME]

@@ -1,4 +1,4 @@
-"""Locks: one holder at a time, none that is dead, and no clock that is believed."""
+"""Locks have one holder at a time and no dead one, and trust no clock; temporary files are swept."""
 
 import multiprocessing
 import os
@@ -27,7 +27,7 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     one, two = Lock(tmp_path / "deep" / "a.lock"), Lock(tmp_path / "deep" / "a.lock")
     assert one.take()
     assert not two.take()
-    two.release()  # not its own to give back
+    two.release()  # it is not the holder
     assert not Lock(one.path).take()
     one.release()
     assert two.take()
@@ -57,13 +57,13 @@ def test_a_silent_holder_on_another_machine_is_given_up_and_a_speaking_one_is_no
     monkeypatch.setattr(locks.time, "monotonic", lambda: now[0])
     mine = Lock(path)
     assert not mine.take()
-    for beat in range(1, 5):  # signs of life, over a longer time than the limit
+    for beat in range(1, 5):  # signs of life, for longer than the limit in all
         now[0] += locks.STALE * 0.9
         path.write_text(f"0123abcd-1-1 somebody {beat}\n")
         assert not mine.take()
     now[0] += locks.STALE * 0.9
     assert not mine.take()
-    # Wall clocks, and times of files, may say what they like.
+    # Wall clocks and the times of files do not matter.
     monkeypatch.setattr(locks.time, "time", lambda: now[0] + 1e9, raising=False)
     os.utime(path, (1, 1))
     assert not mine.take()
@@ -191,5 +191,5 @@ def test_only_the_temporary_files_of_the_dead_are_swept(tmp_path: Path) -> None:
 def test_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_alive(identity()) is True
     machine, number, started = identity().split("-")
-    assert is_alive(f"{machine}-{number}-{int(started) + 1}") is False  # its number was given again
+    assert is_alive(f"{machine}-{number}-{int(started) + 1}") is False  # the number now belongs to another process
     assert is_alive(f"00000000-{number}-{started}") is None

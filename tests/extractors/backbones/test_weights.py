@@ -19,6 +19,7 @@ from extractors.backbones import registry as backbones
 from extractors.backbones import weights
 from extractors.backbones.i3d import InceptionI3d
 from extractors.backbones.weights import WEIGHTS, WeightsError
+from support.files import sha256
 
 FIRST = "Conv3d_1a_7x7.conv3d.weight"
 
@@ -59,7 +60,7 @@ def test_git_blob_is_what_git_says(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
     assert weights.git_blob(path) == hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-    assert weights.sha256(path) == hashlib.sha256(data).hexdigest()
+    assert sha256(path) == hashlib.sha256(data).hexdigest()
     try:
         said = subprocess.run(["git", "hash-object", "--no-filters", path], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -289,7 +290,7 @@ def test_a_file_of_arrays_gives_the_network(tmp_path: Path, net: InceptionI3d, p
     path = tmp_path / "i3d.ckpt"
     path.write_bytes(pickle.dumps(as_jax(net)))
     backbone = backbones.find("i3d", "rgb", path)
-    assert backbone.weights == f"sha256:{weights.sha256(path)}"
+    assert backbone.weights == f"sha256:{sha256(path)}"
     assert backbone.width == 1024
     loaded = backbone.load()
     assert not loaded.training
@@ -446,7 +447,7 @@ def test_without_flow_weights_the_flow_network_starts_from_rgb(
 ) -> None:
     path = alone / WEIGHTS["i3d-rgb"].filename
     path.write_bytes(pickle.dumps(as_jax(net)))
-    known = weights.WeightsFile("i3d-rgb", path.name, weights.sha256(path), None, None, None, "none", "a test")
+    known = weights.WeightsFile("i3d-rgb", path.name, sha256(path), None, None, None, "none", "a test")
     monkeypatch.setitem(weights.WEIGHTS, "i3d-rgb", known)
     flow, rgb = backbones.find("i3d", "flow"), backbones.find("i3d", "rgb")
     assert flow.weights == f"inflated from rgb {rgb.weights}"
@@ -457,7 +458,7 @@ def test_without_flow_weights_the_flow_network_starts_from_rgb(
     two = InceptionI3d(2)
     torch.save(two.state_dict(), own)
     given = backbones.find("i3d", "flow", own)
-    assert given.weights == f"sha256:{weights.sha256(own)}"
+    assert given.weights == f"sha256:{sha256(own)}"
     given.load()
 
 

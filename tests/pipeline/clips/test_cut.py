@@ -1,4 +1,4 @@
-"""Clips, reels, overlay and proxy, checked by decoding: which frame stands where, and what is heard with it."""
+"""Clips, reels, overlay and proxy, checked by decoding: which frame is where, and which sound goes with it."""
 
 import math
 import wave
@@ -14,7 +14,7 @@ from extractors.decode.container import VideoError
 from pipeline.clips import cut as clips
 from pipeline.clips import overlay as render
 from pipeline.clips.draw import Overlay, card
-from pipeline.clips.encode import boxed, film
+from pipeline.clips.encode import boxed, open_movie
 from pipeline.clips.read import pictures, shape_of
 from postprocess.segment import Result, Segment
 from support.errors import OutputError, UsageError
@@ -34,7 +34,7 @@ def frames(path: Path) -> list[tuple[float, Image]]:
 
 
 def heard(path: Path) -> np.ndarray:
-    """The sound of the first channel from 0 s on, at 48 kHz."""
+    """Return the sound of the first channel from 0 s on, at 48 kHz."""
     with av.open(str(path)) as container:
         pieces = [(f.pts * f.time_base, f.to_ndarray()[0]) for f in container.decode(container.streams.audio[0])]
     total = np.zeros(max(round(float(at) * HERTZ) + len(p) for at, p in pieces), np.float32)
@@ -45,7 +45,7 @@ def heard(path: Path) -> np.ndarray:
 
 
 def source(path: Path, seconds: float, rate: Fraction, every: float = 1.0, **changes: object) -> Path:
-    """A video whose frames carry their number, with a beep of 20 ms at each multiple of `every` seconds."""
+    """Make a video whose frames carry their number, with a beep of 20 ms at each multiple of `every` seconds."""
     count = round(seconds * rate)
     silent = encode(path.with_suffix(".silent.mp4"), [coded(k) for k in range(count)], rate=rate, **changes)
     samples = np.zeros(round(seconds * HERTZ), np.float32)
@@ -68,7 +68,7 @@ def source(path: Path, seconds: float, rate: Fraction, every: float = 1.0, **cha
 
 
 def beeps(path: Path) -> list[float]:
-    """Seconds at which a beep begins."""
+    """Return the seconds at which a beep begins."""
     loud = np.abs(heard(path)) > 0.2
     starts = np.flatnonzero(loud & ~np.concatenate(([False], loud[:-1])))
     return [float(s) / HERTZ for i, s in enumerate(starts) if i == 0 or s - starts[i - 1] > 4800]
@@ -115,7 +115,7 @@ def test_a_variable_rate_a_late_start_and_a_segment_shorter_than_a_frame(tmp_pat
     def shown(start: float, end: float) -> list[tuple[float, int]]:
         return [(round(t, 3), number_of(i)) for t, i in pictures(video, start, end)]
 
-    zero = 0.5  # Matroska's start time is its first frame's, and 0 s to players
+    zero = 0.5  # Matroska's start time is that of its first frame, which players call 0 s
     assert shown(0.0, 0.07) == [(0.0, 0), (0.04, 1)]
     # 1 s lies in the long third frame, which is still shown.
     assert shown(1.0, 1.57) == [(1.0, 2), (2.0 - zero, 3), (2.04 - zero, 4)]
@@ -171,7 +171,7 @@ def test_reels_have_a_card_and_every_clip_in_step(tmp_path: Path) -> None:
     numbers = [number_of(image) for _, image in shown[1:]]
     first = [k for k in range(22, 33)][: numbers.index(70)]
     assert numbers[: len(first)] == first and numbers[len(first) : len(first) + 20] == list(range(70, 90))
-    # The beeps of 1 s and 3 s stand where frames 25 and 75 do.
+    # The beeps of 1 s and 3 s come with frames 25 and 75.
     where = [shown[1 + numbers.index(k)][0] for k in (25, 75)]
     assert beeps(serve) == pytest.approx(where, abs=0.021)
     last = shown[-1][1]
@@ -221,7 +221,7 @@ def test_overlay_draws_what_is_running_and_keeps_time_and_sound(tmp_path: Path) 
         k = round(at * NTSC)
         return (np.abs(plain[k][1].astype(int) - drawn[k][1]).max(axis=2) > 60).any(axis=1)
 
-    assert not changed(0.5)[:44].any()  # nothing but the strip
+    assert not changed(0.5)[:44].any()  # only the strip changed
     assert changed(1.2)[26:44].any() and not changed(1.2)[:20].any()
 
 
@@ -258,11 +258,13 @@ def test_what_browsers_play_and_what_needs_a_proxy(tmp_path: Path) -> None:
         assert render.proxy(video, made, "sha256:1")
         assert render.playable(made)
         shown = frames(made)
-        # GIF counts hundredths of seconds and stands for its frames' number by its colours.
+        # GIF counts hundredths of seconds, and its colours are not exact.
         assert [number_of(i) for _, i in shown] == list(range(30))
         assert [t for t, _ in shown] == pytest.approx([k / 25 for k in range(30)], abs=0.011)
-    assert not render.proxy(tmp_path / "a.gif", tmp_path / "a.gif.proxy.mp4", "sha256:1")  # it is there
-    assert render.proxy(tmp_path / "a.gif", tmp_path / "a.gif.proxy.mp4", "sha256:2")  # of another video
+    assert not render.proxy(tmp_path / "a.gif", tmp_path / "a.gif.proxy.mp4", "sha256:1")  # it exists already
+    assert render.proxy(
+        tmp_path / "a.gif", tmp_path / "a.gif.proxy.mp4", "sha256:2"
+    )  # the existing one is of another video
 
 
 def test_a_proxy_is_small(tmp_path: Path) -> None:
@@ -272,8 +274,8 @@ def test_a_proxy_is_small(tmp_path: Path) -> None:
 
 
 def test_a_film_that_fails_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), film(tmp_path / "f.mp4", (48, 72), Fraction(25)) as reel:
-        reel.picture(coded(1), 0.0)
+    with pytest.raises(RuntimeError), open_movie(tmp_path / "f.mp4", (48, 72), Fraction(25)) as movie:
+        movie.picture(coded(1), 0.0)
         raise RuntimeError
     assert not list(tmp_path.iterdir())
     blocked = tmp_path / "file"

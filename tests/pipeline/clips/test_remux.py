@@ -1,4 +1,4 @@
-"""`clips --copy`: which frames a copy holds, whether they are the video's own, and what is heard with them."""
+"""`clips --copy`: which frames a copy holds, whether they equal the video's, and which sound goes with them."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -53,7 +53,7 @@ def segment(start: float, end: float) -> Segment:
 
 
 def video(path: Path, codecs: tuple[str, str], options: dict[str, str], sound: bool) -> Path:
-    """Frames that carry their number; with sound a beep of 20 ms at each half second, interleaved as muxers like it."""
+    """Make a video whose frames carry their number; its sound is a beep of 20 ms at each half second."""
     with av.open(str(path), "w") as out:
         picture = out.add_stream(codecs[0], rate=25, options=options)
         picture.height, picture.width = 48, 72
@@ -86,14 +86,14 @@ def video(path: Path, codecs: tuple[str, str], options: dict[str, str], sound: b
 
 
 def shown(path: Path) -> list[tuple[float, int, bool, Image]]:
-    """(seconds, number, whether it is a keyframe, picture) of each frame, by the product's clock."""
+    """Return (seconds, number, whether it is a keyframe, picture) of each frame, by our clock."""
     with open_video(path) as (container, stream):
         frames = [(time, f.key_frame, f.to_ndarray(format="rgb24")) for time, f in decode(container, stream, Damage())]
     return [(time, number_of(image), key, image) for time, key, image in frames]
 
 
 def beeps(path: Path) -> list[float]:
-    """Seconds of the container's clock at which a beep begins."""
+    """Return the seconds of the container's clock at which a beep begins."""
     with av.open(str(path)) as container:
         zero = (container.start_time or 0) / 1e6
         stream = container.streams.audio[0]
@@ -137,7 +137,7 @@ def test_a_copy_holds_the_frames_from_the_keyframe_to_the_end_as_they_were(
             times = [time - copied[0][0] for time, _, _, _ in copied[: last - first + 1]]
             assert times == pytest.approx([k / 25 for k in range(last - first + 1)], abs=0.0015)
         if sound:
-            # Of packets that know their places alone, the sound keeps its distance to the place.
+            # Where packets have only places, the sound keeps its distance to them.
             placed = suffix == ".avi" and codecs == X264 and options["bf"] == "3"
             found = np.array(beeps(made.path)) - (0.0 if placed else copied[0][0])
             for beep in [t - (first / 25 if placed else begins) for t in beeps(path)]:
@@ -146,7 +146,7 @@ def test_a_copy_holds_the_frames_from_the_keyframe_to_the_end_as_they_were(
 
 
 def test_the_first_keyframe_serves_a_segment_before_it(tmp_path: Path) -> None:
-    """A recording that begins in the middle of a group of pictures: nobody can show what comes before."""
+    """A recording begins in the middle of a group of pictures; the first frames cannot be shown."""
     whole = video(tmp_path / "whole.ts", X264, {**H264, "bf": "3"}, sound=False)
     late = tmp_path / "late.ts"
     with av.open(str(whole)) as given, av.open(str(late), "w") as out:
@@ -232,7 +232,7 @@ def test_what_cannot_be_copied_is_one_sentence_and_leaves_nothing(
 
 
 def naive_dts(pts: list[int]) -> list[int]:
-    """The latest rising times of which none is after its pts, by trying every delay."""
+    """Find the latest rising times of which none is after its pts, by trying every delay."""
     ordered = sorted(pts)
     for delay in range(len(pts)):
         moved = [ordered[0] - (delay - i) for i in range(delay)] + ordered[: len(pts) - delay]

@@ -1,4 +1,4 @@
-"""Feature sets on disk: every layout as it is published, whatever Python wrote it, and nothing run from it."""
+"""Feature sets on disk: each published layout, written by any Python, and nothing in it is run."""
 
 import json
 import os
@@ -41,7 +41,7 @@ AGES = [modern, numpy1, python2]
 
 
 def plain(item: Any) -> Any:
-    """For comparison: arrays and tuples as lists, and text as bytes, because Python 2 has no other."""
+    """Make values comparable: arrays and tuples become lists, and text becomes bytes, as in Python 2."""
     if isinstance(item, np.ndarray | list | tuple):
         return [plain(part) for part in item]
     return item.encode() if isinstance(item, str) else item
@@ -102,7 +102,7 @@ class Calls:
 
 
 class Pointers:
-    """An array of objects whose type says that its bytes are not objects: NumPy would follow them as pointers."""
+    """An array of objects has bytes that are no objects; NumPy would follow them as pointers."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         start = np.empty(0).__reduce__()[0]
@@ -115,7 +115,7 @@ class Type:
 
 
 class Fields:
-    """A type of numbers that says it has objects inside."""
+    """A type of numbers claims to hold objects."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return np.dtype, ("f8", False, True), (3, "<", None, ("a",), {"a": (np.dtype("O"), 0)}, -1, -1, 0)
@@ -189,7 +189,7 @@ def test_wtalc(tmp_path: Path, age: Writer) -> None:
         for half in (found.select([stream]), read_feature_set(tmp_path, streams=[stream])):
             assert half.streams == (stream,) and half.settings == {stream: about}
             assert np.array_equal(half.videos[written[0]["name"]].load(), written[0]["rows"][:, columns])
-    assert found.select(["flow", "rgb"]).streams == ("rgb", "flow")  # the order is not the caller's to choose
+    assert found.select(["flow", "rgb"]).streams == ("rgb", "flow")  # in our order, not the caller's
 
 
 def test_wtalc_of_videos_of_one_length_and_one_label_is_no_array_of_objects(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_wtalc_videos_that_could_not_be_had_are_left_out_and_counted(tmp_path: P
     found = read_feature_set(tmp_path)
     assert list(found.videos) == ["video_test_0000000"]
     assert found.notes == ("3 of 4 videos have no features and were left out.",)
-    assert len(found.ground_truth) == 4  # what is not found in them still counts as missed
+    assert len(found.ground_truth) == 4  # actions in videos without features still count as missed
 
 
 def test_wtalc_needs_neither_segments_nor_durations(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def stream_files(folder: Path, lengths: dict[str, tuple[int, int]], dtype: type 
 
 
 def um(folder: Path) -> None:
-    """Two videos to train on and two to test on, one of them unlisted."""
+    """Make two videos to train on and two to test on, one of them unlisted."""
     stream_files(folder / "features/train", {"t1": (5, 5), "t2": (6, 5)})
     stream_files(folder / "features/test", {"e1": (7, 8), "unlisted": (3, 3)}, np.float64)
     (folder / "split_train.txt").write_text("t2\nt1\n")
@@ -314,12 +314,12 @@ def test_um(tmp_path: Path) -> None:
 
 def test_um_in_part(tmp_path: Path) -> None:
     um(tmp_path)
-    found = read_feature_set(tmp_path / "features", fps=30)  # neither lists nor labels
+    found = read_feature_set(tmp_path / "features", fps=30)  # this folder has neither lists nor labels
     assert {n: v.subset for n, v in found.videos.items()} == dict.fromkeys(("t1", "t2"), "train") | dict.fromkeys(
         ("e1", "unlisted"), "test"
     )
     assert found.classes is None and found.videos["t1"].labels is None and found.settings["rgb"]["fps"] == 30
-    one = read_feature_set(tmp_path / "features/test")  # no subset either
+    one = read_feature_set(tmp_path / "features/test")  # and this one has no subset
     assert {n: v.subset for n, v in one.videos.items()} == {"e1": "", "unlisted": ""}
     rgb = one.select(["rgb"]).videos["e1"].load()
     assert np.array_equal(rgb, rows(7, 0, 1024))
@@ -350,7 +350,7 @@ def test_streams_may_differ_by_one_row(tmp_path: Path, rgb: int, flow: int) -> N
 def test_rows_tile_time(count: int, fps: float) -> None:
     times = grid(count, fps)
     assert times.shape == (count, 2) and times.dtype == np.float64
-    assert np.array_equal(times[1:, 0], times[:-1, 1])  # to the last digit: else localize would see gaps
+    assert np.array_equal(times[1:, 0], times[:-1, 1])  # exactly, or localize would see gaps
     expected = [(16 * i / fps, 16 * (i + 1) / fps) for i in range(count)]
     assert np.allclose(times, np.array(expected).reshape(-1, 2), rtol=1e-12)
 
@@ -486,7 +486,7 @@ OWN = Features(
 def test_own(tmp_path: Path) -> None:
     save(OWN, tmp_path / "tennis/clip.v1.npz")
     save(replace(OWN, warnings=()), tmp_path / "b.npz")
-    np.savez(tmp_path / "b.scores.npz", cas=np.ones(3))  # the curves of a result may lie beside
+    np.savez(tmp_path / "b.scores.npz", cas=np.ones(3))  # a result's curves may be in the folder
     found = read_feature_set(tmp_path)
     assert list(found.videos) == ["b", "tennis/clip.v1"] and found.settings == OWN.settings
     assert found.streams == ("rgb", "flow") and found.notes == ("tennis/clip.v1: cut short",)
@@ -561,7 +561,7 @@ def test_an_ambiguous_folder_is_not_guessed_at(tmp_path: Path) -> None:
 
 
 def bare(names: Sequence[str]) -> FeatureSet:
-    """Videos that nobody will load."""
+    """Make videos that are never loaded."""
 
     def read(streams: tuple[str, ...]) -> np.ndarray:
         raise AssertionError
@@ -582,13 +582,13 @@ def test_labels_come_from_a_ground_truth() -> None:
         "c": VideoLabels((), ""),
         "d": VideoLabels(("z",), "training"),
     }
-    found = bare(["v_b", "c", "a.mp4"]).annotated(truth)  # ActivityNet's files are called v_<id>
+    found = bare(["v_b", "c", "a.mp4"]).annotated(truth)  # ActivityNet names its files v_<id>
     assert {n: (v.labels, v.subset) for n, v in found.videos.items()} == {
         "v_b": (("x", "y"), "validation"),
         "c": ((), ""),
         "a.mp4": (("x",), "training"),
     }
-    assert found.classes == ("x", "y")  # z is in no video that has features
+    assert found.classes == ("x", "y")  # no video with features shows z
     with pytest.raises(EvaluateError, match="'e' is not in the ground truth"):
         bare(["a", "e"]).annotated(truth)
 
@@ -635,7 +635,7 @@ def test_published_features_train_and_are_scored(tmp_path: Path) -> None:
     written = []
     for i in range(12):
         one = video(i, "validation" if i < 8 else "test", rows=rows(int(rng.integers(20, 41)), i))
-        one["rows"] *= one["rows"] > 0.9  # sparse, as the features of a network of ReLUs are
+        one["rows"] *= one["rows"] > 0.9  # sparse, like the features of a network with ReLUs
         one["rows"][:, [CLASSES.index(label) for label in one["labels"]]] += 4
         written.append(one)
     wtalc(tmp_path, written)

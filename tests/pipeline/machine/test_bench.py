@@ -1,4 +1,4 @@
-"""The first use of a device: made ready while other work is done, and no part of what `bench` measures."""
+"""The first use of a device happens beside other work, and is no part of what `bench` measures."""
 
 import threading
 from pathlib import Path
@@ -37,7 +37,7 @@ def pipeline(tmp_path: Path) -> Pipeline:
 def test_everything_is_used_once_before_a_repeat_is_timed(
     pipeline: Pipeline, clip: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """What costs at its first use (a device, a compiler) would else be in the first repeat."""
+    """The cost of a first use (a device, a compiler) must not be in the first repeat."""
     told: list[str] = []
     scores, chunk, timed = Pipeline.scores, type(pipeline.extractor).chunk, bench._timed
 
@@ -62,7 +62,7 @@ def test_everything_is_used_once_before_a_repeat_is_timed(
 
 
 class Used:
-    """What stands in the place of the network's use, and notes by which thread, on what and when."""
+    """Replaces the use of the network, and notes by which thread, on what and when it happens."""
 
     def __init__(self) -> None:
         self.rows: list[int] = []

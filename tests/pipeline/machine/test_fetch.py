@@ -1,4 +1,4 @@
-"""Downloads from servers that cut, lie, change their mind, stall and lead elsewhere: verified, or not there."""
+"""Downloads from servers that cut, lie, change the file, stall and redirect: files are verified, or do not appear."""
 
 import contextlib
 import hashlib
@@ -22,6 +22,7 @@ from extractors.backbones.weights import WeightsError, WeightsFile
 from pipeline.machine import download
 from pipeline.machine import weights as fetch
 from support.errors import UsageError
+from support.files import sha256
 
 DATA = np.random.default_rng(0).bytes(300_000)
 NAME, FILE = "test", "weights.pt"
@@ -29,7 +30,7 @@ Answer = Callable[[BaseHTTPRequestHandler, int], None]
 
 
 class Server:
-    """Answers each request by the next of its answers, the last one for ever; remembers what was asked."""
+    """Gives each request its next answer, and repeats the last one; remembers the requests."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = [serve()]
@@ -68,7 +69,7 @@ class Server:
 def serve(
     data: bytes = DATA, upto: int | None = None, ranges: bool = True, length: int | None = None, bare: bool = False
 ) -> Answer:
-    """`data`, of which this connection sends no byte from `upto` on; `length`: what it claims instead of the truth."""
+    """Answer with `data` up to `upto`; `length`: the length that the server claims instead of the true one."""
 
     def answer(request: BaseHTTPRequestHandler, start: int) -> None:
         start = start if ranges else 0
@@ -106,7 +107,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def folder(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The weights folder; `test` is to be had from the server."""
+    """Return the weights folder; the server has the weights `test`."""
     blob = hashlib.sha1(f"blob {len(DATA)}\0".encode() + DATA, usedforsecurity=False).hexdigest()
     known = WeightsFile(NAME, FILE, None, blob, server.url, None, "none", "a test")
     monkeypatch.setitem(weights.WEIGHTS, NAME, known)
@@ -135,7 +136,7 @@ def test_a_file_comes_once_and_is_the_published_one(server: Server, folder: Path
 
 @pytest.mark.parametrize("bare", [False, True], ids=["with its length", "without"])
 def test_a_cut_connection_is_gone_on_from_where_it_was(server: Server, folder: Path, bare: bool) -> None:
-    # Without a length a cut looks like an end: the hash tells, and it is fetched anew.
+    # Without a length a cut looks like an end. The hash shows it, and the file is fetched again.
     server.answers = [serve(upto=70_000, bare=bare), serve(upto=200_000), serve()]
     if bare:
         with pytest.raises(WeightsError, match=r"its hash differs\); try again"):
@@ -207,7 +208,7 @@ def test_a_file_that_changes_between_two_parts_is_fetched_anew_once(server: Serv
         (serve(DATA[:-1]), 1),
         (serve(DATA[:-1] + b"x"), 1),
         (serve(DATA + b"more"), 1),
-        (serve(length=1000), 1),  # a lie: the rest is never read
+        (serve(length=1000), 1),  # it claims too short a length, so the rest is never read
         (serve(b"<html>log in</html>"), 1),
         (serve(b"", bare=True), 2),
     ],
@@ -414,7 +415,7 @@ def test_two_at_once_fetch_it_once(server: Server, folder: Path) -> None:
 
 @pytest.fixture
 def package(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], Path]:
-    """Make `test` come from a package in a folder that pip is told to look in; its setup.py would leave a mark."""
+    """Put `test` into a package in a folder where pip looks; its setup.py would leave a file if it ran."""
     index, canary = tmp_path / "index", tmp_path / "canary"
     index.mkdir()
 
@@ -433,9 +434,7 @@ def package(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
                 info = tarfile.TarInfo(f"test_weights-1.0/{name}")
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
-        known = replace(
-            weights.WEIGHTS[NAME], url=None, package="test-weights==1.0", package_sha256=weights.sha256(archive)
-        )
+        known = replace(weights.WEIGHTS[NAME], url=None, package="test-weights==1.0", package_sha256=sha256(archive))
         monkeypatch.setitem(weights.WEIGHTS, NAME, known)
         return canary
 
@@ -494,7 +493,7 @@ def test_without_pip_and_uv(package, folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_uv_where_there_is_no_pip(package, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for uv: what it is asked for, and what is taken of what it leaves."""
+    """With a stand-in for uv: its arguments, and the file that is taken from its folder."""
     package(DATA)
     asked: list[list[str]] = []
 
