@@ -10,7 +10,7 @@ from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
 from pipeline.clips.encode import Image
-from postprocess.pages.palette import COLOURS, rgb
+from postprocess.palette import COLOURS, rgb
 from postprocess.segment import Segment
 
 ROOM = 0.06  # the height of a line of text, as a part of the picture's height

@@ -6,7 +6,7 @@ from typing import TextIO
 
 from postprocess.formats.annotated import Annotated, ExchangeError, Span, annotated
 from postprocess.formats.text import xml_text
-from postprocess.pages.palette import COLOURS, rgb
+from postprocess.palette import COLOURS, rgb
 from postprocess.segment import Result
 
 

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from postprocess.evaluation.diagnose import Diagnosis
-from postprocess.pages.palette import COLOURS
+from postprocess.palette import COLOURS
 
 INK, FAINT = "#222222", "#bbbbbb"
 KIND_COLOURS = {

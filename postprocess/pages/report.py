@@ -20,7 +20,7 @@ from postprocess.curves import Curves
 from postprocess.evaluation.names import told_apart
 from postprocess.formats.text import encodable
 from postprocess.formats.writers import clock
-from postprocess.pages.palette import COLOURS, rgb
+from postprocess.palette import COLOURS, rgb
 from postprocess.segment import Result, Segment
 
 MOST_LINES = 12  # curves of classes that one can still tell apart

@@ -11,8 +11,8 @@ from matplotlib.ticker import FuncFormatter
 
 from postprocess.curves import Curves
 from postprocess.formats.writers import clock
-from postprocess.pages.palette import COLOURS
 from postprocess.pages.plots import FAINT, INK, drawn
+from postprocess.palette import COLOURS
 from postprocess.segment import Result
 
 MOST = 8  # classes that one can still tell apart

@@ -420,8 +420,8 @@ TEXTS = {"deep": DEEP, "NaN": NAN, "many digits": NAN.replace("NaN", "9" * 5000)
 @pytest.mark.parametrize("kind", TEXTS)
 def test_results_of_a_stranger(refused, tmp_path: Path, kind: str) -> None:
     (tmp_path / "a.json").write_text(TEXTS[kind])
-    for command in ("report", "plot", "clips"):
-        assert "a.json" in refused(3, command, "a.json", "-o", "out.png")
+    for command, output in {"report": "out.html", "plot": "out.png", "clips": "out"}.items():
+        assert "a.json" in refused(3, command, "a.json", "-o", output)
     (tmp_path / "truth.json").write_text(TEXTS[kind])
     assert "truth.json" in refused(2, "evaluate", "--predictions", "a.json", "--ground-truth", "truth.json")
     save(FEW, tmp_path / "f" / "a.npz")

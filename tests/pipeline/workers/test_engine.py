@@ -406,7 +406,7 @@ def test_a_bug_in_the_decoder_or_a_worker_is_no_fault_of_the_video(
     """Nor is its traceback lost on the way from the process in which it happened."""
     from support.errors import BUG, as_bug, exit_code
 
-    monkeypatch.setattr(Decoder, "_code", lambda self: BROKEN_DECODER)
+    monkeypatch.setattr(Decoder, "_command", lambda self: BROKEN_COMMAND)
     monkeypatch.setattr(backends, "work", _with_a_broken_decoder)
     done = run(Engine(jobs=jobs, small=0), Extractor(SMALL), videos[:1], FeatureCache(tmp_path / "cache"))
     error = done["a.mp4"].error
@@ -428,11 +428,12 @@ def broken(request, questions, answers):
 decoding._serve_video = broken
 decoding.serve(0)
 """
+BROKEN_COMMAND = [sys.executable, "-P", "-c", BROKEN_DECODER]
 
 
 def _with_a_broken_decoder(setup: Any, task: Any, run: Path) -> Any:
     """A worker's work, with such a decoder."""
     from pipeline.workers import worker
 
-    Decoder._code = lambda self: BROKEN_DECODER  # type: ignore[method-assign]
+    Decoder._command = lambda self: BROKEN_COMMAND  # type: ignore[method-assign]
     return worker.work(setup, task, run)
