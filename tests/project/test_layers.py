@@ -188,9 +188,8 @@ def test_a_run_to_json_imports_what_it_uses(tmp_path: Path) -> None:
     assert done.returncode == 0 and (tmp_path / "out" / "clip.json").exists(), done.stderr
     modules = set(json.loads(done.stdout.splitlines()[-1]))
     assert not {name.split(".")[0] for name in modules} & {"joblib", "matplotlib", "torchvision", "pytorchvideo"}
-    ours = {name for name in modules & MODULES.keys() if MODULES[name].name != "__init__.py"}
+    ours = modules & MODULES.keys()
     assert not {name for name in ours if name.startswith(("pipeline.clips", "postprocess.pages", "pipeline.training"))}
-    assert len(ours) <= 55, sorted(ours)
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", ".dockerignore", "docker/Dockerfile", ".coveragerc"])
