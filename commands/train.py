@@ -288,17 +288,19 @@ def evaluate(
     if rule not in (None, *RULES):
         raise UsageError(f"--rule {rule}: there are {', '.join(RULES)}.")
 
+    from postprocess.evaluation.annotations import read_ambiguous
     from postprocess.evaluation.evaluate import evaluate_files
+    from postprocess.evaluation.protocols import Scoring, parse_tious
     from postprocess.evaluation.tables import tables
 
-    asked: dict[str, Any] = {
-        "protocol": protocol,
-        "ambiguous": ambiguous,
-        "subset": subset,
-        "tiou": tiou,
-        "diagnosis": diagnose or plot is not None,
-        "ignore_unknown": ignore_unknown,
-    }
+    scoring = Scoring(
+        protocol=protocol,
+        ambiguous=None if ambiguous is None else read_ambiguous(ambiguous),
+        subset=subset,
+        tious=None if tiou is None else parse_tious(tiou),
+        diagnosis=diagnose or plot is not None,
+        ignore_unknown=ignore_unknown,
+    )
     if model is not None and features is not None:
         from pipeline.api import choose_device, load_model
         from pipeline.score import evaluate_model
@@ -310,16 +312,16 @@ def evaluate(
                 load_model(model),
                 features,
                 ground_truth,
+                scoring,
                 rule=rule or "paper",
                 fps=fps,
                 device=where,
                 on_progress=told,
-                **asked,
             )
     elif ground_truth is None:
         raise UsageError("give the ground truth with --ground-truth.")
     else:
-        result = evaluate_files(predictions or [], ground_truth, **asked)
+        result = evaluate_files(predictions or [], ground_truth, scoring)
     unwritten = None
     if plot is not None and result.diagnosis is not None:
         from postprocess.pages import plots

@@ -49,7 +49,7 @@ def total(
     return torch.stack(weighted).sum(), found
 
 
-def video_scores(cas: Tensor, mask: Tensor | None, divisor: int) -> Tensor:
+def top_k_mean(cas: Tensor, mask: Tensor | None, divisor: int) -> Tensor:
     """Equation 7: per video and class, the mean of the k = max(1, T // divisor) largest logits.
 
     Args:
@@ -85,7 +85,7 @@ def mil(cas: Tensor, targets: Tensor, mask: Tensor | None, divisor: int) -> Tens
         divisor: r of equation 7.
     """
     share = targets / (targets.sum(dim=1, keepdim=True) + 1e-4)
-    log_p = video_scores(cas, mask, divisor).log_softmax(dim=1)
+    log_p = top_k_mean(cas, mask, divisor).log_softmax(dim=1)
     return _mean_of_videos(-(share * log_p).sum(dim=1), mask)
 
 

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.jcdnet import JCDNet
+from model.losses import top_k_mean
 
 FloatArray = NDArray[np.float32]
 
@@ -66,9 +67,7 @@ def predict(
     try:
         with torch.inference_mode():
             output = net(torch.from_numpy(rows).unsqueeze(0).to(device))
-            suppressed = output.suppressed_cas[0]
-            k = max(1, len(suppressed) // topk_divisor)
-            video = suppressed.topk(k, dim=0).values.mean(dim=0).softmax(dim=0)[:-1]
+            video = top_k_mean(output.suppressed_cas, None, topk_divisor)[0].softmax(dim=0)[:-1]
             cas, coarse_cas, actionness = output.cas[0], output.coarse_cas[0], output.actionness[0]
             return Scores(*(array.cpu().numpy() for array in (cas, coarse_cas, actionness, video)))
     finally:

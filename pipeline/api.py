@@ -25,7 +25,7 @@ from model.predict import PredictError, Scores, predict
 from pipeline.cache.entries import FeatureCache, content_hash
 from pipeline.config import Config, adopt, asked
 from postprocess.evaluation.names import nfc
-from postprocess.localize import localize
+from postprocess.localize import Activations, localize
 from postprocess.segment import Result, Segment
 from support.errors import EnvironmentMissing, UsageError
 from support.paths import program
@@ -50,7 +50,7 @@ class Pipeline:
         self.model = model
         self.classes = choose_classes(model, config.classes)
         self.asked = asked(config)
-        self.config = config = adopt(config, model.features, suited(model, self.classes))
+        self.config = config = adopt(config, model.features, localize_settings_for(model, self.classes))
         self.device = choose_device(config.device)
         self.cache = cache or FeatureCache()
         self.extractor = make_extractor(config, model.streams, self.device)
@@ -161,15 +161,11 @@ class Pipeline:
         A lower `least` adds segments to those that the settings find, and to those of the model's own confidence.
         """
         config = self.config.localize
-        declared = suited(self.model, self.classes).get("min_confidence", 0.0)
+        declared = localize_settings_for(self.model, self.classes).get("min_confidence", 0.0)
+        duration = min(features.duration, end)
         found = localize(
-            scores.cas,
-            scores.actionness,
-            scores.video,
-            features.times,
-            self.model.classes,
-            duration=min(features.duration, end),
-            config=config if least is None else dataclasses.replace(config, min_confidence=least),
+            Activations(scores.cas, scores.actionness, scores.video, features.times, self.model.classes, duration),
+            config if least is None else dataclasses.replace(config, min_confidence=least),
             groups=self.model.groups,
             keep=self.classes,
             bars=(config.min_confidence, declared),
@@ -288,7 +284,7 @@ def load_model(name: str, rgb_weights: str | None = None) -> Checkpoint:
     return kinetics.build(weight, bias, weights.kinetics400_names(), identity, kinetics.Tuning.load())
 
 
-def suited(model: Checkpoint, classes: frozenset[str] | None) -> dict[str, Any]:
+def localize_settings_for(model: Checkpoint, classes: frozenset[str] | None) -> dict[str, Any]:
     """The settings that a model declares for localisation, as far as they hold for these classes (None: all).
 
     The embedded model's confidence was calibrated on sports: of anything else it stays the mean probability.

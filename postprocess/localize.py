@@ -28,7 +28,25 @@ from postprocess.segment import Segment
 NO_GROUPS: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """What the network gave for one video, which has T snippets and C classes."""
+
+    cas: np.ndarray
+    """(T, C+1) logits S, not yet suppressed; the background is the last column"""
+    actionness: np.ndarray
+    """(T,) in [0, 1]"""
+    video: np.ndarray
+    """(C,) class scores of the whole video, after the softmax, without the background"""
+    times: np.ndarray
+    """(T, 2) start and end of each snippet in seconds; gaps are allowed, but times never go back"""
+    classes: Sequence[str]
+    """C names"""
+    duration: float
+    """length of the video in seconds"""
+
+
+@dataclass(frozen=True, eq=False)
 class _Scene:
     """The checked input of one video, and the three curves that both rules read from it."""
 
@@ -38,7 +56,7 @@ class _Scene:
     snippets: np.ndarray  # (T, 2) seconds of each snippet
     times: np.ndarray  # (T, 2) seconds that each snippet speaks for
     block: np.ndarray  # (T,)
-    kept: list[int]
+    chosen: list[int]  # the classes that may be found
     peak: np.ndarray  # (T,) largest logit
     total: np.ndarray  # (T,) Σ exp(logit − peak)
     duration: float
@@ -60,14 +78,9 @@ class _Scene:
 
 
 def localize(
-    cas: np.ndarray,
-    actionness: np.ndarray,
-    video: np.ndarray,
-    times: np.ndarray,
-    classes: Sequence[str],
-    *,
-    duration: float,
+    given: Activations,
     config: LocalizeConfig,
+    *,
     groups: Mapping[str, str] = NO_GROUPS,
     keep: Collection[str] | None = None,
     bars: Collection[float] = (),
@@ -75,12 +88,7 @@ def localize(
     """Find the segments of one video.
 
     Args:
-        cas: (T, C+1) logits S, the background last, not yet suppressed.
-        actionness: (T,) in [0, 1].
-        video: (C,) video-level class scores, after the softmax, without the background.
-        times: (T, 2) seconds, start and end of each snippet; gaps are allowed, going back is not.
-        classes: the C names.
-        duration: of the video, seconds.
+        given: what the network gave for the video.
         config: the rule and its numbers.
         groups: class → group; a class that is not in it is a group of its own. Rule `runs` only.
         keep: the classes that may be found; None: all. The others still take part in the softmax.
@@ -94,8 +102,9 @@ def localize(
     Raises:
         ValueError: shapes that do not agree, values out of range, an unknown name in `keep`.
     """
-    scene = _checked(cas, actionness, video, times, classes, duration, keep)
-    if not len(scene.block) or not scene.kept:
+    scene = _checked(given, keep)
+    classes = given.classes
+    if not len(scene.block) or not scene.chosen:
         return []
     if config.rule == "paper":
         found = _paper(scene, classes, config)
@@ -108,8 +117,8 @@ def localize(
 
 
 def _paper(scene: _Scene, classes: Sequence[str], config: LocalizeConfig) -> list[Segment]:
-    chosen = [c for c in scene.kept if scene.video[c] >= config.class_threshold]
-    chosen = chosen or [max(scene.kept, key=lambda c: scene.video[c])]
+    chosen = [c for c in scene.chosen if scene.video[c] >= config.class_threshold]
+    chosen = chosen or [max(scene.chosen, key=lambda c: scene.video[c])]
     thresholds = np.linspace(config.actionness_start, config.actionness_stop, config.actionness_count)
     spans = np.concatenate([runs(scene.actionness, t, scene.block) for t in thresholds])
     # One run found at many thresholds is one proposal: its copies would only suppress each other.
@@ -148,7 +157,7 @@ def _runs(
     least = [least_mean(bar, config) for bar in sorted({config.min_confidence, *bars}, reverse=True) if bar > 0]
     # The flag keeps a class that stands alone apart from a group of the same name.
     members: dict[tuple[bool, str], list[int]] = {}
-    for c in scene.kept:
+    for c in scene.chosen:
         name = classes[c]
         members.setdefault((name in groups, groups.get(name, name)), []).append(c)
     sports, curves, candidates = [], [], []
@@ -259,31 +268,23 @@ def _means(curve: np.ndarray, spans: np.ndarray) -> np.ndarray:
     return np.clip((total[spans[:, 1] + 1] - total[spans[:, 0]]) / (spans[:, 1] - spans[:, 0] + 1), 0.0, 1.0)
 
 
-def _checked(
-    cas: np.ndarray,
-    actionness: np.ndarray,
-    video: np.ndarray,
-    times: np.ndarray,
-    classes: Sequence[str],
-    duration: float,
-    keep: Collection[str] | None,
-) -> _Scene:
-    steps, count = len(actionness), len(classes)
+def _checked(given: Activations, keep: Collection[str] | None) -> _Scene:
+    classes = given.classes
+    steps, count = len(given.actionness), len(classes)
     wanted = {"cas": (steps, count + 1), "actionness": (steps,), "video": (count,), "times": (steps, 2)}
-    given = {"cas": cas, "actionness": actionness, "video": video, "times": times}
     for name, shape in wanted.items():
-        if np.shape(given[name]) != shape:
+        array = getattr(given, name)
+        if np.shape(array) != shape:
             raise ValueError(
-                f"{name} must have the shape {shape} for {steps} snippets and {count} classes, "
-                f"not {np.shape(given[name])}"
+                f"{name} must have the shape {shape} for {steps} snippets and {count} classes, not {np.shape(array)}"
             )
-        if not np.isfinite(given[name]).all():
+        if not np.isfinite(array).all():
             raise ValueError(f"{name} holds values that are not finite")
-    if not np.isfinite(duration) or duration < 0:
-        raise ValueError(f"duration must be seconds, 0 or more, not {duration}")
-    if steps and not (np.min(actionness) >= 0 and np.max(actionness) <= 1):
+    if not np.isfinite(given.duration) or given.duration < 0:
+        raise ValueError(f"duration must be seconds, 0 or more, not {given.duration}")
+    if steps and not (np.min(given.actionness) >= 0 and np.max(given.actionness) <= 1):
         raise ValueError("actionness must lie in [0, 1]")
-    times = np.asarray(times, dtype=np.float64)
+    times = np.asarray(given.times, dtype=np.float64)
     if (times[:, 1] < times[:, 0]).any() or (np.diff(times, axis=0) < 0).any():
         raise ValueError("times must be (start, end) in seconds that never go back")
     if len(set(classes)) != count:
@@ -291,20 +292,20 @@ def _checked(
     if unknown := sorted(set(keep or ()) - set(classes)):
         raise ValueError(f"keep names classes that the model does not have: {', '.join(unknown)}")
     block = blocks(times)
-    logits = np.ascontiguousarray(np.asarray(cas).T)
+    logits = np.ascontiguousarray(np.asarray(given.cas).T)
     peak = logits.max(axis=0)
     total = np.zeros(steps)
     for row in logits:
         total += np.exp(np.subtract(row, peak, dtype=np.float64))
     return _Scene(
         logits=logits,
-        actionness=np.asarray(actionness, dtype=np.float64),
-        video=np.asarray(video, dtype=np.float64),
+        actionness=np.asarray(given.actionness, dtype=np.float64),
+        video=np.asarray(given.video, dtype=np.float64),
         snippets=times,
         times=cells(times, block),
         block=block,
-        kept=[c for c, name in enumerate(classes) if keep is None or name in keep],
+        chosen=[c for c, name in enumerate(classes) if keep is None or name in keep],
         peak=peak,
         total=total,
-        duration=float(duration),
+        duration=float(given.duration),
     )

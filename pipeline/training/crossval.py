@@ -23,7 +23,7 @@ from model.predict import predict
 from model.train import LOG_NAME, STATE_NAME, train
 from postprocess.config import LocalizeConfig
 from postprocess.evaluation.metrics import classification_ap
-from postprocess.localize import localize
+from postprocess.localize import Activations, localize
 from support.progress import Progress, silent
 
 FILE_NAME = "quality.json"
@@ -193,7 +193,7 @@ def _drawn(
     """(C,) bool: which classes `run` would draw. Seconds do not matter here: a snippet counts as one."""
     t = np.arange(len(cas), dtype=np.float64)
     times = np.stack((t, t + 1), axis=1)
-    segments = localize(cas, actionness, video, times, classes, duration=float(len(cas)), config=config)
+    segments = localize(Activations(cas, actionness, video, times, classes, float(len(cas))), config)
     labels = {segment.label for segment in segments}
     return np.array([name in labels for name in classes])
 

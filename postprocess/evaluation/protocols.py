@@ -114,6 +114,41 @@ def find_protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """How predictions are scored.
+
+    Raises:
+        EvaluateError: there is no protocol of that name.
+    """
+
+    protocol: str = "default"
+    """a name in PROTOCOLS"""
+    ambiguous: Mapping[str, Sequence[tuple[float, float]]] | None = None
+    """video → spans in seconds; predictions that share time with one of them are dropped. None: there is no list"""
+    subset: str | None = None
+    """the subset to score instead of the protocol's"""
+    tious: tuple[float, ...] | None = None
+    """thresholds in (0, 1], ascending, instead of the protocol's"""
+    diagnosis: bool = False
+    """whether to classify the false positives, too"""
+    ignore_unknown: bool = False
+    """whether to leave out predictions whose label the ground truth lacks; otherwise they are false positives"""
+
+    def __post_init__(self) -> None:
+        find_protocol(self.protocol)
+
+    @property
+    def rules(self) -> Protocol:
+        """The protocol itself."""
+        return PROTOCOLS[self.protocol]
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The tIoU thresholds to score at."""
+        return self.rules.tious if self.tious is None else self.tious
+
+
 def choose_subset(subset_of: Mapping[str, str], predicted: Collection[str], wanted: str | None) -> str:
     """The subset that is asked for, in any case of letters, else the one that holds the predicted videos.
 

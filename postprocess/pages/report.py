@@ -186,4 +186,4 @@ def _filled(name: str, **fields: str) -> str:
 
 
 def _asset(name: str) -> str:
-    return files("postprocess").joinpath("assets", name).read_text(encoding="utf-8")
+    return files("postprocess.pages").joinpath("assets", name).read_text(encoding="utf-8")
