@@ -1,4 +1,4 @@
-"""A model over a feature set: what `evaluate --model` scores, without a video at hand."""
+"""A model applied to stored features and scored, for `evaluate --model`; no videos are needed."""
 
 import math
 from collections.abc import Mapping
@@ -37,17 +37,17 @@ def predictions_of(
 ) -> Predicted:
     """Segments and video-level scores of every video of a feature set.
 
-    Ranked by ψ under the rule `paper`, by confidence under `runs`, which is what `run` shows.
+    Segments are ranked by ψ under the rule `paper`, and by confidence under `runs`, as `run` shows them.
 
     Args:
         model: any checkpoint.
         stored: features of the streams that the model declares, made with the settings that it declares.
-        config: the localisation.
+        config: settings of the localisation.
         device: where to compute.
         on_progress: ("predict", videos done, videos in all).
 
     Raises:
-        UsageError: the features are not those that the model was trained on.
+        UsageError: the features differ from those that the model was trained on.
         DatasetError: the features of a video cannot be used.
     """
     if missing := [stream for stream in model.streams if stream not in stored.streams]:
@@ -130,7 +130,7 @@ def evaluate_model(
 
 
 def check_settings(model: Checkpoint, settings: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise a UsageError that names the first setting in which features differ from those a model declares."""
+    """Raise a UsageError that names the first setting in which the features differ from what the model declares."""
     for stream, declared in model.features.items():
         for name, wanted in declared.items():
             given = settings.get(stream, {}).get(name)

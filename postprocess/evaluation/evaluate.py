@@ -21,37 +21,37 @@ DEFAULT = Scoring()
 
 @dataclass(frozen=True)
 class MeanAP:
-    """Percent by threshold, and the averages, over so many videos and instances."""
+    """mAP over a number of videos and instances."""
 
     videos: int
     instances: int
     mean_ap: dict[str, float]
+    """threshold → percent"""
     average: dict[str, float]
+    """range of thresholds → mean over it, in percent"""
 
     def to_dict(self) -> dict[str, Any]:
-        """Percent to 4 decimals."""
+        """The values as JSON, in percent to 4 decimals."""
         counts = {"videos": self.videos, "instances": self.instances}
         return {**counts, "mAP": _rounded(self.mean_ap), "average": _rounded(self.average)}
 
 
 @dataclass(frozen=True)
 class ClassAP:
-    """One class: percent by threshold, and the mean over all thresholds."""
+    """AP of one class."""
 
     label: str
     instances: int
     predictions: int
     ap: dict[str, float]
+    """threshold → percent"""
     average: float
+    """mean over all thresholds, in percent"""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that `evaluate` says. classification: mAP in percent, None where video-level scores are not known.
-
-    unannotated: label → how many predictions, of labels that the scored subset has no instance of. Each is a false
-    positive: `predictions` and the diagnosis count it; mAP, the mean over the classes of the ground truth, cannot.
-    """
+    """The result of an evaluation."""
 
     protocol: str
     subset: str
@@ -60,13 +60,16 @@ class Evaluation:
     overall: MeanAP
     per_class: tuple[ClassAP, ...]
     unannotated: dict[str, int]
+    """label → number of predictions, for labels without an instance in the scored subset. These are false positives:
+    `predictions` and the diagnosis count them, but mAP does not, since it is the mean over the classes of the truth"""
     classification: float | None
+    """classification mAP in percent; None if the video-level scores are not known"""
     conjoint: dict[str, MeanAP]
     diagnosis: Diagnosis | None
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document, schema 1; percent to 4 decimals."""
+        """The JSON document, schema 1, with percent to 4 decimals."""
         per_class = {
             c.label: {
                 "instances": c.instances,
@@ -165,7 +168,7 @@ def _mean(videos: int, instances: int, tious: np.ndarray, mean_ap: np.ndarray) -
 
 
 def _conjoint(scene: Scene, tious: np.ndarray) -> dict[str, MeanAP]:
-    """§4.3, where its eleven classes are there: the videos that have one of them, and these classes alone."""
+    """mAP on the conjoint subset of §4.3: only its eleven classes and their videos; empty if a class is missing."""
     if not {scene.classes[label] for label in scene.truth.label.tolist()}.issuperset(CONJOINT["all"]):
         return {}
     result = {}

@@ -612,7 +612,7 @@ def test_one_training_at_a_time_in_a_folder(jcdnet, feature_set: tuple[Path, Pat
     labels, features = feature_set
     out = tmp_path / "x"
     command = ("train", labels, "--features", features, "-o", out, "--steps", 2, "--dim", 4, "--folds", 0)
-    with training.alone(out):
+    with training.exclusive(out):
         code, _, said = jcdnet(*command)
     assert code == 2
     assert "another training is at work there" in one_sentence(said)
@@ -627,8 +627,8 @@ def test_one_training_at_a_time_in_a_folder(jcdnet, feature_set: tuple[Path, Pat
 DIES = """
 import os, sys
 from pathlib import Path
-from pipeline import training
-with training.alone(Path(sys.argv[1])):
+from pipeline.training import fit as training
+with training.exclusive(Path(sys.argv[1])):
     os._exit(9)
 """
 

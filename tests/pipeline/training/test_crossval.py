@@ -14,8 +14,7 @@ from model.config import LossConfig, ModelConfig, TrainConfig
 from model.datasets import VideoSet
 from model.train import TrainError, initialise
 from pipeline.training import crossval
-from pipeline.training.crossval import ENOUGH, FILE_NAME, ClassQuality, Quality, assign_folds, cross_validate
-from postprocess.config import LocalizeConfig
+from pipeline.training.crossval import ENOUGH, FILE_NAME, Check, ClassQuality, Quality, assign_folds, cross_validate
 
 torch.set_num_threads(1)
 patient = settings(deadline=None)
@@ -45,7 +44,7 @@ START = initialise(ModelConfig(classes=2, in_dim=WIDTH, dim=4), CLASSES, ("rgb",
 
 
 def check(folder: Path, *, data: VideoSet = DATA, start=START, config=CONFIG, folds: int = 2, **rest) -> Quality:
-    return cross_validate(start, data, config, LocalizeConfig(), folds, folder, **rest)
+    return cross_validate(start, data, config, Check(folds), folder, **rest)
 
 
 @pytest.fixture
