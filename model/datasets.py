@@ -70,14 +70,14 @@ class VideoSet:
         if not len(self.features) == len(self.names) == len(self.labels):
             raise DatasetError(
                 f"There are {len(self.features)} features, {len(self.names)} names and {len(self.labels)} rows of "
-                "labels; give one of each a video."
+                "labels; give one of each for every video."
             )
         if not self.names:
             raise DatasetError("There are no videos to train on.")
         if self.labels.dtype != np.bool_ or self.labels.shape != (len(self.names), len(self.classes)):
             raise DatasetError(
-                f"Labels must be bool {(len(self.names), len(self.classes))}, a row a video and a column a class, "
-                f"not {self.labels.dtype} {self.labels.shape}."
+                f"Labels must be bool {(len(self.names), len(self.classes))}, a row for each video and a column for "
+                f"each class, not {self.labels.dtype} {self.labels.shape}."
             )
         if not self.labels.any():
             raise DatasetError("No video is labelled with any class, so there is nothing to learn.")

@@ -104,8 +104,8 @@ def train(
             _write_log(state_file.with_name(LOG_NAME), columns, history)
     if len(history) > config.steps:
         raise TrainError(
-            f"{state_file} has {len(history)} steps behind it, more than the {config.steps} asked for; "
-            "ask for as many, or train in another folder."
+            f"{state_file} has {len(history)} steps behind it, more than the {config.steps} requested; "
+            "request as many, or train in another folder."
         )
 
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
@@ -193,7 +193,7 @@ def _check_fit(start: Checkpoint, data: VideoSet, config: TrainConfig) -> None:
     if start.config.in_dim != data.width:
         raise TrainError(
             f"The network takes features {start.config.in_dim} wide and these are {data.width}; "
-            "extract the streams that it declares, or initialise it with in_dim of these."
+            "extract the streams that it declares, or initialise it with their width as in_dim."
         )
 
 
@@ -251,7 +251,7 @@ def _restore(
         header.setdefault("averaging", 0.0)  # older states have no such setting
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise TrainError(
-            f"{path} is not a whole training state ({error}); delete it to start over, or train in another folder."
+            f"{path} is not a complete training state ({error}); delete it to start over, or train in another folder."
         ) from error
     changed = [
         f"{name} {header.get(name)!s:.12}, now {identity.get(name)!s:.12}"
@@ -260,11 +260,11 @@ def _restore(
     ]
     if changed:
         raise TrainError(
-            f"{path} is of another training ({'; '.join(changed)}); give it the same settings and videos, "
+            f"{path} belongs to another training ({'; '.join(changed)}); give it the same settings and videos, "
             "train in another folder, or start over (--overwrite)."
         )
     if (odd := next(_misfits(tensors, net, average), None)) is not None:
-        raise TrainError(f"{path} lacks {odd}, or has another; delete it to start over, or train in another folder.")
+        raise TrainError(f"{path} has no {odd} that fits; delete it to start over, or train in another folder.")
     history: list[list[float]] = tensors.pop("history").tolist()
     with torch.no_grad():
         for name, parameter in net.named_parameters():

@@ -137,7 +137,7 @@ class Pipeline:
             with exact():
                 return predict(self._net, features.stacked(self.model.streams), device=self.device)
         except PredictError as error:
-            raise UsageError(f"the model does not take these features: {error}") from error
+            raise UsageError(f"the model cannot use these features: {error}") from error
 
     def warm(self) -> None:
         """Start a thread that warms up the network on a GPU while the video is hashed and decoded.
@@ -228,13 +228,15 @@ class Pipeline:
     def _untuned(self) -> tuple[str, ...]:
         """A warning if the embedded model runs with other RGB weights than the published ones."""
         if self.config.model == EMBEDDED and not self.model.provenance.get("tuned"):
-            return (f"{EMBEDDED} was tuned and calibrated for the published RGB weights, and is neither with these.",)
+            return (
+                f"{EMBEDDED} was tuned and calibrated for the published RGB weights; with these weights it is neither.",
+            )
         return ()
 
     def _stream_warnings(self) -> tuple[str, ...]:
         extra = set(self.extractor.streams) - set(self.model.streams)
         if "flow" in extra:
-            return (f"the model {self.config.model} reads RGB only; flow was extracted and cached, unused.",)
+            return (f"the model {self.config.model} reads RGB only; flow was extracted and cached, but is not used.",)
         return ()
 
 

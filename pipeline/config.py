@@ -89,7 +89,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     try:
         if path.stat().st_size > LARGEST:
-            raise UsageError(f"{path}: is larger than any settings are ({LARGEST >> 10} KiB); check --config.")
+            raise UsageError(f"{path}: is too large for a settings file (limit {LARGEST >> 10} KiB); check --config.")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); check --config.") from error
@@ -113,7 +113,7 @@ def adopt(
         UsageError: the declared settings cannot be used.
     """
     if not all(isinstance(settings, Mapping) for settings in declared.values()):
-        raise UsageError(f"the model {config.model} declares features that are no settings by stream; train it again.")
+        raise UsageError(f"the model {config.model} declares features that are not settings by stream; train it again.")
     values = {name: value for settings in declared.values() for name, value in settings.items()}
     own = {f.name for f in dataclasses.fields(FeatureConfig)}  # the other names record how features were made
     config = _adopted(config, "features", {name: value for name, value in values.items() if name in own})

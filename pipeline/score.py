@@ -120,7 +120,7 @@ def evaluate_model(
     meant = match_labels(model.classes, known)
     if known.isdisjoint(meant.get(label, label) for label in model.classes):
         some = ", ".join(model.classes[:5]) + (f" and {len(model.classes) - 5} more" if len(model.classes) > 5 else "")
-        raise UsageError(f"the model knows {some}, and the ground truth none of these.")
+        raise UsageError(f"the model knows {some}, and the ground truth has none of these.")
     result = evaluate(truth, predicted, replace(scoring, subset=subset or None))
     if unknown:
         count = f"{len(unknown)} of {len(stored.videos)} videos"

@@ -42,7 +42,7 @@ def read_corrections(paths: Sequence[Path], source: str, folder: Path | None = N
     for video in named:
         if nfc(video.video) in seen:
             hint = "give each video once" if folder else "tell them apart with --videos FOLDER"
-            raise UsageError(f"{video.video}: comes twice in what was given; {hint}.")
+            raise UsageError(f"{video.video}: comes twice in the given files; {hint}.")
         seen.add(nfc(video.video))
         if bad := next((s.label for s in video.spans if "|" in s.label or "\n" in s.label), None):
             raise UsageError(f"{video.video}: the label {bad!r} holds a | or a new line; rename it.")

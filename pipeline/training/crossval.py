@@ -86,7 +86,7 @@ class Quality:
                     "or add videos of what it is mistaken for."
                 )
         if not self.empty:
-            advice.append("no video is without action; a few (a row with empty labels) teach what is nothing.")
+            advice.append("every video shows an action; add a few without any (rows with empty labels).")
         elif self.empty_right < 0.75 * self.empty:
             wrong = self.empty - self.empty_right
             advice.append(f"something is drawn in {wrong} of {self.empty} videos without action; add more of them.")
@@ -266,4 +266,4 @@ def _existing(path: Path, identity: str) -> Quality | None:
         )
         return Quality(classes=classes, **document)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # it is only a kept answer: the check is done again
+        return None  # an unreadable result is not an error: the check is done again

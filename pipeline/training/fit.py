@@ -95,7 +95,9 @@ def gather(
         try:
             content = content_hash(path, progress)
             if (twin := seen.setdefault(content, path)) != path:
-                messages.append(f"{path}: is the same video as {twin}, so the check on held-out videos will flatter.")
+                messages.append(
+                    f"{path}: is the same video as {twin}; this makes the check on held-out videos look too good."
+                )
             features = cache.features(path, content, extractor, on_progress=progress, on_damage=messages.append)
         except (VideoError, FeaturesError) as error:
             broken.append(str(error))
@@ -105,7 +107,7 @@ def gather(
     if broken:
         raise DatasetError(
             f"{len(broken)} of {len(wanted.rows)} videos could not be extracted; "
-            f"mend them or take their rows out:{listed(broken)}"
+            f"repair them or remove their rows:{listed(broken)}"
         )
     settings = extractor.settings()
     return Gathered(
@@ -257,7 +259,9 @@ def check_folder(folder: Path, overwrite: bool) -> None:
     """
     model = folder / checkpoint.FILE_NAME
     if model.exists() and not overwrite and not (folder / STATE_NAME).exists():
-        raise UsageError(f"{model}: is there, but not the state that it came from; use --overwrite or another -o.")
+        raise UsageError(
+            f"{model}: exists, but the training state that it came from does not; use --overwrite or another -o."
+        )
 
 
 def _log(path: Path) -> tuple[tuple[str, ...], np.ndarray]:

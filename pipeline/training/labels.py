@@ -53,7 +53,7 @@ def load_labels(path: Path) -> tuple[tuple[LabelledVideo, ...], list[str]]:
             names = tuple(dict.fromkeys(name.strip() for name in labels.split("|") if name.strip()))
             rows.append(LabelledVideo(video, names, nfc(split).lower(), row.line))
     if not rows:
-        raise DatasetError(f"{path}: holds no video; give one a line, as in `match.mp4,tennis|golf`.")
+        raise DatasetError(f"{path}: holds no video; write one on each line, as in `match.mp4,tennis|golf`.")
     return tuple(rows), notes
 
 
@@ -166,7 +166,7 @@ def other_case(found: Mapping[str, Path]) -> list[str]:
     if not (names := respelled({row: path.name for row, path in found.items()})):
         return []
     are = "1 video is" if len(names) == 1 else f"{len(names)} videos are"
-    return [f"{are} there in another case or with other blanks: {names[0]} as {found[names[0]].name}."]
+    return [f"{are} found only in another case or with other blanks: {names[0]} as {found[names[0]].name}."]
 
 
 class _Files:

@@ -86,7 +86,7 @@ def plan(
     if problems := problems + labels_csv.label_problems(rows):
         # Letters that were decoded wrongly may be the reason why a video was not found.
         about_file = "".join(f"\n  {note}" for note in of_file)
-        raise DatasetError(f"{source}: {len(problems)} to mend before training:{listed(problems)}{about_file}")
+        raise DatasetError(f"{source}: {len(problems)} to fix before training:{listed(problems)}{about_file}")
     classes = labels_csv.classes_of(rows)
     embedded = _embedded(recipe, classes, len(rows), streams or (("rgb",) if stored is None else stored.streams))
     if stored is None:

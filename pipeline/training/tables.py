@@ -52,7 +52,9 @@ def read_table(path: Path, needed: Sequence[str], example: str) -> tuple[list[Ro
     header = max((_header(lines, s, path) for s in separators), key=lambda h: (set(needed) <= set(h[1]), len(h[1])))
     separator, columns = header
     if len(columns) > COLUMNS:  # each row becomes a dictionary of all columns
-        raise DatasetError(f"{path}: its first line has more than {COLUMNS} columns; save those that are read.")
+        raise DatasetError(
+            f"{path}: its first line has more than {COLUMNS} columns; save only those that jcdnet reads."
+        )
     if missing := [name for name in needed if name not in columns]:
         raise DatasetError(
             f"{path}: its first line lacks {' and '.join(missing)}; it must name the columns, as in `{example}`."

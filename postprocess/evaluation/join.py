@@ -210,7 +210,7 @@ def _about_videos(videos: Mapping[str, int], names: Mapping[str, str], scoring: 
             f"{scoring.protocol} is published on {published} videos; this ground truth has {len(videos)} of them."
         )
     if silent := len(videos.keys() - set(names.values())):
-        notes.append(f"{silent} of {len(videos)} videos are not predicted at all; what they hold counts as missed.")
+        notes.append(f"{silent} of {len(videos)} videos are not predicted at all; all their actions count as missed.")
     return notes
 
 

@@ -131,7 +131,7 @@ def not_there(lost: Collection[str], known: Collection[str]) -> str:
     example = suggest(first, known) or next(iter(known), None)
     has = "is empty" if example is None else f"has {example!r}"
     count = f"video {first!r} is" if len(lost) == 1 else f"{len(lost)} videos, {first!r} first, are"
-    return f"{count} not in the ground truth, which {has}; names must agree but for folder and suffix."
+    return f"{count} not in the ground truth, which {has}; names may differ in folder and suffix only."
 
 
 def elsewhere(matched: Mapping[str, str]) -> list[str]:

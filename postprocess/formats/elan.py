@@ -74,7 +74,7 @@ def read_elan(path: Path) -> list[Annotated]:
     except Exception as error:  # pympi raises Exception itself, and other kinds for missing attributes
         raise ExchangeError(f"{path}: is not an ELAN file ({error}); save it in ELAN again.") from error
     if units != "milliseconds":
-        raise ExchangeError(f"{path}: counts in {units}, which ELAN does not; save it in ELAN again.")
+        raise ExchangeError(f"{path}: counts in {units}, but ELAN counts in milliseconds; save it in ELAN again.")
     spans, early, lost = [], 0, defaultdict[str, int](int)
     for span, label, tier in found:
         if span is None:
@@ -84,7 +84,9 @@ def read_elan(path: Path) -> list[Annotated]:
         else:
             spans.append(Span(max(span[0] + origin, 0) / 1000, (span[1] + origin) / 1000, label))
     notes += untimed
-    notes += [f"tier {tier!r}: {_have(n)} no times, nor any to take theirs from: left out." for tier, n in lost.items()]
+    notes += [
+        f"tier {tier!r}: {_have(n)} no times and nothing to take times from: left out." for tier, n in lost.items()
+    ]
     if early:
         notes.append(f"{_have(early)} times before the video begins: left out.")
     return [annotated(video, spans, str(path), notes)]
@@ -128,7 +130,10 @@ def _times(eaf: Any) -> tuple[dict[str, tuple[int, int]], list[str]]:
         if loose := sum(not given.issuperset(aligned[i][:2]) for i in placed):
             notes.append(f"tier {tier!r}: {_have(loose)} no times of their own, and got those that ELAN shows.")
     for tier, number in _refer(eaf, times).items():
-        notes.append(f"tier {tier!r}: {_have(number)} no times of their own, and got those of what they refer to.")
+        notes.append(
+            f"tier {tier!r}: {_have(number)} no times of their own, and got those of the annotations "
+            "that they refer to."
+        )
     return times, notes
 
 
@@ -200,8 +205,8 @@ def _media(eaf: Any, path: Path) -> tuple[str, int, list[str]]:
     origin = int(chosen.get("TIME_ORIGIN") or 0)
     if not videos:  # sound is cut out of the video that it belongs to, or called as it is
         name = _place(chosen["EXTRACTED_FROM"])[1] if chosen.get("EXTRACTED_FROM") else str(Path(name).with_suffix(""))
-        return name, origin, [f"links sound alone, and was taken to be of the video {name!r}."]
-    more = [f"links {len(videos)} videos, and was taken to be of the first, {name!r}."] if len(videos) > 1 else []
+        return name, origin, [f"links only sound, and was taken to belong to the video {name!r}."]
+    more = [f"links {len(videos)} videos, and was taken to belong to the first, {name!r}."] if len(videos) > 1 else []
     return name, origin, more
 
 

@@ -92,14 +92,14 @@ def read_labelstudio(path: Path) -> list[Annotated]:
         tasks = [tasks]  # the API returns a single task like this
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise ExchangeError(
-            f"{path}: is JSON, but no export of Label Studio, which is a list of tasks, and this is {_kind(tasks)}; "
-            "export as JSON from Label Studio."
+            f"{path}: is JSON, but not an export of Label Studio, which is a list of tasks, "
+            f"and this is {_kind(tasks)}; export as JSON from Label Studio."
         )
     if tasks and not any("data" in task for task in tasks):
         if any(_is_minimal(task) for task in tasks):
             raise ExchangeError(f"{path}: is Label Studio's JSON-MIN export, which leaves things out; export as JSON.")
         raise ExchangeError(
-            f"{path}: is JSON, but no export of Label Studio, whose tasks have `data`, and these have "
+            f"{path}: is JSON, but not an export of Label Studio, whose tasks have `data`, and these have "
             f"{_keys(tasks[0])}; export as JSON from Label Studio."
         )
     found = [_task(task, f"{path}, task {i}") for i, task in enumerate(tasks, start=1)]

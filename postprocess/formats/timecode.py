@@ -21,7 +21,7 @@ def rate_of(result: Result) -> Fraction:
     rate = read_rate(result.media.get("rate"))
     if rate is None:
         raise ResultError(
-            f"{result.video}: its result knows no frame rate, which formats that count frames need; run it again, "
+            f"{result.video}: its result has no frame rate, which formats that count frames need; run it again, "
             "or use json, csv, srt or vtt."
         )
     exact = round(rate) * Fraction(1000, 1001)
