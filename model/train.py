@@ -271,7 +271,7 @@ def _restore(
             parameter.copy_(tensors[f"net.{name}"])
             moments = {key: tensors[f"adam.{name}.{key}"] for key in _MOMENTS if f"adam.{name}.{key}" in tensors}
             if moments:
-                # Adam keeps its step counts on the CPU, whatever the device.
+                # Adam keeps its step counts on the CPU, on any device.
                 moved = {key: value.to(parameter.device) for key, value in moments.items() if key != "step"}
                 optimiser.state[parameter] = {"step": moments["step"], **moved}
             if average is not None:

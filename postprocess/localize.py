@@ -183,8 +183,7 @@ def _runs(
     if not pieces:
         return []
     spans = np.array([(first, last) for first, last, _ in pieces])
-    bounds = np.stack((scene.times[spans[:, 0], 0], scene.times[spans[:, 1], 1]), axis=1)
-    bounds = np.clip(bounds, 0.0, scene.duration)
+    bounds = scene.seconds(spans)
     named = np.array([_best_member(scene, sports[g], slice(first, last + 1)) for first, last, g in pieces])
     score = np.zeros(len(pieces))
     for c in np.unique(named):

@@ -196,7 +196,7 @@ def _about_names(names: Mapping[str, str]) -> list[str]:
         )
     if alike := respelled(names):
         notes.append(
-            f"{len(alike)} videos were taken for those whose names differ in case or blanks alone, "
+            f"{len(alike)} videos were taken for those whose names differ in case or blanks only, "
             f"{alike[0]!r} for {names[alike[0]]!r}."
         )
     return notes

@@ -195,7 +195,7 @@ def _depth(tier: str, eaf: Any) -> int:
 
 
 def _media(eaf: Any, path: Path) -> tuple[str, int, list[str]]:
-    """The video that was annotated, as the file names it; the time at which ELAN's 0 is in it, ms; and notes."""
+    """The annotated video as the file names it, the time in it at which ELAN begins to count (ms), and notes."""
     linked = [m for m in eaf.media_descriptors if m.get("MEDIA_URL") or m.get("RELATIVE_MEDIA_URL")]
     videos = [m for m in linked if not _is_sound(m)]
     if not linked:
@@ -203,7 +203,7 @@ def _media(eaf: Any, path: Path) -> tuple[str, int, list[str]]:
     chosen = (videos or linked)[0]
     name = _file(chosen, path)
     origin = int(chosen.get("TIME_ORIGIN") or 0)
-    if not videos:  # sound is cut out of the video that it belongs to, or called as it is
+    if not videos:  # a sound file names the video that it was extracted from, or has the same name
         name = _place(chosen["EXTRACTED_FROM"])[1] if chosen.get("EXTRACTED_FROM") else str(Path(name).with_suffix(""))
         return name, origin, [f"links only sound, and was taken to belong to the video {name!r}."]
     more = [f"links {len(videos)} videos, and was taken to belong to the first, {name!r}."] if len(videos) > 1 else []
@@ -218,7 +218,7 @@ def _is_sound(descriptor: Mapping[str, str]) -> bool:
 
 
 def _file(descriptor: Mapping[str, str], path: Path) -> str:
-    """The name of a linked file: of its two addresses, in both readings, the one that is there, else the first."""
+    """The name of a linked file. It has two addresses with two readings each; the first that exists is used."""
     urls = filter(None, (descriptor.get("MEDIA_URL"), descriptor.get("RELATIVE_MEDIA_URL")))
     readings = [reading for url in urls for reading in _place(url)]
     there = (name for name in readings if (path.parent / name).is_file())
@@ -226,7 +226,7 @@ def _file(descriptor: Mapping[str, str], path: Path) -> str:
 
 
 def _place(url: str) -> tuple[str, str]:
-    """The path behind an address, as it stands and decoded: ELAN writes names as they are, others escape them."""
+    """The path of an address, unchanged and decoded: ELAN does not escape names, other tools do."""
     if re.match(r"(?i)(https?|rtsp|ftp):", url):
         text = urlparse(url).path
     else:

@@ -273,7 +273,7 @@ def test_a_folder_of_another_training(data: Gathered, tmp_path: Path) -> None:
     before = {name: (run / name).read_bytes() for name in names(run)}
     with pytest.raises(TrainError, match="belongs to another training"):
         fit(data, replace(QUICK, seed=1), run)
-    with pytest.raises(TrainError, match="more than the 3 asked for"):
+    with pytest.raises(TrainError, match="more than the 3 requested"):
         fit(data, replace(QUICK, steps=3, folds=2), run)
     assert before == {name: (run / name).read_bytes() for name in names(run)}
     other = fit(data, replace(QUICK, seed=1, folds=2), run, overwrite=True)

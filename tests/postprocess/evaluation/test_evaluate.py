@@ -543,7 +543,7 @@ def test_case_counts_only_where_no_name_is_the_same():
     result = evaluate(truth, predicted(match=[(0, 4, "x", 1.0)]))
     assert result.overall.mean_ap["0.9"] == 100
     assert [n for n in result.notes if "case" in n] == [
-        "1 videos were taken for those whose names differ in case or blanks alone, 'match' for 'Match.mp4'."
+        "1 videos were taken for those whose names differ in case or blanks only, 'match' for 'Match.mp4'."
     ]
 
 
