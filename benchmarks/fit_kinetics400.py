@@ -44,7 +44,7 @@ from model import kinetics
 from model.kinetics import BACKGROUND, EVIDENCE, OFFSET, Tuning
 from model.predict import predict
 from postprocess.config import LocalizeConfig
-from postprocess.localize import calibrated, localize
+from postprocess.localize import Activations, calibrated, localize
 from postprocess.segment import Segment
 
 LAMBDAS = (0.1, 0.03, 0.01, 0.003, 0.001)
@@ -224,17 +224,9 @@ def segments(
     net, found = model.build(), []
     for clip in clips:
         scores = predict(net, clip.x)
-        some = localize(
-            scores.cas,
-            scores.actionness,
-            scores.video,
-            clip.times,
-            model.classes,
-            duration=float(clip.times[-1, 1]),
-            config=config,
-            groups=model.groups,
-            keep=frozenset(model.groups),
-        )
+        ends = float(clip.times[-1, 1])
+        given = Activations(scores.cas, scores.actionness, scores.video, clip.times, model.classes, ends)
+        some = localize(given, config, groups=model.groups, keep=frozenset(model.groups))
         found.append((clip, some))
     return found
 

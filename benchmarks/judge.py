@@ -15,7 +15,7 @@ from model.predict import Scores
 from postprocess.config import RULES, LocalizeConfig
 from postprocess.evaluation.metrics import Detection, Predictions, classification_ap, detect, video_scores
 from postprocess.evaluation.protocols import tiou_name
-from postprocess.localize import localize
+from postprocess.localize import Activations, localize
 from postprocess.segment import Segment
 
 TIOUS = np.round(np.arange(0.3, 0.95, 0.1), 9)
@@ -45,7 +45,7 @@ def judge(task: Task, net: nn.Module) -> dict[str, Any]:
 def _segments(task: Task, scores: Sequence[Scores], rule: str) -> list[list[Segment]]:
     config = LocalizeConfig(rule=rule)
     return [
-        localize(s.cas, s.actionness, s.video, times, task.test.classes, duration=duration, config=config)
+        localize(Activations(s.cas, s.actionness, s.video, times, task.test.classes, duration), config)
         for s, times, duration in zip(scores, task.times, task.durations, strict=True)
     ]
 

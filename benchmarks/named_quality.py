@@ -39,7 +39,7 @@ from model.predict import Scores, predict
 from postprocess.config import LocalizeConfig
 from postprocess.evaluation.annotations import Action, read_ground_truth
 from postprocess.evaluation.metrics import Instances, Predictions, detect
-from postprocess.localize import localize
+from postprocess.localize import Activations, localize
 from postprocess.segment import Segment
 
 TIOUS = (0.3, 0.5, 0.7)
@@ -60,13 +60,15 @@ class Arm:
         assert features.rgb is not None
         scores = self.score(features.rgb)
         return localize(
-            scores.cas,
-            scores.actionness,
-            scores.video,
-            features.times,
-            self.model.classes,
-            duration=features.duration,
-            config=self.config,
+            Activations(
+                scores.cas,
+                scores.actionness,
+                scores.video,
+                features.times,
+                self.model.classes,
+                features.duration,
+            ),
+            self.config,
             groups=self.model.groups,
             keep=keep or frozenset(self.model.groups),
             bars=(self.model.localize.get("min_confidence", 0.0),),

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from commands.options import C
 from commands.terminal import note, out, progress, table
 from postprocess.config import RULES
 from support.errors import UsageError, cannot_write
+
+if TYPE_CHECKING:
+    from postprocess.evaluation.evaluate import Evaluation
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def evaluate(
 
     from postprocess.evaluation.tables import tables
 
-    result = _scores(scored, vars(rules) | {"diagnosis": diagnose or plot is not None})
+    result = _scores(scored, rules, diagnose or plot is not None)
     unwritten = None
     if plot is not None and result.diagnosis is not None:
         from postprocess.pages import plots
@@ -97,8 +100,8 @@ def evaluate(
         raise unwritten
 
 
-def _scores(scored: ScoredOptions, asked: dict[str, Any]) -> Any:
-    """The Evaluation of predictions, or of a model over features.
+def _scores(scored: ScoredOptions, rules: ProtocolOptions, diagnosis: bool) -> "Evaluation":
+    """Score predictions, or a model over features.
 
     Raises:
         UsageError: options that do not go together.
@@ -109,12 +112,23 @@ def _scores(scored: ScoredOptions, asked: dict[str, Any]) -> Any:
         raise UsageError("--rule and --fps are for --model; predictions are segments already.")
     if scored.rule not in (None, *RULES):
         raise UsageError(f"--rule {scored.rule}: there are {', '.join(RULES)}.")
-    if scored.model is None or scored.features is None:
-        from postprocess.evaluation.evaluate import evaluate_files
 
+    from postprocess.evaluation.annotations import read_ambiguous
+    from postprocess.evaluation.evaluate import evaluate_files
+    from postprocess.evaluation.protocols import Scoring, parse_tious
+
+    scoring = Scoring(
+        protocol=rules.protocol,
+        ambiguous=None if rules.ambiguous is None else read_ambiguous(rules.ambiguous),
+        subset=rules.subset,
+        tious=None if rules.tiou is None else parse_tious(rules.tiou),
+        diagnosis=diagnosis,
+        ignore_unknown=rules.ignore_unknown,
+    )
+    if scored.model is None or scored.features is None:
         if scored.ground_truth is None:
             raise UsageError("give the ground truth with --ground-truth.")
-        return evaluate_files(scored.predictions or [], scored.ground_truth, **asked)
+        return evaluate_files(scored.predictions or [], scored.ground_truth, scoring)
 
     from pipeline.api import choose_device, load_model
     from pipeline.score import evaluate_model
@@ -124,9 +138,9 @@ def _scores(scored: ScoredOptions, asked: dict[str, Any]) -> Any:
             load_model(scored.model),
             scored.features,
             scored.ground_truth,
+            scoring,
             rule=scored.rule or "paper",
             fps=scored.fps,
             device=choose_device(C.device),
             on_progress=bars.video(scored.features),
-            **asked,
         )

@@ -113,7 +113,7 @@ def train(
     if extractor is not None:
         say_flow(extractor)
     wait = "waiting up to a minute to see whether a training elsewhere is still at work in this folder"
-    with fitting.alone(output, on_wait=lambda: note(wait)), progress() as bars:
+    with fitting.exclusive(output, on_wait=lambda: note(wait)), progress() as bars:
         gathered = fitting.gather(wanted, extractor, on_video=bars.video)
         bars.clear()
         for warning in gathered.warnings:

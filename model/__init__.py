@@ -1,1 +1,1 @@
-"""JCDNet: architecture, checkpoints, prediction."""
+"""JCDNet: the network, its settings, training, checkpoints and prediction."""

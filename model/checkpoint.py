@@ -1,7 +1,7 @@
-"""A trained JCDNet as one safetensors file: tensors, and everything needed to use them, nothing executable.
+"""A trained JCDNet as one safetensors file, which holds the tensors and everything needed to use them.
 
-Settings travel as one JSON string in the file's own header, so weights and settings cannot be mismatched and
-one rename makes the write atomic.
+Nothing in the file can be executed. The settings are a JSON string in the header of the same file, so weights and
+settings always belong together, and a single rename makes the write atomic.
 """
 
 import errno
@@ -32,22 +32,22 @@ _PICKLE_SUFFIXES = {".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".tar"}
 
 
 class CheckpointError(UserError):
-    """A checkpoint that cannot be read, written or used; one sentence with the cause and the next step."""
+    """A checkpoint cannot be read, written or used; the message is one sentence with the cause and the next step."""
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Everything that a trained model is.
+    """A trained model.
 
     Attributes:
-        config: the network's shape and behaviour.
+        config: shape and behaviour of the network.
         classes: C action names in the order of the network's columns, without the background.
-        streams: ("rgb",), ("flow",) or ("rgb", "flow"), in the order in which they are stacked.
+        streams: ("rgb",), ("flow",) or ("rgb", "flow"), in the order in which features are stacked.
         features: settings of the features that it was trained on, as the extractor records them (JSON).
-        state: the network's tensors, float32, by name.
-        groups: group (a sport, say) of each class that has one.
-        localize: settings of the localisation rule `runs` that suit this model; none means the defaults.
-        provenance: where it comes from, free-form JSON.
+        state: name → tensor of the network, float32.
+        groups: class → group (a sport, for example), for classes that have one.
+        localize: settings of the localisation rule `runs` for this model; empty means the defaults.
+        provenance: where the model comes from, as free-form JSON.
     """
 
     config: ModelConfig
@@ -60,22 +60,22 @@ class Checkpoint:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def build(self) -> JCDNet:
-        """The network, on the CPU, in evaluation mode, with its own copy of the tensors.
+        """Build the network on the CPU, in evaluation mode, with its own copy of the tensors.
 
         Raises:
             CheckpointError: the parts do not fit together.
         """
         _check(self, "This checkpoint")
-        with torch.device("meta"):  # no weights are drawn at random to be overwritten
+        with torch.device("meta"):  # saves drawing random weights that would be overwritten
             net = JCDNet(self.config)
         net.to_empty(device="cpu").load_state_dict(self.state)
         return net.eval()
 
 
 def save(checkpoint: Checkpoint, path: str | Path) -> None:
-    """Write to `path`, a .safetensors file or a folder (made if missing) that gets `model.safetensors`.
+    """Write a checkpoint to a .safetensors file, or as `model.safetensors` into a folder, which is made if missing.
 
-    The file appears whole or not at all, and the same checkpoint always gives the same bytes.
+    The file is written completely or not at all. The same checkpoint always gives the same bytes.
 
     Raises:
         CheckpointError: the parts do not fit together, or the file cannot be written.
@@ -98,23 +98,23 @@ def save(checkpoint: Checkpoint, path: str | Path) -> None:
         text = json.dumps(header, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: features and provenance must be plain JSON ({error}).") from error
-    # safetensors refuses tensors that share memory, hence the copies.
+    # Copies, because safetensors refuses tensors that share memory.
     state = {name: _plain(tensor).clone() for name, tensor in checkpoint.state.items()}
     write_atomically(path, safetensors_torch.save(state, {_HEADER_KEY: text}))
 
 
 def load(path: str | Path) -> Checkpoint:
-    """Read what `save` wrote, from the file or its folder. Nothing in the file is executed.
+    """Read a checkpoint from its file or folder. Nothing in the file is executed.
 
     Raises:
-        CheckpointError: the file is missing, is of another kind, is damaged, or its parts do not fit.
+        CheckpointError: the file is missing, damaged or of another kind, or its parts do not fit together.
     """
     path = _existing(Path(path))
     try:
         with safe_open(path, framework="pt") as file:
             header = _header(path, file.metadata() or {})
-            # Copies: the tensors come mapped, and a file that is later overwritten in place would change
-            # them, or end the process.
+            # Copies, because the tensors are mapped into memory: if the file were overwritten later, they would change,
+            # or the process would crash.
             state = {name: file.get_tensor(name).clone() for name in list(file.keys())}
     except SafetensorError as error:
         raise CheckpointError(_unreadable(path, error)) from error
@@ -139,15 +139,15 @@ def load(path: str | Path) -> Checkpoint:
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
-    """SHA-256 in hex over tensors (names, types, shapes, bytes), config and classes.
+    """SHA-256 in hex over the tensors (names, types, shapes, bytes), the config and the classes.
 
-    Equal content gives an equal fingerprint, whatever file it came from and wherever its tensors lie.
+    Equal content gives an equal fingerprint. The file and the device of the tensors do not matter.
     """
     shapes = [(name, str(t.dtype), list(t.shape)) for name, t in sorted(checkpoint.state.items())]
     described = [checkpoint.config.to_dict(), checkpoint.classes, shapes]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for _, tensor in sorted(checkpoint.state.items()):
-        digest.update(_plain(tensor).numpy().reshape(-1).data)  # .data: the memory itself, not a copy
+        digest.update(_plain(tensor).numpy().reshape(-1).data)  # .data is the memory itself, not a copy
     return digest.hexdigest()
 
 
@@ -156,7 +156,7 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def _file_of(path: Path) -> Path:
-    """`path` itself if it names a file, otherwise the model inside the folder that it names."""
+    """`path` itself if it names a file, otherwise the model file in the folder that it names."""
     is_file = path.suffix.lower() in {".safetensors", *_PICKLE_SUFFIXES} and not path.is_dir()
     return path if is_file else path / FILE_NAME
 
@@ -184,13 +184,13 @@ def _existing(path: Path) -> Path:
 
 
 def _unreadable(path: Path, error: Exception) -> str:
-    """Why a file that safetensors refuses is refused, from its first bytes."""
+    """Explain why safetensors cannot read a file, from its first bytes."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(9)
     if size == 0:
         return f"{path} is empty; copy or download it again."
-    if head[8:9] == b"{":  # after its length, a safetensors header opens so
+    if head[8:9] == b"{":  # a safetensors header begins like this, after its length
         return f"{path} is cut short or damaged ({error}); copy or download it again."
     pickled = head[:2] == b"PK" or (head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5")
     if pickled or path.suffix.lower() in _PICKLE_SUFFIXES:
@@ -202,7 +202,7 @@ def _unreadable(path: Path, error: Exception) -> str:
 
 
 def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The JSON header with every part present and of its type; what they hold is `_check`'s."""
+    """The JSON header, with every part present and of the right type. `_check` checks their content."""
 
     def fail(cause: str) -> NoReturn:
         raise CheckpointError(f"{path} {cause}; give a checkpoint that jcdnet wrote.")
@@ -211,7 +211,7 @@ def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         fail("holds tensors but no jcdnet settings")
     try:
         header = json.loads(metadata[_HEADER_KEY])
-        json.dumps(header, allow_nan=False)  # which Python reads, and which is none all the same
+        json.dumps(header, allow_nan=False)  # Python reads NaN and Infinity, which are not JSON
     except (ValueError, RecursionError):
         fail("has jcdnet settings that are not JSON")
     if not isinstance(header, dict):
@@ -230,7 +230,7 @@ def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         "localize": dict,
         "provenance": dict,
     }
-    header = {"localize": {}} | header  # which the first checkpoints did not have
+    header = {"localize": {}} | header  # the first checkpoints had no such entry
     for name, kind in kinds.items():
         if not isinstance(header.get(name), kind):
             fail(f"has no usable {name!r} among its settings")
@@ -238,14 +238,14 @@ def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _check(checkpoint: Checkpoint, subject: str) -> None:
-    """Raise a CheckpointError unless names, groups, streams and tensors fit the config and one another."""
+    """Raise a CheckpointError unless names, groups, streams and tensors fit the config and each other."""
     fault = next(_faults(checkpoint), None)
     if fault is not None:
         raise CheckpointError(f"{subject} {fault}; train or fetch the model again.")
 
 
 def _faults(checkpoint: Checkpoint) -> Iterator[str]:
-    """What is wrong, in an order in which each test may rely on those before it: only the first one holds."""
+    """The faults of a checkpoint. Only the first is certain, because each test relies on those before it."""
     classes, config = checkpoint.classes, checkpoint.config
     if len(classes) != config.classes:
         yield f"names {len(classes)} classes and its network has {config.classes}"
@@ -259,7 +259,7 @@ def _faults(checkpoint: Checkpoint) -> Iterator[str]:
     for name, group in checkpoint.groups.items():
         if name not in classes or not isinstance(group, str):
             yield f"groups {name!r} as {group!r}, which is no class with the name of a group"
-    with torch.device("meta"):  # shapes only: whatever the config says, nothing is allocated
+    with torch.device("meta"):  # shapes only, so that a wrong config allocates no memory
         expected = JCDNet(config).state_dict()
     for name, wanted in expected.items():
         tensor = checkpoint.state.get(name)

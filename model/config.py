@@ -1,4 +1,4 @@
-"""The settings of JCDNet and of its training. Free of torch, so that command-line help can read the defaults."""
+"""The settings of JCDNet and of its training. Without torch, so that --help can read the defaults."""
 
 import math
 from collections.abc import Mapping
@@ -9,32 +9,33 @@ from typing import Any, Literal, get_args
 Suppress = Literal["literal", "min_shift"]
 Sampling = Literal["perturb", "pad"]
 
-# No network of this kind comes near it; it keeps a damaged file from asking for terabytes.
+# Far above any real network. It keeps a damaged file from allocating terabytes.
 _LARGEST = 1 << 16
-_LARGEST_NUMBER = 1e18  # times itself (lr and gate_lr) within float32
+_LARGEST_NUMBER = 1e18  # its square (lr times gate_lr) still fits into float32
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shape and behaviour of one JCDNet; a `ValueError` names any setting that cannot work.
+    """Shape and behaviour of one JCDNet. A `ValueError` names any setting that cannot work.
 
     Attributes:
-        classes: C, the number of action classes; the background, always last, is not counted.
-        in_dim: width of a snippet's feature: 2F = 2048 for I3D with both streams, RGB first.
-        dim: D, width of the embeddings X^a and X^e; 1024 makes E = [E^a; E^e] 2048 wide, as in the
-            networks that JCDNet descends from (the paper does not say).
-        kernel: taps of the two embedding convolutions, odd.
-        coarse_kernel: taps of the convolution that gives S^coarse, odd.
-        dropout: probability before each classifier, in training only (0.5 for ActivityNet-like data).
-        slope: negative slope of the embeddings' LeakyReLU.
-        qk_scale: multiply the logits of equation 3 by 1/sqrt(D); the paper does not, half precision must.
-        suppress: equation 6 as written, or `min_shift` A(S - m) + m with m = min_c S_c, under which
-            negative logits are not raised. In training only: inference always multiplies literally.
-        smooth: taps of an average over time, odd, on every T-CAS and on the actionness, for data of few
-            long actions (ActivityNet: 13 at 60 snippets); beyond the ends counts as 0. 0 is off.
-        cad: the class-aware discriminative module, section 3.3; without it E^a = X^a (Table 4).
-        tea: the temporal-enhanced attention module, section 3.4; without it E = E^a and A^ness is one minus
-            the background's probability in S (Table 4).
+        classes: C, the number of action classes, without the background, which is always the last column.
+        in_dim: width of a snippet's feature. I3D with both streams has 2F = 2048, RGB first.
+        dim: D, width of the embeddings X^a and X^e. 1024 makes E = [E^a; E^e] 2048 wide, as in the networks that JCDNet
+            is based on; the paper does not say.
+        kernel: number of taps of the two embedding convolutions, odd.
+        coarse_kernel: number of taps of the convolution that gives S^coarse, odd.
+        dropout: dropout probability before each classifier, in training only (0.5 for data like ActivityNet).
+        slope: negative slope of the LeakyReLU after the embeddings.
+        qk_scale: whether to multiply the logits of equation 3 by 1/sqrt(D). The paper does not, but half precision
+            needs it.
+        suppress: `literal` is equation 6 as written. `min_shift` is A(S - m) + m with m = min_c S_c, which does not
+            raise negative logits. It is used in training only; inference always multiplies literally.
+        smooth: number of taps, odd, of an average over time on every T-CAS and on the actionness, for data with few
+            long actions (ActivityNet: 13 at 60 snippets). Values beyond the ends count as 0. 0 turns it off.
+        cad: whether to use the class-aware discriminative module, section 3.3. Without it, E^a = X^a (Table 4).
+        tea: whether to use the temporal-enhanced attention module, section 3.4. Without it, E = E^a, and A^ness is one
+            minus the background's probability in S (Table 4).
     """
 
     classes: int
@@ -68,7 +69,7 @@ class ModelConfig:
                 raise ValueError(f"Model setting {name} must be a number, not {value!r}.")
             if not 0 <= value < 1:
                 raise ValueError(f"Model setting {name} must be at least 0 and below 1, not {value}.")
-            object.__setattr__(self, name, float(value))  # JSON and TOML write 0.0 as 0 at times
+            object.__setattr__(self, name, float(value))  # JSON and TOML sometimes write 0.0 as 0
         for name in ("qk_scale", "cad", "tea"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"Model setting {name} must be true or false, not {getattr(self, name)!r}.")
@@ -77,12 +78,12 @@ class ModelConfig:
             raise ValueError(f"Model setting suppress must be {choices}, not {self.suppress!r}.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and booleans, ready for JSON or TOML."""
+        """The settings as plain numbers, strings and booleans, ready for JSON or TOML."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> "ModelConfig":
-        """The inverse of `to_dict`; settings left out take their defaults.
+        """The inverse of `to_dict`. Missing settings get their defaults.
 
         Raises:
             ValueError: a setting is unknown, has the wrong type or range, or `classes` is missing.
@@ -95,22 +96,22 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the loss's terms, equations 10-12, as in section 4.1; a term of weight 0 is not computed.
+    """Weights of the terms of the loss, equations 10-12, as in section 4.1. A term of weight 0 is not computed.
 
     Attributes:
         mil: L_mil, on S.
         temp: lambda_1 of L_temp, on S^temp.
         supp: L_mil^supp, on suppressed S.
-        coarse: the same top-k loss on S^coarse as it is. Equations 10-12 lack it, yet the paper's Exp 3 removes
-            it from CAD, and nothing else teaches S^coarse what background is. The paper gives it no weight:
-            lambda_0's is taken. 0 is n-CAD.
+        coarse: the same top-k loss on S^coarse, unsuppressed. Equations 10-12 lack it, but Exp 3 of the paper removes
+            it from CAD, and no other term teaches S^coarse what background is. The paper gives no weight, so we use
+            that of lambda_0. 0 is n-CAD.
         coarse_supp: lambda_0 of L_coarse^supp, on suppressed S^coarse.
         cas: lambda_2 of L_cas, the co-activity similarity.
         norm: lambda_3 of L_norm.
         guide: lambda_4 of L_guide.
-        topk_divisor: r; the video-level score of a class is the mean of its k = max(1, T // r) largest. The paper
-            is silent; CO2-Net takes 7 for THUMOS14 and 5 for ActivityNet.
-        margin: of L_cas, 0.5 in W-TALC.
+        topk_divisor: r; the video-level score of a class is the mean of its k = max(1, T // r) largest logits. The
+            paper does not give r; CO2-Net uses 7 for THUMOS14 and 5 for ActivityNet.
+        margin: margin of L_cas, 0.5 in W-TALC.
     """
 
     mil: float = 1.0
@@ -131,7 +132,7 @@ class LossConfig:
             raise ValueError(f"Every loss term has weight 0, so nothing is learned; raise one of {', '.join(TERMS)}.")
 
     def check(self, model: ModelConfig) -> None:
-        """Raise a ValueError for a term that supervises a module which `model` does not have."""
+        """Raise a ValueError if a term supervises a module that `model` does not have."""
         for name in TERMS:
             for module in _NEEDS.get(name, ()):
                 if getattr(self, name) and not getattr(model, module):
@@ -142,7 +143,7 @@ class LossConfig:
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> "LossConfig":
-        """From plain values; settings left out take their defaults.
+        """Build from plain values. Missing settings get their defaults.
 
         Raises:
             ValueError: a setting is unknown, or has the wrong type or range.
@@ -165,23 +166,24 @@ _NEEDS = {
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training; the defaults are the preset `paper`, section 4.1 for THUMOS14.
+    """The settings of one training. The defaults are the preset `paper`: section 4.1 for THUMOS14.
 
     Attributes:
-        steps: iterations. 100 epochs of THUMOS14's 200 videos in batches of 20 are 1,000.
-        batch: videos a step.
-        pairs: how many pairs of one class stand first in a batch, for L_cas; fewer where the data have fewer.
-        snippets: T, how many snippets a video is brought to.
-        sampling: `perturb` picks T at random and in order from any video, shorter ones repeat theirs; `pad` does
-            so to longer ones only, and the rest keep their length, and so the scale that they have in use.
-        lr: Adam's learning rate, constant.
-        weight_decay: L2, on all but the gates.
-        gate_lr: the gates' learning rate (alpha, beta), as a multiple of `lr`. Adam moves a scalar by about its
-            rate a step: 1,000 steps at 1e-4 bound a gate by 0.1. 0 freezes the gates at 0.
-        averaging: eta of the average over the steps' weights that becomes the result, `model.averaging`; 0 takes the
-            last step's.
-        seed: of the initial weights, the batches, the sampling and the dropout.
-        save_every: steps from one training state on disk to the next, which a killed training goes on from.
+        steps: number of iterations. 100 epochs of THUMOS14's 200 videos in batches of 20 are 1,000 steps.
+        batch: videos in each step.
+        pairs: number of pairs of the same class at the beginning of a batch, for L_cas. There are fewer pairs if the
+            data have fewer.
+        snippets: T, the number of snippets that a video is sampled to.
+        sampling: `perturb` picks T snippets of every video at random and in order; shorter videos repeat theirs. `pad`
+            does this to longer videos only; shorter ones keep their length, and so the time scale they have in use.
+        lr: constant learning rate of Adam.
+        weight_decay: L2 penalty on all parameters except the gates.
+        gate_lr: learning rate of the gates (alpha, beta) as a multiple of `lr`. In each step, Adam moves a scalar by
+            about its learning rate: 1,000 steps at 1e-4 move a gate by at most 0.1. 0 keeps the gates at 0.
+        averaging: eta of the average over the weights of all steps, which becomes the result (`model.averaging`). 0
+            uses the weights of the last step.
+        seed: seed of the initial weights, the batches, the sampling and the dropout.
+        save_every: number of steps between two training states on disk, from which a killed training resumes.
         loss: weights of the terms.
     """
 
@@ -210,12 +212,12 @@ class TrainConfig:
             raise ValueError(f"Training setting loss must be a LossConfig, not {self.loss!r}.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings, the loss as a table of its own, ready for JSON or TOML."""
+        """The settings as plain numbers and strings, with the loss as a table, ready for JSON or TOML."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> "TrainConfig":
-        """The inverse of `to_dict`; settings left out take their defaults.
+        """The inverse of `to_dict`. Missing settings get their defaults.
 
         Raises:
             ValueError: a setting is unknown, or has the wrong type or range.
@@ -225,7 +227,7 @@ class TrainConfig:
 
 
 def _check_names(cls: Any, kind: str, settings: Mapping[str, Any]) -> None:
-    """Raise a ValueError that names a setting which the dataclass `cls` does not have."""
+    """Raise a ValueError that names the first setting that the dataclass `cls` does not have."""
     if not isinstance(settings, Mapping):
         raise ValueError(f"{kind} settings must be a table of names and values, not {settings!r}.")
     known = [field.name for field in fields(cls)]
@@ -245,7 +247,7 @@ def _check_whole(config: Any, kind: str, **least: int) -> None:
 
 
 def _check_numbers(config: Any, kind: str, *names: str) -> None:
-    """From 0 to what float32 can still work with; stored as floats, because JSON and TOML write 0.0 as 0 at times."""
+    """Check numbers from 0 to what float32 can use; store them as floats, since JSON and TOML may write 0.0 as 0."""
     for name in names:
         value = getattr(config, name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LARGEST_NUMBER:

@@ -1,4 +1,4 @@
-"""Training data: features and labels of whole videos in, batches of a fixed size out, decided by seed and step."""
+"""Training data: features and labels of whole videos. Seed and step alone decide each batch."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,18 +17,18 @@ IntArray = NDArray[np.int64]
 
 
 class DatasetError(UserError, ValueError):
-    """Features and labels that cannot be trained on; the message names the videos."""
+    """Features or labels cannot be used for training; the message names the videos."""
 
 
 class Batch(NamedTuple):
-    """What one step sees.
+    """The input of one training step.
 
     Attributes:
         features: (B, T, D) float32, 0 at padding.
-        mask: (B, T) bool, true where there is a snippet; None when all are.
-        labels: (B, C) float32, 0 or 1; a row of 0 is a video without any action.
-        pairs: (P, 2) int64, rows that share a class: (0, 1), (2, 3), ...
-        videos: (B,) int64, which video each row is.
+        mask: (B, T) bool, true for snippets and false for padding; None if there is no padding.
+        labels: (B, C) float32, 0 or 1; a row of zeros is a video without any action.
+        pairs: (P, 2) int64, pairs of rows that share a class: (0, 1), (2, 3), ...
+        videos: (B,) int64, index of the video in each row.
     """
 
     features: Tensor
@@ -38,7 +38,7 @@ class Batch(NamedTuple):
     videos: IntArray
 
     def to(self, device: str | torch.device) -> "Batch":
-        """The same with its tensors on `device`."""
+        """The same batch with its tensors on `device`."""
         return self._replace(
             features=self.features.to(device),
             mask=None if self.mask is None else self.mask.to(device),
@@ -52,13 +52,13 @@ class VideoSet:
     """Videos to train on, in memory or memory-mapped.
 
     Attributes:
-        features: one (T, D) array a video, float16 or float32, D the same for all.
+        features: a (T, D) array for each video, float16 or float32; D is the same for all.
         labels: (N, C) bool, whether video n shows class c; a row of False is a video without any action.
         names: N names, for messages.
-        classes: C names, in the order of the columns.
+        classes: C names in the order of the columns.
 
     Raises:
-        DatasetError: the parts do not fit together, or hold what nothing can be learned from.
+        DatasetError: the parts do not fit together, or nothing can be learned from them.
     """
 
     features: Sequence[NDArray[np.floating]]
@@ -70,14 +70,14 @@ class VideoSet:
         if not len(self.features) == len(self.names) == len(self.labels):
             raise DatasetError(
                 f"There are {len(self.features)} features, {len(self.names)} names and {len(self.labels)} rows of "
-                "labels; give one of each a video."
+                "labels; give one of each for every video."
             )
         if not self.names:
             raise DatasetError("There are no videos to train on.")
         if self.labels.dtype != np.bool_ or self.labels.shape != (len(self.names), len(self.classes)):
             raise DatasetError(
-                f"Labels must be bool {(len(self.names), len(self.classes))}, a row a video and a column a class, "
-                f"not {self.labels.dtype} {self.labels.shape}."
+                f"Labels must be bool {(len(self.names), len(self.classes))}, a row for each video and a column for "
+                f"each class, not {self.labels.dtype} {self.labels.shape}."
             )
         if not self.labels.any():
             raise DatasetError("No video is labelled with any class, so there is nothing to learn.")
@@ -89,16 +89,16 @@ class VideoSet:
 
     @property
     def width(self) -> int:
-        """D."""
+        """D, the width of a feature."""
         return int(self.features[0].shape[-1])
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Snippets of each video."""
+        """Number of snippets in each video."""
         return tuple(len(rows) for rows in self.features)
 
     def fingerprint(self) -> str:
-        """SHA-256 in hex over everything that a training sees: names, classes, labels, features."""
+        """SHA-256 in hex over everything that a training uses: names, classes, labels and features."""
         described = [self.names, self.classes, [(str(rows.dtype), rows.shape) for rows in self.features]]
         digest = hashlib.sha256(repr(described).encode())
         for array in (self.labels, *self.features):
@@ -118,33 +118,33 @@ class VideoSet:
 
 
 def draw(data: VideoSet, config: TrainConfig, step: int) -> Batch:
-    """The batch of a step: a function of its arguments alone, so a resumed training needs no sampler's state.
+    """Draw the batch of a step. It depends on the arguments only, so a resumed training needs no state of a sampler.
 
-    `config.pairs` classes are drawn with replacement from those with two videos or more, and two videos of each
-    stand first; the other rows are drawn from all videos, with replacement (section 4.1; CO2-Net). Data with fewer
-    videos than a batch repeat them, and where no class has two videos there are no pairs.
+    First come pairs: `config.pairs` classes are drawn with replacement from those with two or more videos, and two
+    videos of each. The other rows are drawn with replacement from all videos (section 4.1; CO2-Net). If there are fewer
+    videos than rows, videos repeat. If no class has two videos, there are no pairs.
     """
     rng = np.random.default_rng((config.seed, step))
     videos, pairs = _choose(data.labels, config.batch, config.pairs, rng)
     picked = [sample(len(data.features[v]), config.snippets, config.sampling == "perturb", rng) for v in videos]
     t = max(len(rows) for rows in picked)
-    # Allocated by torch, which aligns its memory: sums over memory aligned by chance may differ in the last digit.
+    # Allocated by torch, which aligns memory: with other alignment, sums may differ in the last digit.
     features = torch.zeros(len(videos), t, data.width)
     mask = torch.zeros(len(videos), t, dtype=torch.bool)
     for row, (video, rows) in enumerate(zip(videos, picked, strict=True)):
         features.numpy()[row, : len(rows)] = data.features[video][rows]
         mask[row, : len(rows)] = True
     labels = torch.from_numpy(data.labels[videos].astype(np.float32))
-    # Without a mask the attention has faster kernels to choose from.
+    # Without a mask the attention can use faster kernels.
     some_padding = None if mask.all() else mask
     return Batch(features, some_padding, labels, torch.arange(2 * pairs).reshape(pairs, 2), videos)
 
 
 def sample(length: int, snippets: int, stretch: bool, rng: np.random.Generator) -> IntArray:
-    """Which of a video's `length` snippets to take, in order: `snippets` of them, or all if it has no more.
+    """Choose `snippets` (T) of the `length` (n) snippets of a video, in order; all of them if n is at most T.
 
-    The i-th of T lies between i n / T and (i + 1) n / T, whole numbers, both ends included, at random; the last
-    ends at n - 1 (random_perturb of W-TALC's successors). With `stretch` a shorter video gets T too, by repeats.
+    The i-th index is drawn at random between i n // T and (i + 1) n // T, both included and at most n - 1. This is
+    random_perturb in the successors of W-TALC. With `stretch` a shorter video also gets T snippets, by repeating some.
     """
     if length <= snippets and not stretch:
         return np.arange(length)
@@ -153,7 +153,7 @@ def sample(length: int, snippets: int, stretch: bool, rng: np.random.Generator) 
 
 
 def _choose(labels: NDArray[np.bool_], batch: int, pairs: int, rng: np.random.Generator) -> tuple[IntArray, int]:
-    """(B,) videos, and how many pairs stand first among them."""
+    """(B,) indexes of videos, and how many pairs they begin with."""
     shared = np.flatnonzero(labels.sum(axis=0) >= 2)
     pairs = min(pairs, batch // 2) if len(shared) else 0
     chosen = []

@@ -1,6 +1,6 @@
 """JCDNet: the network of Liu et al., "Joint of Common and Definite phases Network", equations 1-6.
 
-Architecture only. Where the paper is silent the choice stands beside the line that makes it.
+This file is only the architecture. Where the paper is silent, a comment beside the line explains the choice.
 """
 
 import math
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from model.config import ModelConfig
 
-# Snippets a convolution sees at a time. Its channels-first copies then stay near 50 MB, where those of a
-# ten-hour video (T = 56,000, width 2048) would be 459 MB each.
+# A convolution gets this many snippets at a time. Its channels-first copies then stay near 50 MB. For a ten-hour video
+# (T = 56,000, width 2048) at once they would be 459 MB each.
 _CHUNK = 4096
 
 
 class Output(NamedTuple):
-    """What one forward pass gives. Background is the last column, index C. Everything is 0 at padding.
+    """The output of one forward pass. The background is the last column, index C. All values are 0 at padding.
 
-    Without CAD `coarse_cas` is 0, and without TEA `temp_cas` is.
+    Without CAD, `coarse_cas` is 0; without TEA, `temp_cas` is 0.
 
     Attributes:
         cas: (B, T, C+1) logits S of the final T-CAS.
@@ -28,7 +28,7 @@ class Output(NamedTuple):
         temp_cas: (B, T, C) logits S^temp, which have no background.
         actionness: (B, T) A^ness in [0, 1].
         suppressed_cas: (B, T, C+1) S with the background suppressed by A^ness, equation 6.
-        suppressed_coarse_cas: (B, T, C+1) the same of S^coarse.
+        suppressed_coarse_cas: (B, T, C+1) the same for S^coarse.
         embedding: (B, T, D) E^a, which the co-activity similarity loss compares.
     """
 
@@ -42,10 +42,10 @@ class Output(NamedTuple):
 
 
 class JCDNet(nn.Module):
-    """Snippet features in, class activations and actionness out, at any length.
+    """The network: snippet features of any length in, class activations and actionness out.
 
-    All weights are Conv1d's, (out, in, taps); `alpha` and `beta` are the scalars of equations 2 and 4.
-    A module that is off has no weights.
+    All weights belong to Conv1d layers and have the shape (out, in, taps). `alpha` and `beta` are the scalars of
+    equations 2 and 4. A module that is turned off has no weights.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -70,30 +70,30 @@ class JCDNet(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Output:
-        """Equations 1-6.
+        """Compute equations 1-6.
 
         Args:
-            x: (B, T, in_dim) snippet features, used as they are: nothing normalises them.
-            mask: (B, T) bool, true where there is a snippet; None when all are. What stands in `x` at
-                padding, NaN included, has no effect, and a row may be padding from end to end.
+            x: (B, T, in_dim) snippet features. They are used as they are, without normalisation.
+            mask: (B, T) bool, true for snippets and false for padding; None if there is no padding. The values of `x`
+                at padding, NaN included, have no effect. A row may consist of padding only.
 
         Raises:
-            ValueError: a shape or the mask's type is wrong, or there are no snippets.
+            ValueError: a shape or the type of the mask is wrong, or there are no snippets.
         """
         self._check(x, mask)
         x = _zero_padding(x, mask)
-        # The attention is the stage that needs most memory, so it runs while nothing else is alive.
+        # The attention needs the most memory, so it runs first, while no other result is in memory.
         if self.config.tea:
             enhanced, temp_cas, actionness = self._temporal_enhanced_attention(x, mask)
         embedding, coarse_cas = self._class_aware_discriminative(x, mask)
-        # The classifier sees E = [E^a; E^e]. Applied half by half, E, 459 MB at T = 56,000, is never built.
+        # The classifier takes E = [E^a; E^e]. It is applied to each half, so E (459 MB at T = 56,000) is never built.
         weight = self.classifier.weight.squeeze(-1)
         cas = F.linear(self._dropout(embedding), weight[:, : self.config.dim], self.classifier.bias)
         if self.config.tea:
             cas = cas + F.linear(self._dropout(enhanced), weight[:, self.config.dim :])
         cas = self._smooth(cas, mask)
         if not self.config.tea:
-            # What the guidance loss pulls A^ness towards; the paper does not say what its Exp 1-3 threshold.
+            # The guidance loss pulls A^ness towards this. The paper does not say what its Exp 1-3 apply thresholds to.
             temp_cas = torch.zeros_like(cas[..., :-1])
             actionness = _zero_padding(1 - cas.softmax(dim=-1)[..., -1:], mask).squeeze(-1)
         return Output(
@@ -112,45 +112,45 @@ class JCDNet(nn.Module):
             embedding = _zero_padding(self._embed(self.embed_a, x), mask)
             return embedding, embedding.new_zeros(*embedding.shape[:2], self.config.classes + 1)
         coarse_cas = self._smooth(_convolve(self.coarse, self._dropout(x)), mask)
-        # "The probability of the snippet t belonging to the c-th class": logits would let the denominator
-        # be zero or negative.
+        # "The probability of the snippet t belonging to the c-th class": with logits instead, the denominator could be
+        # zero or negative.
         probability = _zero_padding(coarse_cas.softmax(dim=-1), mask)
         embedding = _zero_padding(self._embed(self.embed_a, x), mask)
         share = probability.sum(dim=1).clamp(min=1e-6)
         definite = torch.bmm(probability.transpose(1, 2), embedding) / share.unsqueeze(-1)
-        # alpha goes into the small factor (C+1, D), so that no second (T, D) is needed.
+        # alpha is multiplied into the small factor (C+1, D), which saves a second tensor of (T, D).
         return torch.baddbmm(embedding, probability, self.alpha * definite), coarse_cas
 
     def _temporal_enhanced_attention(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """E^e (B, T, D), S^temp (B, T, C) and A^ness (B, T): section 3.4, equations 3 to 5."""
         enhanced = self._embed(self.embed_e, x)
-        # beta = 0 makes equation 4 X^e + 0, whatever the attention says. It costs O(T^2 D), by far the most
-        # here, and the embedded model has beta = 0. In training beta needs the gradient.
+        # With beta = 0, equation 4 is X^e + 0, so the attention is skipped: it costs O(T^2 D), by far the most in this
+        # network, and the embedded model has beta = 0. Training needs it for the gradient of beta.
         if self.training or bool(self.beta != 0):
             enhanced = torch.addcmul(enhanced, self.beta, self._attend(enhanced, mask))
         logits = _convolve(self.temp, self._dropout(enhanced))
-        # f_ave of equation 5 pools over the classes: one score a snippet.
+        # f_ave of equation 5 averages over the classes and gives one score for each snippet.
         actionness = logits.mean(dim=-1, keepdim=True).sigmoid()
-        # Smoothed once, after the sigmoid, and not a second time through S^temp.
+        # The actionness comes from the unsmoothed logits, so it is smoothed only once, after the sigmoid.
         return enhanced, self._smooth(logits, mask), self._smooth(actionness, mask).squeeze(-1)
 
     def _attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """sum_i M_ij v_i of equations 3 and 4: (B, T, D) to (B, T, D).
+        """sum_i M_ij v_i of equations 3 and 4, (B, T, D) to (B, T, D).
 
-        M_ij = exp(q_i k_j) / sum_i' exp(q_i' k_j) normalises over the source i, the one that `q` indexes.
-        scaled_dot_product_attention normalises over what its `key` indexes, so q and k change places.
+        M_ij = exp(q_i k_j) / sum_i' exp(q_i' k_j) is normalised over the source i, which is the index of `q`.
+        scaled_dot_product_attention normalises over the index of its `key`, so q and k swap places.
         """
         q, k, v = (_convolve(conv, x).unsqueeze(1) for conv in (self.query, self.key, self.value))
         sources = None
         if mask is not None:
-            # A row without any snippet attends to its padding: some kernels give NaN for a softmax over nothing.
+            # A row without snippets attends to its padding, since some kernels give NaN for a softmax over nothing.
             sources = (mask | ~mask.any(dim=1, keepdim=True))[:, None, None, :]
         scale = 1 / math.sqrt(self.config.dim) if self.config.qk_scale else 1.0
-        # 4-D (B, one head, T, D) reaches the kernels that are linear in T; 3-D builds all T x T weights.
+        # 4-D input (B, one head, T, D) reaches kernels with memory linear in T; 3-D input builds all T x T weights.
         return F.scaled_dot_product_attention(k, q, v, attn_mask=sources, scale=scale).squeeze(1)
 
     def _suppress(self, cas: Tensor, actionness: Tensor) -> Tensor:
-        """Equation 6, (B, T, C+1). Literal at inference, as in the networks that train with `min_shift`."""
+        """Equation 6, (B, T, C+1). Inference is always literal, as in the networks that train with `min_shift`."""
         weight = actionness.unsqueeze(-1)
         if self.training and self.config.suppress == "min_shift":
             least = cas.amin(dim=-1, keepdim=True)
@@ -164,7 +164,7 @@ class JCDNet(nn.Module):
         return F.dropout(x, self.config.dropout, self.training)
 
     def _smooth(self, sequence: Tensor, mask: Tensor | None) -> Tensor:
-        """Average (B, T, C) over time if asked for; padding counts as 0, like all beyond the ends."""
+        """Average (B, T, C) over time if `smooth` is set. Padding and values beyond the ends count as 0."""
         sequence = _zero_padding(sequence, mask)
         taps = self.config.smooth
         if not taps:
@@ -186,15 +186,15 @@ def _zero_padding(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _convolve(conv: nn.Conv1d, x: Tensor) -> Tensor:
-    """`conv` over time on (B, T, in), giving (B, T, out), without a channels-first copy of the whole."""
+    """Apply `conv` over time to (B, T, in), giving (B, T, out), without a channels-first copy of the whole input."""
     reach = conv.kernel_size[0] // 2
     if reach == 0:
         return F.linear(x, conv.weight.squeeze(-1), conv.bias)
-    # Filled in place: pieces to be concatenated would need the memory twice.
+    # Filled in place, because concatenating pieces would need the memory twice.
     out = x.new_empty(x.shape[0], x.shape[1], conv.out_channels)
     for start in range(0, x.shape[1], _CHUNK):
         stop = min(start + _CHUNK, x.shape[1])
-        # A chunk brings its neighbours along; what the convolution's own zero padding spoils is cut off.
+        # A chunk includes its neighbours; the ends that zero padding makes wrong are cut off.
         first = max(start - reach, 0)
         part = conv(x[:, first : stop + reach].transpose(1, 2)).transpose(1, 2)
         out[:, start:stop] = part[:, start - first : stop - first]

@@ -1,20 +1,20 @@
-"""The embedded model `kinetics400`: a JCDNet whose tensors are read off the I3D network's own 400-way head.
+"""The embedded model `kinetics400`: a JCDNet whose tensors are built from the 400-way head of the I3D network.
 
-The head knows what 400 actions look like, and a JCDNet can hold that knowledge exactly.
+The head knows what 400 actions look like, and a JCDNet can represent this knowledge exactly:
 
-- X^a passes the RGB feature through (it is a mean of ReLUs, so never negative and LeakyReLU leaves it alone);
-  alpha = 0, the paper's own initialisation, so E^a = X.
-- S^coarse is the head, its rows divided by a temperature, and a background row: a constant logit, `BACKGROUND`.
-- S is the same, but the rows of some sports are tilted (`Tuning`).
-- X^e holds, for every class c, the head's logit above `EVIDENCE` and its mirror image: two units from which
-  ReLU(l_c - EVIDENCE) is exact, max(z, 0) = (LeakyReLU(z) + slope LeakyReLU(-z)) / (1 - slope^2). S^temp_c is
-  C times that less an offset, so its mean over the classes (equation 5) is the summed evidence for any action,
-  and A^ness is high exactly where the head is sure of something. beta = 0, so E^e = X^e.
+- X^a passes the RGB feature through. The feature is a mean of ReLUs, so it is never negative, and LeakyReLU does not
+  change it. alpha = 0, as the paper initialises it, so E^a = X.
+- S^coarse is the head with its rows divided by a temperature, and a background row with a constant logit, `BACKGROUND`.
+- S is the same, but the rows of some sports are changed a little (tilted, see `Tuning`).
+- X^e holds two units for every class c: the head's logit l_c minus `EVIDENCE`, and the negative of that. They give
+  ReLU(l_c - EVIDENCE) exactly, since max(z, 0) = (LeakyReLU(z) + slope LeakyReLU(-z)) / (1 - slope^2). S^temp_c is C
+  times this, minus an offset, so its mean over the classes (equation 5) is the summed evidence for any action. A^ness
+  is then high exactly where the head is sure of something. beta = 0, so E^e = X^e.
 
-A high logit, not a high softmax, marks an action: a street scene has no logit above the rest of the world's,
-yet its softmax still sums to one.
+A high logit marks an action, not a high softmax: in a street scene all logits are low, but the softmax still sums to
+one.
 
-What was fitted, and on what, is in the model's card, kinetics400.md; kinetics400.safetensors holds it.
+kinetics400.safetensors holds the fitted values. The model's card, kinetics400.md, says what was fitted on which data.
 """
 
 import json
@@ -37,10 +37,10 @@ WIDTH = 1024  # D and the width of an RGB feature
 TUNING = Path(__file__).parent / f"{NAME}.safetensors"
 CARD = Path(__file__).parent / f"{NAME}.md"
 
-# Where "nothing" stands among the logits. On the corpus (benchmarks/named_clips.py) the largest of the 400 logits
-# of a snippet is 6.9 in the median on streets (95 %: 10.6, spread over unlikely names), 15 on broadcast hockey,
-# 20 to 29 on tennis and baseball. Of 7..10 for the one and 6..9 for the other, these two named the most clips
-# right with nothing found on any street.
+# The logit of "nothing". On our clips (benchmarks/named_clips.py) the largest of the 400 logits of a snippet has a
+# median of 6.9 in street scenes (95 %: 10.6, spread over unlikely names), 15 in broadcast hockey, and 20 to 29 in
+# tennis and baseball. Of the values 7 to 10 for BACKGROUND and 6 to 9 for EVIDENCE, these two named the most clips
+# right without finding anything in a street scene.
 BACKGROUND = 8.0
 EVIDENCE = 6.0
 # A^ness = sigmoid(summed evidence - OFFSET): .12 without any, .5 where one class reaches BACKGROUND.
@@ -49,14 +49,14 @@ OFFSET = 2.0
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """What benchmarks/fit_kinetics400.py fits on labels per clip, and of its localisation on a few timed videos.
+    """What benchmarks/fit_kinetics400.py fits, on labels per clip and, for localisation, on a few timed videos.
 
     Attributes:
-        tilt: sport -> (1024,) float32, added to the head's row of every name of that sport.
-        temperature: what S is divided by.
-        localize: settings of the rule `runs`, the calibration of the confidence among them.
-        backbone: identity of the RGB weights whose features it was fitted on.
-        assembled: SHA-256 of the whole model, as `fingerprint` gives it; "" while it is being made.
+        tilt: sport -> (1024,) float32, which is added to the head's row of every class of this sport.
+        temperature: S is divided by this.
+        localize: settings of the rule `runs`, including the calibration of the confidence.
+        backbone: identity of the RGB weights that made the features for fitting.
+        assembled: SHA-256 of the whole model, as `fingerprint` computes it; "" while the model is being made.
     """
 
     tilt: Mapping[str, Tensor] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Tuning:
     assembled: str = ""
 
     def save(self, path: Path) -> None:
-        """Write as safetensors: the tilts, and the rest as JSON in its header."""
+        """Write a safetensors file that holds the tilts, and the other values as JSON in its header."""
         header = {name: getattr(self, name) for name in ("temperature", "localize", "backbone", "assembled")}
         state = {sport: row.float().contiguous() for sport, row in sorted(self.tilt.items())}
         write_atomically(path, safetensors_torch.save(state, {NAME: json.dumps(header, sort_keys=True)}))
@@ -76,7 +76,7 @@ class Tuning:
         """Read what `save` wrote.
 
         Raises:
-            CheckpointError: it is not there, or damaged.
+            CheckpointError: the file is missing or damaged.
         """
         try:
             with safe_open(path, framework="pt") as file:
@@ -88,7 +88,7 @@ class Tuning:
 
 
 def sports_groups() -> dict[str, str]:
-    """Class name -> its sport, for the sports among the 400 (kinetics_sports.toml)."""
+    """Class -> sport, for the classes of the 400 that are sports (kinetics_sports.toml)."""
     text = (Path(__file__).parent / "kinetics_sports.toml").read_text(encoding="utf-8")
     return {name: sport for sport, names in tomllib.loads(text)["groups"].items() for name in names}
 
@@ -96,16 +96,17 @@ def sports_groups() -> dict[str, str]:
 def build(
     weight: Tensor, bias: Tensor, names: Sequence[str], backbone_weights: str, tuning: Tuning | None = None
 ) -> Checkpoint:
-    """The embedded model from the head of an I3D network.
+    """Build the embedded model from the head of an I3D network.
 
     Args:
-        weight: (C, 1024), bias: (C,): the head's rows.
-        names: C class names in the rows' order.
-        backbone_weights: identity of the weights that the head came with; features from any other are refused.
-        tuning: None: the head as it is. One that was fitted on the features of other weights is left out, too.
+        weight: (C, 1024) weights of the head.
+        bias: (C,) biases of the head.
+        names: C class names in the order of the rows.
+        backbone_weights: identity of the weights that the head belongs to. The model refuses features from others.
+        tuning: None uses the head as it is. A tuning that was fitted with other weights is ignored.
 
     Raises:
-        CheckpointError: what was assembled is not what was measured.
+        CheckpointError: the assembled model differs from the one that was measured.
     """
     if tuning is None or tuning.backbone != backbone_weights:
         tuning = Tuning()
@@ -116,13 +117,13 @@ def build(
     embed_a = torch.zeros(WIDTH, WIDTH, config.kernel)
     embed_a[:, :, centre] = torch.eye(WIDTH)
 
-    # Units 0..C-1 hold l_c - EVIDENCE, units C..2C-1 its mirror image; the rest stay 0.
+    # Units 0..C-1 hold l_c - EVIDENCE, units C..2C-1 the negative of it. The other units stay 0.
     embed_e = torch.zeros(WIDTH, WIDTH, config.kernel)
     embed_e[: 2 * classes, :, centre] = torch.cat([weight, -weight])
     embed_e_bias = torch.zeros(WIDTH)
     embed_e_bias[: 2 * classes] = torch.cat([bias - EVIDENCE, EVIDENCE - bias])
 
-    # The mean over the C classes divides by C: the gain makes up for it.
+    # The mean over the C classes divides by C, so the gain multiplies by C.
     gain = classes / (1 - slope**2)
     temp = torch.zeros(classes, WIDTH, 1)
     rows = torch.arange(classes)
@@ -151,7 +152,7 @@ def build(
         "alpha": torch.tensor(0.0),
         "beta": torch.tensor(0.0),
     }
-    for name in ("query", "key", "value"):  # out of play while beta = 0
+    for name in ("query", "key", "value"):  # not used while beta = 0
         state |= {f"{name}.weight": torch.zeros(WIDTH, WIDTH, 1), f"{name}.bias": torch.zeros(WIDTH)}
     about = "JCDNet built from the Kinetics-400 head of the I3D RGB network"
     model = Checkpoint(
@@ -173,7 +174,7 @@ def build(
 
 
 def matches(embedded: Checkpoint, classes: Sequence[str]) -> dict[str, list[int]]:
-    """Class of one's own -> the rows of the embedded model that mean it: the class of that name, or its sport's.
+    """Given class -> the rows of the embedded model that mean it: a class of this name, or all classes of this sport.
 
     Case and underscores do not matter. Classes without a match are left out.
     """
@@ -187,7 +188,7 @@ def matches(embedded: Checkpoint, classes: Sequence[str]) -> dict[str, list[int]
 
 
 def difference(ours: ModelConfig, theirs: ModelConfig) -> str | None:
-    """A sentence where a network cannot start from the embedded one, None where it can."""
+    """A sentence that says why a network cannot start from the embedded model; None if it can."""
     for name in ("in_dim", "dim", "kernel", "coarse_kernel", "slope"):
         if getattr(ours, name) != getattr(theirs, name):
             return f"{NAME} has {name} {getattr(theirs, name)}, so a model that starts from it has it too."
@@ -195,18 +196,18 @@ def difference(ours: ModelConfig, theirs: ModelConfig) -> str | None:
 
 
 def adapt(embedded: Checkpoint, start: Checkpoint) -> Checkpoint:
-    """Initial weights for classes of one's own from the embedded model: `start`, and what it knows of them.
+    """Initial weights for a user's own classes: `start`, with the knowledge of the embedded model.
 
-    X^a and X^e see what the embedded model's see; a class that matches gets the mean of its rows in S and S^coarse
-    and their evidence in S^temp. The attention and the classes without a match keep the weights of `start`: zeros
-    there would give each other no gradient. The background starts where the embedded model has it.
+    X^a and X^e are those of the embedded model. A class that matches gets the mean of its rows in S and S^coarse, and
+    their evidence in S^temp. The attention and the classes without a match keep the weights of `start`, since zeros
+    would get no gradient from each other. The background starts as in the embedded model.
 
     Args:
-        embedded: what `build` gave.
-        start: an untrained network of one's own classes, with in_dim, dim and kernel of the embedded one.
+        embedded: the result of `build`.
+        start: an untrained network for the user's classes, with in_dim, dim and kernel of the embedded model.
 
     Raises:
-        ValueError: another shape, or no class matches.
+        ValueError: the shape differs, or no class matches.
     """
     ours, theirs = start.config, embedded.config
     if other := difference(ours, theirs):
@@ -215,7 +216,7 @@ def adapt(embedded: Checkpoint, start: Checkpoint) -> Checkpoint:
     if not rows:
         raise ValueError(f"{NAME} knows none of the classes {', '.join(start.classes)}; train without it.")
     state = {name: tensor.clone() for name, tensor in start.state.items()}
-    held = 2 * theirs.classes  # units of X^e that hold evidence; the others are free to learn
+    held = 2 * theirs.classes  # the units of X^e that hold evidence; the others can learn freely
     for name in ("embed_a.weight", "embed_a.bias"):
         state[name] = embedded.state[name].clone()
     for name in ("embed_e.weight", "embed_e.bias"):
@@ -231,7 +232,7 @@ def adapt(embedded: Checkpoint, start: Checkpoint) -> Checkpoint:
                 bias[c] = embedded.state[f"{name}.bias"][rows[own]].mean()
         weight[-1], bias[-1] = 0.0, embedded.state[f"{name}.bias"][-1]
     if "temp.weight" in state:
-        share = ours.classes / theirs.classes  # equation 5 takes the mean over the classes, now fewer
+        share = ours.classes / theirs.classes  # equation 5 takes the mean over the classes, and now there are fewer
         for c, own in enumerate(start.classes):
             if own in rows:
                 state["temp.weight"][c] = share * embedded.state["temp.weight"][rows[own]].sum(dim=0)

@@ -1,7 +1,7 @@
-"""What JCDNet learns from: equations 7-12, one function a term, from labels per video alone.
+"""The losses of JCDNet, equations 7-12, with one function for each term. They need only labels per video.
 
-`mask` (B, T) bool is true where there is a snippet, None when all are; padding counts nowhere, and a row that is
-padding from end to end counts for nothing. Every loss is a scalar, finite, with finite gradients.
+`mask` (B, T) bool is true for snippets and false for padding; None means that there is no padding. Padding never
+counts, and a row of padding only is ignored. Every loss is a finite scalar with finite gradients.
 """
 
 import torch
@@ -11,25 +11,28 @@ from torch import Tensor
 from model.config import LossConfig
 from model.jcdnet import Output
 
-# Keeps a norm of 0 out of a denominator: in a video of one snippet nothing is left for L_cas's low-activation side.
+# Avoids division by a norm of 0: in a video of one snippet, the low-activation side of L_cas is empty.
 _EPS = 1e-8
 
 
 def total(
     output: Output, labels: Tensor, pairs: Tensor, mask: Tensor | None, config: LossConfig
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Equation 12 with 10 and 11 written out, and each of its terms before its weight, by the weight's name.
+    """The total loss: equation 12, with equations 10 and 11 written out.
 
     Args:
-        output: of the network in training mode, for a batch of B.
-        labels: (B, C) 1 where the video has the action; a row of 0 is a video without any.
-        pairs: (P, 2) int64, rows of the batch that share a class, for `co_activity`.
+        output: output of the network in training mode, for a batch of B videos.
+        labels: (B, C) 1 if the video shows the action, else 0; a row of zeros is a video without any action.
+        pairs: (P, 2) int64, pairs of rows that share a class, for `co_activity`.
         mask: (B, T) bool or None.
-        config: weights; a term of weight 0 is neither computed nor returned.
+        config: the weights; a term of weight 0 is neither computed nor returned.
+
+    Returns:
+        The weighted sum, and name → value of each term before weighting.
     """
     r = config.topk_divisor
-    # Every untrimmed video has background, so S and S^coarse are told so; their suppressed versions must not show
-    # any, and S^temp has no column for it.
+    # Every untrimmed video contains background, so that is a target of S and S^coarse. Their suppressed versions must
+    # not show background, and S^temp has no column for it.
     present, absent = labels.new_ones(len(labels), 1), labels.new_zeros(len(labels), 1)
     unsuppressed, suppressed = torch.cat([labels, present], dim=1), torch.cat([labels, absent], dim=1)
     terms = {
@@ -49,12 +52,12 @@ def total(
     return torch.stack(weighted).sum(), found
 
 
-def video_scores(cas: Tensor, mask: Tensor | None, divisor: int) -> Tensor:
-    """Equation 7: per video and class, the mean of the k = max(1, T // divisor) largest logits.
+def top_k_mean(cas: Tensor, mask: Tensor | None, divisor: int) -> Tensor:
+    """Equation 7: for each video and class, the mean of the k = max(1, T // divisor) largest logits.
 
     Args:
         cas: (B, T, J) logits.
-        mask: (B, T) bool or None; T is what a video has, not what it is padded to.
+        mask: (B, T) bool or None. T in the equation counts the snippets of a video without its padding.
         divisor: r.
 
     Returns:
@@ -64,19 +67,19 @@ def video_scores(cas: Tensor, mask: Tensor | None, divisor: int) -> Tensor:
         return cas.topk(max(1, cas.shape[1] // divisor), dim=1).values.mean(dim=1)
     lengths = mask.sum(dim=1)
     k = (lengths // divisor).clamp(min=1)
-    # No .item(): the largest k of the batch is bounded by its shape, and a GPU need not be waited for.
+    # The shape bounds the largest k, so .item(), which would wait for the GPU, is not needed.
     most = max(1, cas.shape[1] // divisor)
     largest = cas.masked_fill(~mask.unsqueeze(-1), -torch.inf).topk(most, dim=1).values
     counted = torch.arange(most, device=cas.device) < torch.minimum(k, lengths).unsqueeze(1)
-    # Filled before the sum: -inf times 0 would be NaN.
+    # Filled before the sum, because -inf times 0 would be NaN.
     return largest.masked_fill(~counted.unsqueeze(-1), 0).sum(dim=1) / k.unsqueeze(1)
 
 
 def mil(cas: Tensor, targets: Tensor, mask: Tensor | None, divisor: int) -> Tensor:
     """Top-k multiple-instance loss, equations 7-9: -sum_j y_j log p_j, averaged over the videos.
 
-    L_mil, L_temp, L_coarse and the suppressed ones differ only in the T-CAS and in the background's target. The
-    targets are divided by their sum, the cross-entropy of a distribution; one of zeros gives 0.
+    L_mil, L_temp, L_coarse and their suppressed versions differ only in the T-CAS and in the target of the background.
+    Targets are divided by their sum, so that this is the cross-entropy with a distribution. Targets of zeros give 0.
 
     Args:
         cas: (B, T, J) logits.
@@ -85,7 +88,7 @@ def mil(cas: Tensor, targets: Tensor, mask: Tensor | None, divisor: int) -> Tens
         divisor: r of equation 7.
     """
     share = targets / (targets.sum(dim=1, keepdim=True) + 1e-4)
-    log_p = video_scores(cas, mask, divisor).log_softmax(dim=1)
+    log_p = top_k_mean(cas, mask, divisor).log_softmax(dim=1)
     return _mean_of_videos(-(share * log_p).sum(dim=1), mask)
 
 
@@ -94,8 +97,8 @@ def co_activity(
 ) -> Tensor:
     """L_cas, the co-activity similarity loss of W-TALC (reference 23 of the paper), on E^a and suppressed S^coarse.
 
-    Where two videos show one action, what is active for it must be alike, and unlike the rest of either, by a
-    margin. Averaged over all (pair, shared class); 0 where nothing is shared.
+    If two videos show the same action, their features where it is active must be similar, and must differ by a margin
+    from the features where it is not active. The loss is the average over all (pair, shared class), or 0 without any.
 
     Args:
         embedding: (B, T, D).
@@ -103,7 +106,7 @@ def co_activity(
         labels: (B, C) 0 or 1.
         pairs: (P, 2) int64 rows of the batch.
         mask: (B, T) bool or None.
-        margin: by which cosine distances must differ.
+        margin: the least difference of the cosine distances.
     """
     shared = (labels[pairs[:, 0]] * labels[pairs[:, 1]]) > 0
     (high_m, low_m), (high_n, low_n) = (
@@ -119,8 +122,8 @@ def co_activity(
 def norm(actionness: Tensor, mask: Tensor | None) -> Tensor:
     """L_norm, section 3.5: the mean of |A_t| over the snippets, averaged over the videos.
 
-    The paper prints a sum; at its weight of 0.8 and T = 500 that would start near 200 beside cross-entropies
-    near 3, and the networks it descends from take the mean.
+    The paper prints a sum. With its weight of 0.8 and T = 500, a sum would start near 200, beside cross-entropies near
+    3. The networks that JCDNet is based on use the mean.
 
     Args:
         actionness: (B, T), in [0, 1].
@@ -132,7 +135,7 @@ def norm(actionness: Tensor, mask: Tensor | None) -> Tensor:
 def guide(actionness: Tensor, cas: Tensor, mask: Tensor | None) -> Tensor:
     """L_guide, section 3.5: the mean of |1 - A_t - s_t| over the snippets (see `norm`), averaged over the videos.
 
-    s_t is the background's probability in S, so its softmax and not its logit.
+    s_t is the background's probability in S, that is, after the softmax.
 
     Args:
         actionness: (B, T), in [0, 1].
@@ -144,14 +147,14 @@ def guide(actionness: Tensor, cas: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _sides(embedding: Tensor, cas: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Per video and class the feature where the class is active and where it is not, each (P, C, D).
+    """For each video and class, the feature where the class is active and where it is not, each (P, C, D).
 
-    W-TALC divides the latter by T - 1 to make it a mean too; a cosine does not see it.
+    W-TALC divides the second one by T - 1 to make it a mean; this does not change a cosine.
     """
     if mask is None:
         mask = torch.ones(cas.shape[:2], dtype=torch.bool, device=cas.device)
     padding = ~mask.unsqueeze(-1)
-    # A row without snippets keeps its logits: a softmax over nothing is NaN.
+    # A row without snippets keeps its logits, since a softmax over nothing is NaN.
     nowhere = padding & mask.any(dim=1)[:, None, None]
     active = cas.masked_fill(nowhere, -torch.inf).softmax(dim=1).masked_fill(padding, 0)
     inactive = (1 - active).masked_fill(padding, 0)
@@ -161,20 +164,20 @@ def _sides(embedding: Tensor, cas: Tensor, mask: Tensor | None) -> tuple[Tensor,
 
 
 def _distance(u: Tensor, v: Tensor) -> Tensor:
-    """Cosine distance 1 - cos along the last axis; 1 to a vector of zeros."""
+    """Cosine distance 1 - cos along the last axis; the distance to a vector of zeros is 1."""
     lengths = torch.linalg.vector_norm(u, dim=-1) * torch.linalg.vector_norm(v, dim=-1)
     return 1 - (u * v).sum(dim=-1) / lengths.clamp(min=_EPS)
 
 
 def _mean_of_snippets(values: Tensor, mask: Tensor | None) -> Tensor:
-    """(B, T) to (B,)."""
+    """Mean over the snippets, (B, T) to (B,)."""
     if mask is None:
         return values.mean(dim=1)
     return values.masked_fill(~mask, 0).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
 
 
 def _mean_of_videos(values: Tensor, mask: Tensor | None) -> Tensor:
-    """(B,) to (), over the rows that have a snippet."""
+    """Mean over the videos that have a snippet, (B,) to a scalar."""
     if mask is None:
         return values.mean()
     some = mask.any(dim=1)

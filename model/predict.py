@@ -1,4 +1,4 @@
-"""Scores of one video from its snippet features: section 3.6 up to the thresholds."""
+"""Prediction: the scores of one video from its snippet features, section 3.6 up to the thresholds."""
 
 from dataclasses import dataclass
 
@@ -7,23 +7,25 @@ import torch
 from numpy.typing import NDArray
 
 from model.jcdnet import JCDNet
+from model.losses import top_k_mean
 
 FloatArray = NDArray[np.float32]
 
 
 class PredictError(ValueError):
-    """Features that the model cannot take."""
+    """The model cannot use these features."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What JCDNet says of one video, float32. The background is column C, the last.
+    """The scores of JCDNet for one video, float32. The background is the last column, index C.
 
     Attributes:
         cas: (T, C+1) logits S.
         coarse_cas: (T, C+1) logits S^coarse.
         actionness: (T,) A^ness in [0, 1].
-        video: (C,) probabilities; they and the background's, which is left out, sum to 1.
+        video: (C,) probabilities of the classes in the whole video. With that of the background, which is left out,
+            they sum to 1.
     """
 
     cas: FloatArray
@@ -46,14 +48,14 @@ def predict(
 ) -> Scores:
     """Run `net` over a whole video of any length.
 
-    The video's probabilities are equations 7 and 8 on the suppressed T-CAS, k = max(1, T // topk_divisor).
-    The background takes part in the softmax and is dropped after it, so a video of nothing has low ones.
+    The probabilities of the video are equations 7 and 8 on the suppressed T-CAS, with k = max(1, T // topk_divisor).
+    The background takes part in the softmax and is then dropped, so a video without any action has low probabilities.
 
     Args:
-        net: moved to `device`; used in evaluation mode and left in the mode it came in.
-        features: (T, in_dim), one row a snippet; not changed.
+        net: is moved to `device`. It runs in evaluation mode and then returns to its previous mode.
+        features: (T, in_dim), one row for each snippet. They are not changed.
         device: where to compute.
-        topk_divisor: r; 10 at inference in the networks that JCDNet descends from.
+        topk_divisor: r; the networks that JCDNet is based on use 10 at inference.
 
     Raises:
         PredictError: the shape is wrong, there are no snippets, a number is not finite, or r is below 1.
@@ -66,9 +68,7 @@ def predict(
     try:
         with torch.inference_mode():
             output = net(torch.from_numpy(rows).unsqueeze(0).to(device))
-            suppressed = output.suppressed_cas[0]
-            k = max(1, len(suppressed) // topk_divisor)
-            video = suppressed.topk(k, dim=0).values.mean(dim=0).softmax(dim=0)[:-1]
+            video = top_k_mean(output.suppressed_cas, None, topk_divisor)[0].softmax(dim=0)[:-1]
             cas, coarse_cas, actionness = output.cas[0], output.coarse_cas[0], output.actionness[0]
             return Scores(*(array.cpu().numpy() for array in (cas, coarse_cas, actionness, video)))
     finally:
@@ -76,7 +76,7 @@ def predict(
 
 
 def _checked(features: NDArray[np.floating], width: int) -> FloatArray:
-    """(T, width) float32, contiguous and writable (torch shares the memory), or a PredictError."""
+    """Features as (T, width) float32, contiguous and writable, since torch shares the memory; or a PredictError."""
     if features.ndim != 2:
         raise PredictError(f"Features must be (T, {width}), not {features.shape}.")
     if len(features) == 0:

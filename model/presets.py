@@ -1,4 +1,4 @@
-"""Named starting points of training, and the ablations of Table 4. Free of torch, so that help can read them."""
+"""Named training presets, and the ablations of Table 4. Without torch, so that --help can read them."""
 
 import math
 from collections.abc import Sequence
@@ -11,25 +11,30 @@ Preset = Literal["own", "paper", "long", "activitynet"]
 PRESETS: tuple[str, ...] = get_args(Preset)
 
 LITTLE = 600
-"""Snippets of all training videos together, below which `own` trains less; six minutes at stride 16."""
+"""If all training videos together have fewer snippets than this, `own` trains less. It is six minutes at stride 16."""
 
 
 def preset(name: Preset, lengths: Sequence[int]) -> TrainConfig:
-    """A starting point to `replace` settings of.
+    """The training settings of a preset, as a starting point.
 
-    `paper` is section 4.1 for THUMOS14, `activitynet` the same for ActivityNet1.2, `long` the 5,000 steps that the
-    networks JCDNet descends from take. `own` is for a folder of one's own videos and sizes itself by them: 8 steps a
-    video, at least 480 and at most 5,000, at lr 2e-3, of little footage at least 240 at 1e-3 (at the paper's 1e-4 60
-    videos are undertrained), the steps' weights averaged. All of that was chosen by benchmarks/sportsmini_worlds.py,
-    whose figures are in benchmarks/README.md: 24 videos of 12 snippets are overfitted by what is best for 16 of 65. But
-    1,440 steps, better there, were turned down on SportsMini's test videos, where seeds then differ by 18 points. The
-    paper's lambda_3 of .8 leaves A^ness on the surest snippets alone: mAP@0.5 31 against 76 at .1; .05 was a little
-    better still in three seeds of three (240 steps at 1e-3, last weights, D 128; 20 of SportsMini's training videos
-    held out).
+    `paper` is section 4.1 for THUMOS14, and `activitynet` the same for ActivityNet1.2. `long` has the 5,000 steps that
+    the networks use which JCDNet is based on.
+
+    `own` is for a folder of your own videos and adapts to their number: 8 steps for each video, at least 480 and at
+    most 5,000, at lr 2e-3. For little footage it takes at least 240 steps at 1e-3. The weights of all steps are
+    averaged.
+    benchmarks/sportsmini_worlds.py chose these values; benchmarks/README.md has the figures:
+
+    - At the paper's lr of 1e-4, 60 videos are undertrained.
+    - What is best for 16 videos of 65 snippets overfits 24 videos of 12 snippets.
+    - 1,440 steps were better there, but not on SportsMini's test videos, where seeds then differ by 18 points.
+    - The paper's lambda_3 of .8 leaves A^ness high on the surest snippets only: mAP@0.5 is 31, and 76 at .1. In three
+      of three seeds .05 was slightly better still (240 steps at 1e-3, last weights, D 128; 20 of SportsMini's training
+      videos held out).
 
     Args:
-        name: of the preset.
-        lengths: snippets of each training video.
+        name: name of the preset.
+        lengths: number of snippets in each training video.
 
     Raises:
         ValueError: there is no such preset, or there are no videos.
@@ -57,20 +62,20 @@ def preset(name: Preset, lengths: Sequence[int]) -> TrainConfig:
 
 
 def model_settings(name: Preset) -> dict[str, Any]:
-    """What a preset changes in the network, as settings of `ModelConfig`.
+    """The settings of `ModelConfig` that a preset changes.
 
-    ActivityNet's few long actions want smoothing and less dropout. One's own few videos want a small D, attention
-    logits scaled by it (seeds then differ less), and a little smoothing, over 1.9 s. At lambda_3 .1, two seeds,
-    mAP@0.5 is 83 and 80 with all three, 72 and 75 without the smoothing, 76 and 58 without the scaling too
-    (240 steps at 1e-3, last weights; 20 of SportsMini's training videos held out).
+    ActivityNet's few long actions need smoothing and less dropout. A user's few videos need a small D, attention logits
+    scaled by it (seeds then differ less), and a little smoothing, over 1.9 s. With lambda_3 = .1 and two seeds, mAP@0.5
+    is 83 and 80 with all three, 72 and 75 without smoothing, and 76 and 58 also without scaling (240 steps at 1e-3,
+    last weights; 20 of SportsMini's training videos held out).
     """
     if name == "activitynet":
         return {"dropout": 0.5, "smooth": 13}
     return {"dim": 128, "qk_scale": True, "smooth": 3} if name == "own" else {}
 
 
-# Table 4, by the number of the experiment: modules, terms. L_temp comes with TEA and the plain coarse term with CAD,
-# which the table does not list; n-CAD (Exp 3) is CAD without that term.
+# The experiments of Table 4: number → (modules, terms). The table does not list L_temp, which comes with TEA, and the
+# plain coarse term, which comes with CAD. n-CAD (Exp 3) is CAD without this term.
 _EXPERIMENTS: dict[int, tuple[str, str]] = {
     1: ("", "mil"),
     2: ("cad", "mil coarse"),
@@ -86,12 +91,12 @@ _EXPERIMENTS: dict[int, tuple[str, str]] = {
 
 
 def experiment(number: int, model: ModelConfig, train: TrainConfig) -> tuple[ModelConfig, TrainConfig]:
-    """Exp 1-10 of Table 4: `model` and `train` with the modules and terms of the others switched off.
+    """Exp 1-10 of Table 4: `model` and `train` with only the modules and terms of this experiment.
 
-    Exp 1 classifies X^a, as UM, which the paper likens it to, embeds the features first.
+    Exp 1 classifies X^a: the paper compares it with UM, which also embeds the features first.
 
     Raises:
-        ValueError: there is no such experiment.
+        ValueError: there is no experiment of this number.
     """
     if number not in _EXPERIMENTS:
         raise ValueError(f"Table 4 has the experiments 1 to {len(_EXPERIMENTS)}, not {number!r}.")

@@ -1,11 +1,11 @@
-"""One training of JCDNet, section 4.1: a checkpoint, videos and settings in, a trained checkpoint out.
+"""Training of JCDNet, section 4.1: a checkpoint, videos and settings in, a trained checkpoint out.
 
-A training that was killed goes on from its last state on disk and ends in the same numbers: whatever is random at a
-step comes from the seed and the step's number, so the state is the weights, their average, Adam's moments and the log.
-On a CPU that is to the last digit, for one number of threads; GPU kernels sum in an order of their own.
+A training that was killed resumes from its last state on disk and gives the same numbers. All randomness of a step
+comes from the seed and the number of the step, so the state is only the weights, their average, Adam's moments and the
+log. On a CPU the numbers are equal to the last digit, for the same number of threads; GPU kernels sum in varying order.
 
-The last weights, or the average of all steps', are the result. Nothing is selected, so nothing can be selected on what
-a test will ask.
+The result is the weights of the last step, or the average over all steps. No step is selected, so none can be selected
+for the sake of a test.
 """
 
 import csv
@@ -25,8 +25,8 @@ from torch import Tensor
 from model import losses
 from model.averaging import Average
 from model.checkpoint import Checkpoint, fingerprint, write_atomically
-from model.config import TERMS, ModelConfig, TrainConfig
-from model.datasets import VideoSet, draw
+from model.config import TERMS, LossConfig, ModelConfig, TrainConfig
+from model.datasets import Batch, VideoSet, draw
 from model.jcdnet import JCDNet
 from support.errors import UserError
 from support.files import sweep
@@ -41,15 +41,15 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class TrainError(UserError):
-    """A training that cannot start, go on or converge; one sentence with the cause and the next step."""
+    """A training cannot start, continue or converge; the message is one sentence with the cause and the next step."""
 
 
 def initialise(
     config: ModelConfig, classes: tuple[str, ...], streams: tuple[str, ...], features: Mapping[str, Any], seed: int
 ) -> Checkpoint:
-    """An untrained network as a checkpoint, its weights drawn from `seed`; see `Checkpoint` for the rest.
+    """An untrained network as a checkpoint, with weights drawn from `seed`. For the other arguments see `Checkpoint`.
 
-    The caller's random state on the CPU is left as it is.
+    The random state of the caller on the CPU does not change.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -67,26 +67,26 @@ def train(
     resume: bool = True,
     on_progress: Progress = silent,
 ) -> Checkpoint:
-    """Train from the weights of `start`, on labels per video.
+    """Train from the weights of `start` on labels per video.
 
     Args:
-        start: what `initialise` gave, or a trained network of the same classes.
-        data: the videos; nothing else is looked at.
+        start: a checkpoint from `initialise`, or a trained network with the same classes.
+        data: the videos to train on.
         config: the settings, ablations included.
-        folder: gets `training.safetensors`, the state to go on from, and `log.csv`: a row a step, with the loss,
-            every term before its weight, the gradient's norm and the gates, all of that step's weights and not of
-            their average. None keeps nothing.
+        folder: gets `training.safetensors`, the state to resume from, and `log.csv`. The log has a row for each step,
+            with the loss, each term before weighting, the norm of the gradient and the gates. All of these belong to
+            the weights of that step, not to their average. None writes nothing.
         device: where to compute.
-        resume: go on from the state in `folder` if there is one; otherwise it is replaced.
+        resume: whether to continue from the state in `folder` if there is one; otherwise it is replaced.
         on_progress: called after each step with ("train", steps done, steps in all).
 
     Returns:
-        `start` with the last step's weights or their average, and the training in its provenance.
+        `start` with the weights of the last step or their average, and with the training in its provenance.
 
     Raises:
-        TrainError: `start` and `data` do not fit, the state in `folder` is damaged or is of another training, or
-            the loss is not finite.
-        ValueError: `config` weights a term whose module the network lacks.
+        TrainError: `start` and `data` do not fit together, the state in `folder` is damaged or belongs to another
+            training, or the loss is not finite.
+        ValueError: `config` gives a weight to a term whose module the network lacks.
         CheckpointError: `start` is inconsistent, or the folder cannot be written.
     """
     _check_fit(start, data, config)
@@ -101,12 +101,12 @@ def train(
         sweep(state_file.parent)  # a killed write leaves a state, four times the size of its network
     if state_file is not None and resume and state_file.exists():
         history = _restore(state_file, net, optimiser, average, identity)
-        if history:  # again, where it was lost: it is part of the state
+        if history:  # the log may have been lost; the state has all of it
             _write_log(state_file.with_name(LOG_NAME), columns, history)
     if len(history) > config.steps:
         raise TrainError(
-            f"{state_file} has {len(history)} steps behind it, more than the {config.steps} asked for; "
-            "ask for as many, or train in another folder."
+            f"{state_file} has {len(history)} steps behind it, more than the {config.steps} requested; "
+            "request as many, or train in another folder."
         )
 
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
@@ -114,16 +114,8 @@ def train(
         for step in range(len(history), config.steps):
             batch = draw(data, config, step).to(device)
             torch.manual_seed(_dropout_seed(config.seed, step))
-            output = net(batch.features, batch.mask)
-            loss, terms = losses.total(output, batch.labels, batch.pairs, batch.mask, config.loss)
-            optimiser.zero_grad()
-            loss.backward()
-            gradient = torch.nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
-            values = {"loss": loss, **terms, "gradient": gradient, **_gates(net)}
-            row = torch.stack([values[name] for name in columns]).tolist()
-            _check_finite(dict(zip(columns, row, strict=True)), step)
-            optimiser.step()
-            history.append(row)
+            values = _step(net, optimiser, batch, config.loss, step)
+            history.append([values[name] for name in columns])
             done = step + 1
             if average is not None:
                 average.update(net, done)
@@ -134,6 +126,26 @@ def train(
     if average is not None:
         average.apply(net)
     return _finished(start, net, config, identity, dict(zip(columns, history[-1], strict=True)), len(data.names))
+
+
+def _step(
+    net: JCDNet, optimiser: torch.optim.Optimizer, batch: Batch, config: LossConfig, step: int
+) -> dict[str, float]:
+    """One step of the optimiser; returns the row of the log, with the gates as they were before the step.
+
+    Raises:
+        TrainError: the loss or its gradient is not finite. The weights are then unchanged.
+    """
+    output = net(batch.features, batch.mask)
+    loss, terms = losses.total(output, batch.labels, batch.pairs, batch.mask, config)
+    optimiser.zero_grad()
+    loss.backward()
+    gradient = torch.nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
+    tensors = {"loss": loss, **terms, "gradient": gradient, **_gates(net)}
+    values = dict(zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True))
+    _check_finite(values, step)
+    optimiser.step()
+    return values
 
 
 def _finished(
@@ -157,7 +169,7 @@ def _gates(net: JCDNet) -> dict[str, Tensor]:
 
 
 def _adam(net: JCDNet, config: TrainConfig) -> torch.optim.Adam:
-    """Adam with L2, and the gates apart: decay would pull them back to 0, where they start."""
+    """Adam with L2 on all parameters but the gates, which decay would pull back to 0, where they start."""
     gates = _gates(net)
     others = [tensor for name, tensor in net.named_parameters() if name not in gates]
     groups = [
@@ -168,7 +180,7 @@ def _adam(net: JCDNet, config: TrainConfig) -> torch.optim.Adam:
 
 
 def _dropout_seed(seed: int, step: int) -> int:
-    """Seeds of neighbouring steps must not be neighbours themselves: some generators then start alike."""
+    """A seed for dropout. Neighbouring steps must not get neighbouring seeds: some generators then start alike."""
     return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0])
 
 
@@ -182,7 +194,7 @@ def _check_fit(start: Checkpoint, data: VideoSet, config: TrainConfig) -> None:
     if start.config.in_dim != data.width:
         raise TrainError(
             f"The network takes features {start.config.in_dim} wide and these are {data.width}; "
-            "extract the streams that it declares, or initialise it with in_dim of these."
+            "extract the streams that it declares, or initialise it with their width as in_dim."
         )
 
 
@@ -193,7 +205,7 @@ def _check_finite(row: dict[str, float], step: int) -> None:
 
 
 def _identity(start: Checkpoint, data: VideoSet, config: TrainConfig) -> dict[str, Any]:
-    """What decides the numbers of a training, flat; `steps` is not in it, so that a training can be prolonged."""
+    """Everything that decides the numbers of a training, flat. `steps` is left out: a training can be prolonged."""
     settings = {k: v for k, v in config.to_dict().items() if k not in ("steps", "save_every", "loss")}
     weights = {f"loss {name}": value for name, value in config.to_dict()["loss"].items()}
     hashes = {"data": data.fingerprint(), "initial weights": fingerprint(start)}
@@ -207,7 +219,7 @@ def _save(
     columns: list[str],
     history: list[list[float]],
 ) -> None:
-    # The log first: killed between the two, a finished training would otherwise keep a log that lacks its end.
+    # The log comes first: a training killed between the two writes would otherwise have a log without its end.
     _write_log(path.with_name(LOG_NAME), columns, history)
     tensors = {name: tensor.detach().cpu() for name, tensor in state}
     tensors["history"] = torch.tensor(history, dtype=torch.float64)
@@ -225,15 +237,15 @@ def _write_log(path: Path, columns: list[str], history: list[list[float]]) -> No
 def _restore(
     path: Path, net: JCDNet, optimiser: torch.optim.Adam, average: Average | None, identity: dict[str, Any]
 ) -> list[list[float]]:
-    """Put a state on disk into `net`, `optimiser` and `average`; the history that led there."""
+    """Load a state from disk into `net`, `optimiser` and `average`, and return the history of its steps."""
     try:
         with safe_open(path, framework="pt") as file:
             header = dict(json.loads((file.metadata() or {})[_HEADER_KEY]))
             tensors = {name: file.get_tensor(name).clone() for name in list(file.keys())}
-        header.setdefault("averaging", 0.0)  # states from before there was such a setting
+        header.setdefault("averaging", 0.0)  # older states have no such setting
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise TrainError(
-            f"{path} is not a whole training state ({error}); delete it to start over, or train in another folder."
+            f"{path} is not a complete training state ({error}); delete it to start over, or train in another folder."
         ) from error
     changed = [
         f"{name} {header.get(name)!s:.12}, now {identity.get(name)!s:.12}"
@@ -242,18 +254,18 @@ def _restore(
     ]
     if changed:
         raise TrainError(
-            f"{path} is of another training ({'; '.join(changed)}); give it the same settings and videos, "
+            f"{path} belongs to another training ({'; '.join(changed)}); give it the same settings and videos, "
             "train in another folder, or start over (--overwrite)."
         )
     if (odd := next(_misfits(tensors, net, average), None)) is not None:
-        raise TrainError(f"{path} lacks {odd}, or has another; delete it to start over, or train in another folder.")
+        raise TrainError(f"{path} has no {odd} that fits; delete it to start over, or train in another folder.")
     history: list[list[float]] = tensors.pop("history").tolist()
     with torch.no_grad():
         for name, parameter in net.named_parameters():
             parameter.copy_(tensors[f"net.{name}"])
             moments = {key: tensors[f"adam.{name}.{key}"] for key in _MOMENTS if f"adam.{name}.{key}" in tensors}
             if moments:
-                # Adam keeps its step counts on the CPU, whatever the device.
+                # Adam keeps its step counts on the CPU, on any device.
                 moved = {key: value.to(parameter.device) for key, value in moments.items() if key != "step"}
                 optimiser.state[parameter] = {"step": moments["step"], **moved}
             if average is not None:
@@ -262,7 +274,7 @@ def _restore(
 
 
 def _misfits(tensors: dict[str, Tensor], net: JCDNet, average: Average | None) -> Iterator[str]:
-    """What a state needs, and what of Adam's it has, in another shape or not at all."""
+    """The entries of a state that are missing or have the wrong shape; moments of Adam may be missing."""
     for name, parameter in net.named_parameters():
         needed = [f"net.{name}"] if average is None else [f"net.{name}", f"mean.{name}"]
         for key in (*needed, *(f"adam.{name}.{moment}" for moment in _MOMENTS[1:])):
@@ -274,7 +286,7 @@ def _misfits(tensors: dict[str, Tensor], net: JCDNet, average: Average | None) -
 
 
 def _tensors(net: JCDNet, optimiser: torch.optim.Adam, average: Average | None) -> Iterator[tuple[str, Tensor]]:
-    """Weights, their average and Adam's moments by name; a parameter that no term reaches has no moments."""
+    """Weights, their average and Adam's moments by name. A parameter without a gradient has no moments."""
     for name, parameter in net.named_parameters():
         yield f"net.{name}", parameter
         if average is not None:

@@ -1,4 +1,4 @@
-"""The pipeline in Python: a video in, a Result out, and its steps one by one."""
+"""The pipeline in Python: give it a video, get a Result; each step can also be called on its own."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ from model.predict import PredictError, Scores, predict
 from pipeline.cache.entries import FeatureCache, content_hash
 from pipeline.config import Config, adopt, asked
 from postprocess.evaluation.names import nfc
-from postprocess.localize import localize
+from postprocess.localize import Activations, localize
 from postprocess.segment import Result, Segment
 from support.errors import EnvironmentMissing, UsageError
 from support.paths import program
@@ -38,20 +38,20 @@ SPORTS, ALL, AUTO = "sports", "all", "auto"
 
 
 class Pipeline:
-    """Everything that `run` needs, loaded once and used for many videos."""
+    """A model with everything that it needs to run, loaded once and used for many videos."""
 
     def __init__(self, model: Checkpoint, config: Config, cache: FeatureCache | None = None) -> None:
         """Join a model with settings.
 
         Raises:
-            UsageError: classes that the model does not know, or settings that its features were not made with.
-            EnvironmentMissing: the device asked for is not there.
+            UsageError: the model does not know a class, or was trained on features with other settings.
+            EnvironmentMissing: this machine does not have the device.
             WeightsError: the backbone's weights are missing.
         """
         self.model = model
         self.classes = choose_classes(model, config.classes)
         self.asked = asked(config)
-        self.config = config = adopt(config, model.features, suited(model, self.classes))
+        self.config = config = adopt(config, model.features, localize_settings_for(model, self.classes))
         self.device = choose_device(config.device)
         self.cache = cache or FeatureCache()
         self.extractor = make_extractor(config, model.streams, self.device)
@@ -61,13 +61,14 @@ class Pipeline:
 
     @classmethod
     def load(cls, model: str | None = None, device: str | None = None, config: Config | None = None) -> "Pipeline":
-        """Load a model by name or path, on a device; what is None is as in `config`, or its default.
+        """Load a model by name or path, on a device. A None is taken from `config`, or is its default.
 
-        What the model declares of features and localisation takes the place of defaults. A default that is meant is
-        named in `given`: Config(given=frozenset({"localize.min_confidence"})), as `load_config` does for flags.
+        The settings that the model declares for features and localisation replace defaults. If you want a default value
+        itself, name it in `given`, as `load_config` does for flags:
+        Config(given=frozenset({"localize.min_confidence"})).
 
         Raises:
-            CheckpointError: there is no such model, or its file is not one.
+            CheckpointError: the model does not exist, or its file is not a checkpoint.
         """
         settings = config or Config()
         settings = dataclasses.replace(settings, model=model or settings.model, device=device or settings.device)
@@ -80,7 +81,7 @@ class Pipeline:
         end: float = math.inf,
         on_progress: Progress = silent,
     ) -> Result:
-        """Segments of a video, or of its seconds start..end; seconds are always those of the whole video."""
+        """Find the segments of a video, or of its part from `start` to `end`; times count from its beginning."""
         return self.run(Path(video), start, end, on_progress)[0]
 
     def run(
@@ -91,25 +92,32 @@ class Pipeline:
         on_progress: Progress = silent,
         content: str | None = None,
     ) -> tuple[Result, Features, Scores]:
-        """As a call, with the features and the scores that the segments came from.
+        """Like a call, but also return the features and the scores that the segments came from.
 
-        content: the file's `content_hash`, where it is known already.
+        Args:
+            video: the file.
+            start: where to begin, in seconds.
+            end: where to end, in seconds.
+            on_progress: called with (stage, done, total).
+            content: the `content_hash` of the file, if it is already known.
 
         Raises:
             VideoError: the video cannot be read.
         """
-        said: list[str] = []
+        messages: list[str] = []
         self.warm()
         content = content or content_hash(video, on_progress)
-        features = self.cache.features(video, content, self.extractor, Stretch(start, end), on_progress, said.append)
-        features = dataclasses.replace(features, warnings=(*features.warnings, *said))
+        features = self.cache.features(
+            video, content, self.extractor, Stretch(start, end), on_progress, messages.append
+        )
+        features = dataclasses.replace(features, warnings=(*features.warnings, *messages))
         result, scores = self.result(video, content, features, start, end)
         return result, features, scores
 
     def result(
         self, video: Path, content: str, features: Features, start: float = 0.0, end: float = math.inf
     ) -> tuple[Result, Scores]:
-        """What the model says about a video's features, and the scores that the segments came from."""
+        """The result for a video whose features are given, and the scores that its segments came from."""
         scores = self.scores(features)
         result = Result(
             video=str(video),
@@ -123,26 +131,27 @@ class Pipeline:
         return result, scores
 
     def scores(self, features: Features) -> Scores:
-        """Actionness and T-CAS of a video's features."""
+        """Run the network over the features of a video."""
         if self._warming is not None:
             self._warming.join()
         try:
             with exact():
                 return predict(self._net, features.stacked(self.model.streams), device=self.device)
         except PredictError as error:
-            raise UsageError(f"the model does not take these features: {error}") from error
+            raise UsageError(f"the model cannot use these features: {error}") from error
 
     def warm(self) -> None:
-        """On a GPU, have a thread make the localisation network ready while a video is hashed and decoded.
+        """Start a thread that warms up the network on a GPU while the video is hashed and decoded.
 
-        Its first use there takes seconds (2.4 to 3.2 on an H200), any later one milliseconds. A CPU needs none.
+        The first use of the network on a GPU takes seconds (2.4 to 3.2 on an H200), later uses take milliseconds. A CPU
+        needs no warm-up.
         """
         if self._warming is None and torch.device(self.device).type == "cuda":
             self._warming = threading.Thread(target=self._warm, name="warm-up", daemon=True)
             self._warming.start()
 
     def _warm(self) -> None:
-        with contextlib.suppress(Exception), exact():  # what is wrong there is raised again when scores are wanted
+        with contextlib.suppress(Exception), exact():  # the same error is raised again in `scores`
             predict(self._net, np.zeros((2, self._net.config.in_dim), np.float32), device=self.device)
 
     @cached_property
@@ -157,20 +166,17 @@ class Pipeline:
         end: float = math.inf,
         least: float | None = None,
     ) -> list[Segment]:
-        """Scores as segments, within start..end; `least`: another confidence than the settings' to leave out below.
+        """Turn scores into segments between `start` and `end`.
 
-        A lower `least` adds segments to those that the settings find, and to those of the model's own confidence.
+        `least` replaces the confidence below which the settings leave segments out. A lower value only adds segments:
+        those that the settings find, and those that the model's own minimum finds, stay as they are.
         """
         config = self.config.localize
-        declared = suited(self.model, self.classes).get("min_confidence", 0.0)
+        declared = localize_settings_for(self.model, self.classes).get("min_confidence", 0.0)
+        duration = min(features.duration, end)
         found = localize(
-            scores.cas,
-            scores.actionness,
-            scores.video,
-            features.times,
-            self.model.classes,
-            duration=min(features.duration, end),
-            config=config if least is None else dataclasses.replace(config, min_confidence=least),
+            Activations(scores.cas, scores.actionness, scores.video, features.times, self.model.classes, duration),
+            config if least is None else dataclasses.replace(config, min_confidence=least),
             groups=self.model.groups,
             keep=self.classes,
             bars=(config.min_confidence, declared),
@@ -179,9 +185,9 @@ class Pipeline:
         return [segment for segment in late if segment.end > segment.start]
 
     def provenance(self, content: str, start: float = 0.0, end: float = math.inf) -> dict[str, Any]:
-        """What a result came from: two results with the same provenance are the same result.
+        """Where a result comes from. Two results with the same provenance are equal.
 
-        `asked` names the settings that somebody asked for; of the others a later version may choose differently.
+        `asked` names the settings that the user chose; a later version may choose others differently.
         """
         return {
             "content": f"sha256:{content}",
@@ -201,12 +207,12 @@ class Pipeline:
 
     @cached_property
     def _groups(self) -> str:
-        """Which classes are sought, and which act together."""
+        """A hash of the classes that are looked for and of their groups."""
         sought = [(name, self.model.groups.get(name)) for name in sorted(self.classes or self.model.classes)]
         return f"sha256:{hashlib.sha256(json.dumps(sought).encode()).hexdigest()}"
 
     def _check_features(self) -> None:
-        """Every feature setting that the model declares must be the one in force."""
+        """Raise a UsageError if a feature setting differs from the one that the model declares."""
         actual = self.extractor.settings()
         for stream in self.model.streams:
             if stream not in actual:
@@ -221,23 +227,26 @@ class Pipeline:
                     )
 
     def _untuned(self) -> tuple[str, ...]:
-        """Of the embedded model with other RGB weights than the published ones."""
+        """A warning if the embedded model runs with other RGB weights than the published ones."""
         if self.config.model == EMBEDDED and not self.model.provenance.get("tuned"):
-            return (f"{EMBEDDED} was tuned and calibrated for the published RGB weights, and is neither with these.",)
+            return (
+                f"{EMBEDDED} was tuned and calibrated for the published RGB weights; with these weights it is neither.",
+            )
         return ()
 
     def _stream_warnings(self) -> tuple[str, ...]:
         extra = set(self.extractor.streams) - set(self.model.streams)
         if "flow" in extra:
-            return (f"the model {self.config.model} reads RGB only; flow was extracted and cached, unused.",)
+            return (f"the model {self.config.model} reads RGB only; flow was extracted and cached, but is not used.",)
         return ()
 
 
 def choose_device(name: str) -> str:
-    """Turn "auto" into cuda where there is a GPU, else cpu; check any other name.
+    """Resolve "auto" to cuda if there is a GPU, else to cpu; any other name is checked.
 
     Raises:
-        EnvironmentMissing: the device is not there.
+        UsageError: the name is not one of a device.
+        EnvironmentMissing: this machine does not have the device.
     """
     if name == AUTO:
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -253,15 +262,15 @@ def choose_device(name: str) -> str:
 
 
 def default_streams(config: Config) -> tuple[str, ...]:
-    """Streams that `extract` computes unasked: flow where it has weights of its own, or settings were given for it."""
+    """Streams that `extract` computes by default: flow only if it has weights, or if the user gave settings for it."""
     wanted = config.flow_weights or config.given & {"features.flow"} or weights.find("i3d-flow")
     return ("rgb", "flow") if wanted else ("rgb",)
 
 
 def make_extractor(config: Config, declared: tuple[str, ...], device: str) -> Extractor:
-    """The extractor that a run needs; `declared`: streams that the model reads."""
+    """The extractor for a run; `declared` holds the streams that the model reads."""
     if device == "cpu" and config.features.precision == "float16":
-        # Emulated there: 189 s for two snippets (benchmarks/precision.py).
+        # CPUs emulate it: 189 s for two snippets (benchmarks/precision.py).
         raise UsageError("float16 on a CPU takes minutes a snippet; use --precision bfloat16 or float32.")
     streams = {"auto": declared, "both": ("rgb", "flow"), "rgb": ("rgb",)}[config.streams]
     if "flow" not in streams and (unused := sorted(config.given & {"features.flow", "flow_weights"})):
@@ -275,11 +284,12 @@ def make_extractor(config: Config, declared: tuple[str, ...], device: str) -> Ex
 
 
 def load_model(name: str, rgb_weights: str | None = None) -> Checkpoint:
-    """The embedded model, or a checkpoint by its path.
+    """Load the embedded model by name, or a checkpoint by path.
 
     Raises:
-        CheckpointError: neither.
-        WeightsError: the embedded model is asked for, but the I3D weights are not there.
+        UsageError: the name is neither.
+        CheckpointError: the file is not a checkpoint.
+        WeightsError: the embedded model needs the I3D weights, and they are missing.
     """
     if name != EMBEDDED:
         if not Path(name).exists():
@@ -289,10 +299,10 @@ def load_model(name: str, rgb_weights: str | None = None) -> Checkpoint:
     return kinetics.build(weight, bias, weights.kinetics400_names(), identity, kinetics.Tuning.load())
 
 
-def suited(model: Checkpoint, classes: frozenset[str] | None) -> dict[str, Any]:
-    """The settings that a model declares for localisation, as far as they hold for these classes (None: all).
+def localize_settings_for(model: Checkpoint, classes: frozenset[str] | None) -> dict[str, Any]:
+    """The localisation settings that a model declares and that hold for these classes (None means all classes).
 
-    The embedded model's confidence was calibrated on sports: of anything else it stays the mean probability.
+    The embedded model's confidence was calibrated on sports. For other classes it stays the mean probability.
     """
     if not model.groups or (classes is not None and classes <= model.groups.keys()):
         return model.localize
@@ -300,15 +310,15 @@ def suited(model: Checkpoint, classes: frozenset[str] | None) -> dict[str, Any]:
 
 
 def default_classes(model: Checkpoint) -> str:
-    """Sports where the model groups its classes by sport, else all."""
+    """Sports if the model groups its classes by sport, else all."""
     return SPORTS if model.groups else ALL
 
 
 def choose_classes(model: Checkpoint, asked: str) -> frozenset[str] | None:
-    """The classes to look for; None is all. Names may be classes or groups, joined by commas.
+    """The classes to look for; None means all. `asked` may name classes or groups, joined by commas.
 
     Raises:
-        UsageError: a name that the model does not know.
+        UsageError: the model does not know a name.
     """
     asked = default_classes(model) if asked == AUTO else asked
     if asked == ALL:

@@ -1,4 +1,4 @@
-"""All settings of a run in one place: defaults < checkpoint < `--config file.toml` < flags."""
+"""All settings of a run: flags win over `--config file.toml`, which wins over the checkpoint, then the defaults."""
 
 import dataclasses
 import difflib
@@ -13,7 +13,7 @@ from extractors.config import FeatureConfig, Limits
 from postprocess.config import LocalizeConfig
 from support.errors import UsageError
 
-# Bytes of a settings file. A key of n dots costs the parser n² words: 20,000 dots took 1.5 GB.
+# Largest settings file in bytes. A key with n dots costs the parser n² words of memory: 20,000 dots took 1.5 GB.
 LARGEST = 16 << 10
 STREAM_CHOICES = ("auto", "both", "rgb")
 
@@ -26,11 +26,11 @@ class Config:
     localize: LocalizeConfig = field(default_factory=LocalizeConfig)
     limits: Limits = field(default_factory=Limits)
     model: str = "kinetics400"
-    """name of an embedded model, or a checkpoint"""
+    """name of an embedded model, or path of a checkpoint"""
     classes: str = "auto"
     """"sports", "all", or names joined by commas; auto: sports for kinetics400, all for other models"""
     streams: str = "auto"
-    """auto: what the model declares; both; rgb"""
+    """auto (the streams that the model declares), both, or rgb"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps"""
     rgb_weights: str | None = None
@@ -38,7 +38,7 @@ class Config:
     flow_weights: str | None = None
     """file with the flow backbone's weights instead of the published ones"""
     given: frozenset[str] = frozenset()
-    """names that a file or a flag set, as in "features.stride": a checkpoint's settings do not override them"""
+    """names of settings that a file or a flag set, such as "features.stride"; a checkpoint does not override them"""
 
     def __post_init__(self) -> None:
         if self.streams not in STREAM_CHOICES:
@@ -46,7 +46,7 @@ class Config:
 
 
 def asked(config: Config) -> list[str]:
-    """The settings that decide results and that somebody asked for: by name, or by another value than the default."""
+    """The settings that decide results and that the user chose, by name or by a value that is not the default."""
     plain = Config()
     found = {"device"} if "device" in config.given or config.device != plain.device else set()
     for section in ("features", "localize"):
@@ -62,12 +62,12 @@ SECTIONS: dict[str, type] = {"features": FeatureConfig, "localize": LocalizeConf
 
 
 def load_config(path: Path | None, flags: Mapping[str, Any]) -> Config:
-    """Settings from a TOML file and flags; the flags win, a flag of None was not given.
+    """Read settings from a TOML file and from flags; flags win. A flag that is None was not given.
 
-    Flags carry their section: `localize.threshold`, `features.stride`, `model`.
+    The names of flags include their section: `localize.threshold`, `features.stride`, `model`.
 
     Raises:
-        UsageError: the file is missing or not TOML, a name is unknown, or a value makes no sense.
+        UsageError: the file is missing or not TOML, a name is unknown, or a value cannot be used.
     """
     values: dict[str, Any] = {}
     if path is not None:
@@ -85,11 +85,11 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file.
 
     Raises:
-        UsageError: it is missing, too large for settings, or not TOML.
+        UsageError: the file is missing, too large for settings, or not TOML.
     """
     try:
         if path.stat().st_size > LARGEST:
-            raise UsageError(f"{path}: is larger than any settings are ({LARGEST >> 10} KiB); check --config.")
+            raise UsageError(f"{path}: is too large for a settings file (limit {LARGEST >> 10} KiB); check --config.")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); check --config.") from error
@@ -100,22 +100,22 @@ def read_toml(path: Path) -> dict[str, Any]:
 def adopt(
     config: Config, declared: Mapping[str, Mapping[str, Any]], localize: Mapping[str, Any] = MappingProxyType({})
 ) -> Config:
-    """`config` with the settings that a checkpoint declares, where nothing else was asked for.
+    """`config` with the settings that a checkpoint declares, except where the user chose another value.
 
-    Of features, what differs from the default counts as asked for, too: `Pipeline` then refuses it.
+    A value that differs from the default counts as chosen. If it is a feature setting, `Pipeline` then refuses it.
 
     Args:
-        config: defaults < a file < flags.
-        declared: by stream, `Checkpoint.features`.
-        localize: `Checkpoint.localize`, which is about the rule `runs` alone.
+        config: the settings of the user.
+        declared: `Checkpoint.features`, by stream.
+        localize: `Checkpoint.localize`; it holds for the rule `runs` only.
 
     Raises:
-        UsageError: what is declared cannot be used.
+        UsageError: the declared settings cannot be used.
     """
     if not all(isinstance(settings, Mapping) for settings in declared.values()):
-        raise UsageError(f"the model {config.model} declares features that are no settings by stream; train it again.")
+        raise UsageError(f"the model {config.model} declares features that are not settings by stream; train it again.")
     values = {name: value for settings in declared.values() for name, value in settings.items()}
-    own = {f.name for f in dataclasses.fields(FeatureConfig)}  # the other names say how features came about
+    own = {f.name for f in dataclasses.fields(FeatureConfig)}  # the other names record how features were made
     config = _adopted(config, "features", {name: value for name, value in values.items() if name in own})
     return _adopted(config, "localize", localize) if config.localize.rule == "runs" else config
 
@@ -140,7 +140,7 @@ def _section(values: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _flatten(tree: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Nested tables to dotted names, each checked against the dataclasses: its name and its type."""
+    """Nested tables as dotted names; each name and type is checked against the dataclasses."""
     known = {f.name: f for f in dataclasses.fields(Config) if f.name not in (*SECTIONS, "given")}
     for section, kind in SECTIONS.items():
         known |= {f"{section}.{f.name}": f for f in dataclasses.fields(kind)}

@@ -1,4 +1,4 @@
-"""A model over a feature set: what `evaluate --model` scores, without a video at hand."""
+"""A model applied to stored features and scored, for `evaluate --model`; no videos are needed."""
 
 import math
 from collections.abc import Mapping
@@ -12,17 +12,17 @@ from extractors.exact import exact
 from model.checkpoint import Checkpoint
 from model.datasets import DatasetError
 from model.predict import PredictError, predict
-from pipeline.api import suited
+from pipeline.api import localize_settings_for
 from pipeline.config import Config, adopt
 from pipeline.datasets.featureset import FeatureSet
 from pipeline.datasets.layouts import read_feature_set
 from postprocess.config import LocalizeConfig
-from postprocess.evaluation.annotations import Action, Predicted, read_ambiguous, read_ground_truth, respell
-from postprocess.evaluation.evaluate import Evaluation, evaluate
+from postprocess.evaluation.annotations import Action, Predicted, read_ground_truth
+from postprocess.evaluation.evaluate import DEFAULT, Evaluation, evaluate
 from postprocess.evaluation.metrics import video_scores
 from postprocess.evaluation.names import find_names, match_labels, not_there
-from postprocess.evaluation.protocols import EvaluateError, choose_subset, find_protocol, parse_tious
-from postprocess.localize import localize
+from postprocess.evaluation.protocols import EvaluateError, Scoring, choose_subset
+from postprocess.localize import Activations, localize
 from support.errors import UsageError
 from support.progress import Progress, silent
 
@@ -37,17 +37,17 @@ def predictions_of(
 ) -> Predicted:
     """Segments and video-level scores of every video of a feature set.
 
-    Ranked by ψ under the rule `paper`, by confidence under `runs`, which is what `run` shows.
+    Segments are ranked by ψ under the rule `paper`, and by confidence under `runs`, as `run` shows them.
 
     Args:
         model: any checkpoint.
         stored: features of the streams that the model declares, made with the settings that it declares.
-        config: the localisation.
+        config: settings of the localisation.
         device: where to compute.
         on_progress: ("predict", videos done, videos in all).
 
     Raises:
-        UsageError: the features are not those that the model was trained on.
+        UsageError: the features differ from those that the model was trained on.
         DatasetError: the features of a video cannot be used.
     """
     if missing := [stream for stream in model.streams if stream not in stored.streams]:
@@ -64,16 +64,9 @@ def predictions_of(
         except PredictError as error:
             raise DatasetError(f"{name}: {error}") from error
         ends = float(video.times[-1, 1])
-        segments = localize(
-            found.cas,
-            found.actionness,
-            found.video,
-            video.times,
-            model.classes,
-            duration=ends if video.duration is None else max(video.duration, 0.0),
-            config=config,
-            groups=model.groups,
-        )
+        duration = ends if video.duration is None else max(video.duration, 0.0)
+        given = Activations(found.cas, found.actionness, found.video, video.times, model.classes, duration)
+        segments = localize(given, config, groups=model.groups)
         ranked = "score" if config.rule == "paper" else "confidence"
         actions[name] = [Action(s.start, s.end, s.label, getattr(s, ranked)) for s in segments]
         scores[name] = dict(zip(model.classes, video_scores(found.cas).tolist(), strict=True))
@@ -85,34 +78,31 @@ def evaluate_model(
     model: Checkpoint,
     features: Path,
     ground_truth: Path | None,
+    scoring: Scoring = DEFAULT,
     *,
     rule: str = "paper",
     fps: float | None = None,
-    protocol: str = "default",
-    ambiguous: Path | None = None,
-    subset: str | None = None,
-    tiou: str | None = None,
-    diagnosis: bool = False,
-    ignore_unknown: bool = False,
     device: str | torch.device = "cpu",
     on_progress: Progress = silent,
 ) -> Evaluation:
-    """Run a model over a feature set and score it; the other arguments are those of `evaluate_files`.
+    """Run a model over a feature set and score what it finds.
+
+    The model runs only on the videos of the subset that is scored. Videos that the ground truth lacks are left out,
+    and a note says so.
 
     Args:
         model: any checkpoint.
-        features: folder of a feature set; of its videos those in the subset that is scored are run, and those that
-            the ground truth does not have are left out, which a note says.
-        ground_truth: ActivityNet's JSON; None takes what the feature set brings.
-        rule: of the localisation.
-        fps: frames per second that published features were made at; None: 25.
+        features: folder of a feature set.
+        ground_truth: ActivityNet's JSON; None uses the annotations that the feature set brings.
+        scoring: how to score.
+        rule: of the localisation, "paper" or "runs".
+        fps: frames per second that published features were made at; None means 25.
+        device: where to compute.
+        on_progress: ("predict", videos done, videos in all).
 
     Raises:
-        UsageError, DatasetError, EvaluateError: anything wrong with these, in one sentence.
+        UsageError, DatasetError, EvaluateError: one of these does not fit the others. The message is one sentence.
     """
-    rules = find_protocol(protocol)
-    tious = None if tiou is None else parse_tious(tiou)
-    listed = None if ambiguous is None else read_ambiguous(ambiguous)
     stored = read_feature_set(features, fps=fps, streams=model.streams)
     truth = read_ground_truth(ground_truth) if ground_truth is not None else stored.ground_truth
     if not truth:
@@ -120,39 +110,27 @@ def evaluate_model(
     names, unknown = find_names(stored.videos, truth)
     if not names:
         raise EvaluateError(f"{features}: {not_there(unknown, list(truth))}")
-    wanted = choose_subset({n: v.subset for n, v in truth.items()}, list(names.values()), subset or rules.subset)
-    videos = {name: stored.videos[name] for name, known in names.items() if truth[known].subset == wanted}
-    # Of all classes, and however unsure: what is left out has no place in a ranking.
-    config = adopt(Config(localize=LocalizeConfig(rule=rule)), {}, suited(model, None)).localize
+    subset_of = {name: video.subset for name, video in truth.items()}
+    subset = choose_subset(subset_of, list(names.values()), scoring.subset or scoring.rules.subset)
+    videos = {name: stored.videos[name] for name, known in names.items() if subset_of[known] == subset}
+    # Classes of any kind and any confidence: a ranking needs the unsure ones, too.
+    config = adopt(Config(localize=LocalizeConfig(rule=rule)), {}, localize_settings_for(model, None)).localize
     predicted = predictions_of(model, replace(stored, videos=videos), config, device=device, on_progress=on_progress)
     known = {action.label for video in truth.values() for action in video.actions}
-    predicted, respelt = respell(predicted, known)
     meant = match_labels(model.classes, known)
-    classes = {meant.get(label, label) for label in model.classes}
-    if not known & classes:
+    if known.isdisjoint(meant.get(label, label) for label in model.classes):
         some = ", ".join(model.classes[:5]) + (f" and {len(model.classes) - 5} more" if len(model.classes) > 5 else "")
-        raise UsageError(f"the model knows {some}, and the ground truth none of these.")
-    result = evaluate(
-        truth,
-        predicted,
-        protocol=protocol,
-        ambiguous=listed,
-        subset=wanted or None,
-        tious=tious,
-        diagnosis=diagnosis,
-        ignore_unknown=ignore_unknown,
-    )
-    if respelt:
-        result = replace(result, notes=(*respelt, *result.notes))
+        raise UsageError(f"the model knows {some}, and the ground truth has none of these.")
+    result = evaluate(truth, predicted, replace(scoring, subset=subset or None))
     if unknown:
         count = f"{len(unknown)} of {len(stored.videos)} videos"
-        said = f"{count}, {unknown[0]!r} first, are not in the ground truth and were left out."
-        result = replace(result, notes=(*result.notes, said))
+        note = f"{count}, {unknown[0]!r} first, are not in the ground truth and were left out."
+        result = replace(result, notes=(*result.notes, note))
     return result
 
 
 def check_settings(model: Checkpoint, settings: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise a UsageError that names the first setting in which features differ from those a model declares."""
+    """Raise a UsageError that names the first setting in which the features differ from what the model declares."""
     for stream, declared in model.features.items():
         for name, wanted in declared.items():
             given = settings.get(stream, {}).get(name)

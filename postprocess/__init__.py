@@ -1,1 +1,1 @@
-"""From scores to segments and files."""
+"""From the scores of the network to segments, files, pages and evaluations."""

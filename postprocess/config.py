@@ -1,4 +1,4 @@
-"""The numbers of localisation, and nothing heavy: the command line reads its defaults from here."""
+"""The settings of localisation. This module imports nothing heavy: the command line reads its defaults from it."""
 
 import math
 from dataclasses import dataclass
@@ -9,56 +9,59 @@ NMS_KINDS = ("soft", "hard")
 
 @dataclass(frozen=True)
 class LocalizeConfig:
-    """How scores become segments; every default of postprocess/ lives here.
+    """How scores become segments. All defaults of postprocess/ are here.
 
     Raises:
-        ValueError: a value outside its range, named in one sentence.
+        ValueError: a value is outside its range; the message names it.
     """
 
     rule: str = "runs"
-    """`runs`: what a person would draw, one label at a time. `paper`: JCDNet §3.6, nested, for evaluation."""
+    """`runs` draws what a person would draw, one label at a time. `paper` is JCDNet §3.6: overlapping proposals with
+    scores, for evaluation."""
     min_confidence: float = 0.0
-    """Segments below this confidence are left out (both rules); `runs` joins no piece that is as sure into a segment
-    that is not."""
+    """Segments below this confidence are left out (both rules). `runs` never joins a segment that reaches it into a
+    longer one that does not."""
     top: int = 0
-    """Of a video, only so many segments, the surest (`paper`: of the highest ψ); 0 is all (both rules)."""
+    """Keep only this many segments of a video, those of the highest confidence (`paper`: of the highest ψ). 0 keeps
+    all (both rules)."""
     confidence_slope: float = 1.0
-    """runs: confidence = sigmoid(slope · logit(p) + shift), p the mean probability; 1 and 0 leave p as it is."""
+    """runs: confidence = sigmoid(slope · logit(p) + shift), p being the mean probability; 1 and 0 leave p as it is."""
     confidence_shift: float = 0.0
-    """runs: see confidence_slope; both are fitted, so that of segments of confidence .8 four in five are right."""
+    """runs: see confidence_slope. Both are fitted so that four in five segments of confidence .8 are right."""
     inflation: float = 0.25
-    """λ of ψ: how far the outer area reaches on each side, as a share of the length (both rules)."""
+    """λ of ψ: how far the outer area reaches on each side, relative to the length of the segment (both rules)."""
     video_weight: float = 0.2
     """γ of ψ: the weight of the video-level class score (both rules)."""
 
     threshold: float = 0.3
-    """runs: θ, the probability that a snippet must exceed."""
+    """runs: θ; a snippet counts if its probability is above this."""
     merge_gap: int = 1
-    """runs: runs of one group with at most this many snippets between them become one, unless a sure one would fall
-    below min_confidence by it. This and the next two count snippets side by side; of overlapping ones as many as cover
-    the same time."""
+    """runs: two runs of one group with at most this many snippets between them are joined, unless that would take a
+    sure one below min_confidence. This and the next two settings count snippets that lie side by side; if snippets
+    overlap, as many are used as cover the same time."""
     min_snippets: int = 2
-    """runs: shorter ones are dropped; a video with fewer snippets than this needs all of them."""
+    """runs: shorter runs are dropped. In a video with fewer snippets than this, a run must cover all of them."""
     smooth: int = 3
-    """runs: odd window, in snippets, of a moving average over the probabilities; 1 is off. On the corpus 3 names
-    85 of 92 clips where 1 names 81, with nothing on the streets either way (benchmarks/named_clips.py)."""
+    """runs: window of the moving average over the probabilities, an odd number of snippets; 1 turns it off. On our
+    clips, 3 names 85 of 92 right and 1 names 81, and neither finds anything in street scenes
+    (benchmarks/named_clips.py)."""
 
     class_threshold: float = 0.2
-    """paper: classes whose video-level score is lower are discarded, unless that would leave none."""
+    """paper: classes with a lower video-level score are discarded, unless that would discard all."""
     actionness_start: float = 0.05
     """paper: the first threshold on actionness."""
     actionness_stop: float = 0.95
-    """paper: the last threshold on actionness, itself included."""
+    """paper: the last threshold on actionness, which is used, too."""
     actionness_count: int = 16
-    """paper: how many thresholds; .05 to .95 in steps of .06 are 16 (§4.1)."""
+    """paper: number of thresholds; .05 to .95 in steps of .06 are 16 (§4.1)."""
     nms: str = "soft"
-    """paper: `soft` is Gaussian and drops nothing, `hard` drops what overlaps too much."""
+    """paper: `soft` lowers the scores of overlapping proposals (Gaussian), `hard` drops these proposals."""
     sigma: float = 0.3
     """paper: σ of soft-NMS."""
     nms_tiou: float = 0.7
-    """paper: hard NMS drops a proposal whose tIoU with a better one is above this."""
+    """paper: hard NMS drops a proposal if its tIoU with a better one is above this."""
     max_segments: int = 200
-    """paper: at most so many segments a video, the best by ψ."""
+    """paper: keep at most this many segments of a video, those of the highest ψ."""
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:

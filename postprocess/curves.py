@@ -1,4 +1,4 @@
-"""The curves of one video, as `.scores.npz` holds them: what JCDNet said, snippet by snippet."""
+"""The curves of one video: the scores of JCDNet for each snippet, as stored in `.scores.npz`."""
 
 from dataclasses import dataclass
 
@@ -7,20 +7,22 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """What a report and a plot draw.
-
-    times: (T, 2) seconds; actionness: (T,) in [0, 1]; cas, coarse_cas: (T, C+1) logits S and S^coarse, the background
-    last; classes: the C names.
+    """The curves that reports and plots draw, for T snippets and C classes.
 
     Raises:
-        ValueError: shapes that do not agree, or values that are not finite.
+        ValueError: the shapes do not agree, or a value is not finite.
     """
 
     times: np.ndarray
+    """(T, 2) start and end of each snippet in seconds"""
     actionness: np.ndarray
+    """(T,) in [0, 1]"""
     cas: np.ndarray
+    """(T, C+1) logits S, the background last"""
     coarse_cas: np.ndarray
+    """(T, C+1) logits S^coarse, the background last"""
     classes: tuple[str, ...]
+    """C names"""
 
     def __post_init__(self) -> None:
         steps, wide = len(self.actionness), len(self.classes) + 1
@@ -33,6 +35,6 @@ class Curves:
                 raise ValueError(f"{name} holds values that are not finite numbers")
 
     def probability(self) -> np.ndarray:
-        """(T, C) A · softmax(S), without the background: what the rule `runs` compares with its threshold."""
+        """(T, C) A · softmax(S) without the background; the rule `runs` compares this with its threshold."""
         shifted = np.exp(self.cas - self.cas.max(axis=1, keepdims=True, initial=-np.inf))
         return np.asarray(self.actionness[:, None] * shifted[:, :-1] / shifted.sum(axis=1, keepdims=True))

@@ -1,8 +1,11 @@
-"""Scores to segments, by one of two rules.
+"""From scores to segments, by one of two rules.
 
-`paper` is §3.6 with WTAL §3: class-agnostic proposals from many thresholds on actionness, then ψ and NMS per
-class. `runs` draws what a person would draw: the names of one sport act together, one label at a time,
-nothing where nothing is. Snippet indexes become seconds here, through `times` and in no other way.
+- `paper` is §3.6 of the paper with WTAL §3: many thresholds on actionness give proposals without a class, then each
+  class ranks them by ψ and removes overlaps by NMS.
+- `runs` draws what a person would draw: one label at a time, and nothing where nothing happens. The classes of one
+  group (a sport, for example) are added up.
+
+This module turns snippet indexes into seconds, and always does so through `times`.
 """
 
 import math
@@ -28,46 +31,59 @@ from postprocess.segment import Segment
 NO_GROUPS: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True)
-class _Scene:
-    """The checked input of one video, and the three curves that both rules read from it."""
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """What the network gave for one video, which has T snippets and C classes."""
 
-    logits: np.ndarray  # (C+1, T): classes first, because both rules work class by class
+    cas: np.ndarray
+    """(T, C+1) logits S, not yet suppressed; the background is the last column"""
+    actionness: np.ndarray
+    """(T,) in [0, 1]"""
+    video: np.ndarray
+    """(C,) class scores of the whole video, after the softmax, without the background"""
+    times: np.ndarray
+    """(T, 2) start and end of each snippet in seconds; gaps are allowed, but times never go back"""
+    classes: Sequence[str]
+    """C names"""
+    duration: float
+    """length of the video in seconds"""
+
+
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """The input for one video after checking, with sums that both rules use."""
+
+    logits: np.ndarray  # (C+1, T); classes come first because both rules work class by class
     actionness: np.ndarray  # (T,)
     video: np.ndarray  # (C,)
-    snippets: np.ndarray  # (T, 2) seconds of each snippet
-    times: np.ndarray  # (T, 2) seconds that each snippet speaks for
-    block: np.ndarray  # (T,)
-    kept: list[int]
+    snippets: np.ndarray  # (T, 2) start and end of each snippet in seconds
+    times: np.ndarray  # (T, 2) the time that each snippet stands for, see `cells`
+    block: np.ndarray  # (T,) number of the uninterrupted stretch that the snippet belongs to
+    chosen: list[int]  # the classes that may be found
     peak: np.ndarray  # (T,) largest logit
     total: np.ndarray  # (T,) Σ exp(logit − peak)
     duration: float
 
     def probability(self, c: int, at: slice = slice(None)) -> np.ndarray:
-        """(n,) A_t · softmax(S_t)_c, the softmax over all C+1."""
+        """(n,) probability A_t · softmax(S_t)_c of class c; the softmax runs over all C+1 columns."""
         shifted = np.subtract(self.logits[c, at], self.peak[at], dtype=np.float64)
         return self.actionness[at] * np.exp(shifted) / self.total[at]
 
     def psi(self, c: int, spans: np.ndarray, config: LocalizeConfig) -> np.ndarray:
-        """(N,) ψ of class c: contrast of the suppressed T-CAS S̄ = A ⊙ S (eq 6, literal), plus γ p_c."""
+        """(N,) ψ of class c: the contrast of the suppressed T-CAS S̄ = A ⊙ S (equation 6 as written), plus γ p_c."""
         suppressed = self.actionness * self.logits[c]
         return outer_inner_score(suppressed, spans, config.inflation) + config.video_weight * self.video[c]
 
     def seconds(self, spans: np.ndarray) -> np.ndarray:
-        """(N, 2) start of the first and end of the last snippet, clamped to the video."""
+        """(N, 2) start of the first and end of the last snippet in seconds, clamped to the video."""
         bounds = np.stack((self.times[spans[:, 0], 0], self.times[spans[:, 1], 1]), axis=1)
         return np.clip(bounds, 0.0, self.duration)
 
 
 def localize(
-    cas: np.ndarray,
-    actionness: np.ndarray,
-    video: np.ndarray,
-    times: np.ndarray,
-    classes: Sequence[str],
-    *,
-    duration: float,
+    given: Activations,
     config: LocalizeConfig,
+    *,
     groups: Mapping[str, str] = NO_GROUPS,
     keep: Collection[str] | None = None,
     bars: Collection[float] = (),
@@ -75,27 +91,24 @@ def localize(
     """Find the segments of one video.
 
     Args:
-        cas: (T, C+1) logits S, the background last, not yet suppressed.
-        actionness: (T,) in [0, 1].
-        video: (C,) video-level class scores, after the softmax, without the background.
-        times: (T, 2) seconds, start and end of each snippet; gaps are allowed, going back is not.
-        classes: the C names.
-        duration: of the video, seconds.
-        config: the rule and its numbers.
-        groups: class → group; a class that is not in it is a group of its own. Rule `runs` only.
-        keep: the classes that may be found; None: all. The others still take part in the softmax.
-        bars: confidences beside `config.min_confidence` that joining respects, too. What is found with the highest
-            of them as `min_confidence` is then found here, and less sure segments beside it. Rule `runs` only.
+        given: what the network gave for the video.
+        config: the rule and its settings.
+        groups: class → group. A class without a group is a group of its own. Only for the rule `runs`.
+        keep: the classes that may be found; None means all. The other classes still take part in the softmax.
+        bars: more confidences that joining respects, as it respects `config.min_confidence`. The segments that the
+            highest bar would find as `min_confidence` are then all found, together with less sure ones. Only for the
+            rule `runs`.
 
     Returns:
-        Segments within [0, duration], never empty ones. `runs`: by start, never overlapping. `paper`: by ψ,
-        best first, often overlapping; with soft-NMS `score` is the decayed ψ.
+        Segments within [0, duration]; none of them is empty. `runs` orders them by start, and they never overlap.
+        `paper` orders them by ψ, best first, and they often overlap; with soft-NMS `score` is ψ after its decay.
 
     Raises:
-        ValueError: shapes that do not agree, values out of range, an unknown name in `keep`.
+        ValueError: shapes do not agree, a value is out of range, or `keep` names an unknown class.
     """
-    scene = _checked(cas, actionness, video, times, classes, duration, keep)
-    if not len(scene.block) or not scene.kept:
+    scene = _checked(given, keep)
+    classes = given.classes
+    if not len(scene.block) or not scene.chosen:
         return []
     if config.rule == "paper":
         found = _paper(scene, classes, config)
@@ -108,18 +121,18 @@ def localize(
 
 
 def _paper(scene: _Scene, classes: Sequence[str], config: LocalizeConfig) -> list[Segment]:
-    chosen = [c for c in scene.kept if scene.video[c] >= config.class_threshold]
-    chosen = chosen or [max(scene.kept, key=lambda c: scene.video[c])]
+    chosen = [c for c in scene.chosen if scene.video[c] >= config.class_threshold]
+    chosen = chosen or [max(scene.chosen, key=lambda c: scene.video[c])]
     thresholds = np.linspace(config.actionness_start, config.actionness_stop, config.actionness_count)
     spans = np.concatenate([runs(scene.actionness, t, scene.block) for t in thresholds])
-    # One run found at many thresholds is one proposal: its copies would only suppress each other.
+    # A run that is found at many thresholds is one proposal: copies would only suppress each other.
     spans = np.unique(spans, axis=0)
     bounds = scene.seconds(spans)
     spans, bounds = spans[bounds[:, 1] > bounds[:, 0]], bounds[bounds[:, 1] > bounds[:, 0]]
     found: list[tuple[Segment, int]] = []
     for c in chosen:
         confidence = _means(scene.probability(c), spans)
-        # Before NMS: what may not be shown has no say in what is.
+        # This comes before NMS: a proposal that may not be shown must not suppress others.
         candidates = np.flatnonzero(confidence >= config.min_confidence)
         psi = scene.psi(c, spans[candidates], config)
         if config.nms == "soft":
@@ -141,14 +154,14 @@ def _runs(
     config: LocalizeConfig,
     bars: Collection[float],
 ) -> list[Segment]:
-    # What is counted in snippets side by side, in snippets that overlap: as many as cover the same time.
+    # The settings count snippets that lie side by side. If snippets overlap, n times as many cover the same time.
     n = density(scene.snippets)
     shortest = min((config.min_snippets - 1) * n + 1, len(scene.block))
     window, gap = (config.smooth - 1) * n + 1, config.merge_gap * n
     least = [least_mean(bar, config) for bar in sorted({config.min_confidence, *bars}, reverse=True) if bar > 0]
-    # The flag keeps a class that stands alone apart from a group of the same name.
+    # The flag separates a class without a group from a group that has the same name.
     members: dict[tuple[bool, str], list[int]] = {}
-    for c in scene.kept:
+    for c in scene.chosen:
         name = classes[c]
         members.setdefault((name in groups, groups.get(name, name)), []).append(c)
     sports, curves, candidates = [], [], []
@@ -163,15 +176,14 @@ def _runs(
             candidates.append(spans)
     pieces = []
     for first, last, g in _one_at_a_time(curves, candidates, shortest, config.threshold):
-        # A rival may have taken what carried a weak join above the bar.
+        # A rival may have taken the snippets that carried a weak join above the bar, so join again.
         within = first + runs(curves[g][first : last + 1], config.threshold)
         again = merge(within, gap, scene.block, curves[g], least, shortest)
         pieces += [(int(s), int(e), g) for s, e in again if e - s + 1 >= shortest]
     if not pieces:
         return []
     spans = np.array([(first, last) for first, last, _ in pieces])
-    bounds = np.stack((scene.times[spans[:, 0], 0], scene.times[spans[:, 1], 1]), axis=1)
-    bounds = np.clip(bounds, 0.0, scene.duration)
+    bounds = scene.seconds(spans)
     named = np.array([_best_member(scene, sports[g], slice(first, last + 1)) for first, last, g in pieces])
     score = np.zeros(len(pieces))
     for c in np.unique(named):
@@ -186,7 +198,7 @@ def _runs(
 
 
 def calibrated(p: float, config: LocalizeConfig) -> float:
-    """Confidence in [0, 1] of a segment whose probability is p in the mean: Platt's map, on p's log-odds."""
+    """Confidence in [0, 1] of a segment with mean probability p: Platt's map on the log-odds of p."""
     p = min(max(p, 0.0), 1.0)
     if (config.confidence_slope, config.confidence_shift) == (1.0, 0.0) or p in (0.0, 1.0):
         return p
@@ -209,14 +221,17 @@ def _best_member(scene: _Scene, sport: list[int], at: slice) -> int:
 def _one_at_a_time(
     curves: list[np.ndarray], candidates: list[np.ndarray], shortest: int, threshold: float
 ) -> list[tuple[int, int, int]]:
-    """Settle where candidates of different groups overlap → (first, last, group) in order, never overlapping.
+    """Decide between candidates of different groups that overlap.
 
-    A person changes the label where one curve crosses the other, draws a second sport inside the first when
-    it clearly stands above it, and does not follow a flicker between two near-equal names. The strongest
-    segment as a whole would miss the first two, the strongest group of each snippet the last. So: of all ways
-    to draw one label at a time, take the one that covers most probability, where no piece is shorter than
-    `shortest` and each piece pays a toll of θ · shortest, the least that so short a run above θ holds. A
-    candidate that shares no snippet with another is left as it is.
+    A person changes the label where one curve crosses the other, draws a second sport inside the first one if its curve
+    is clearly higher, and does not follow the flicker between two names with nearly equal curves. Taking the strongest
+    whole segment would get the first two wrong; taking the strongest group of each snippet would get the last one
+    wrong. So we take, of all ways to draw one label at a time, the one that covers the most probability. No piece may
+    be shorter than `shortest`, and each piece costs a toll of θ · shortest, which is the least probability that a run
+    of this length above θ holds. A candidate that shares no snippet with another one stays as it is.
+
+    Returns:
+        (first, last, group) of each piece, in order and never overlapping.
     """
     cover = [(int(s), int(e), g) for g, spans in enumerate(candidates) for s, e in spans]
     cover.sort()
@@ -234,7 +249,7 @@ def _one_at_a_time(
         owner = owners(mass, may, shortest, threshold * shortest)
         for row, g in enumerate(rivals):
             for s, e in runs(owner == row, 0):
-                # A piece cut at a rival's edge may end in a bridged gap: it shrinks to the snippets above θ.
+                # A piece that was cut at the edge of a rival may end in a bridged gap; shrink it to snippets above θ.
                 above = np.flatnonzero(mass[row, s : e + 1] > threshold)
                 if len(above) and above[-1] - above[0] + 1 >= shortest:
                     pieces.append((int(low + s + above[0]), int(low + s + above[-1]), g))
@@ -242,7 +257,7 @@ def _one_at_a_time(
 
 
 def _clusters(cover: list[tuple[int, int, int]]) -> list[list[tuple[int, int, int]]]:
-    """Candidates sorted by start, parted wherever no two of them share a snippet."""
+    """Groups of candidates that overlap, given candidates sorted by start."""
     clusters: list[list[tuple[int, int, int]]] = []
     reach = -1
     for candidate in cover:
@@ -254,36 +269,28 @@ def _clusters(cover: list[tuple[int, int, int]]) -> list[list[tuple[int, int, in
 
 
 def _means(curve: np.ndarray, spans: np.ndarray) -> np.ndarray:
-    """(N,) mean of a curve of probabilities over each span, clipped because rounding could leave [0, 1]."""
+    """(N,) mean of a probability curve over each span, clipped because rounding errors could leave [0, 1]."""
     total = np.concatenate(([0.0], np.cumsum(curve)))
     return np.clip((total[spans[:, 1] + 1] - total[spans[:, 0]]) / (spans[:, 1] - spans[:, 0] + 1), 0.0, 1.0)
 
 
-def _checked(
-    cas: np.ndarray,
-    actionness: np.ndarray,
-    video: np.ndarray,
-    times: np.ndarray,
-    classes: Sequence[str],
-    duration: float,
-    keep: Collection[str] | None,
-) -> _Scene:
-    steps, count = len(actionness), len(classes)
+def _checked(given: Activations, keep: Collection[str] | None) -> _Scene:
+    classes = given.classes
+    steps, count = len(given.actionness), len(classes)
     wanted = {"cas": (steps, count + 1), "actionness": (steps,), "video": (count,), "times": (steps, 2)}
-    given = {"cas": cas, "actionness": actionness, "video": video, "times": times}
     for name, shape in wanted.items():
-        if np.shape(given[name]) != shape:
+        array = getattr(given, name)
+        if np.shape(array) != shape:
             raise ValueError(
-                f"{name} must have the shape {shape} for {steps} snippets and {count} classes, "
-                f"not {np.shape(given[name])}"
+                f"{name} must have the shape {shape} for {steps} snippets and {count} classes, not {np.shape(array)}"
             )
-        if not np.isfinite(given[name]).all():
+        if not np.isfinite(array).all():
             raise ValueError(f"{name} holds values that are not finite")
-    if not np.isfinite(duration) or duration < 0:
-        raise ValueError(f"duration must be seconds, 0 or more, not {duration}")
-    if steps and not (np.min(actionness) >= 0 and np.max(actionness) <= 1):
+    if not np.isfinite(given.duration) or given.duration < 0:
+        raise ValueError(f"duration must be seconds, 0 or more, not {given.duration}")
+    if steps and not (np.min(given.actionness) >= 0 and np.max(given.actionness) <= 1):
         raise ValueError("actionness must lie in [0, 1]")
-    times = np.asarray(times, dtype=np.float64)
+    times = np.asarray(given.times, dtype=np.float64)
     if (times[:, 1] < times[:, 0]).any() or (np.diff(times, axis=0) < 0).any():
         raise ValueError("times must be (start, end) in seconds that never go back")
     if len(set(classes)) != count:
@@ -291,20 +298,20 @@ def _checked(
     if unknown := sorted(set(keep or ()) - set(classes)):
         raise ValueError(f"keep names classes that the model does not have: {', '.join(unknown)}")
     block = blocks(times)
-    logits = np.ascontiguousarray(np.asarray(cas).T)
+    logits = np.ascontiguousarray(np.asarray(given.cas).T)
     peak = logits.max(axis=0)
     total = np.zeros(steps)
     for row in logits:
         total += np.exp(np.subtract(row, peak, dtype=np.float64))
     return _Scene(
         logits=logits,
-        actionness=np.asarray(actionness, dtype=np.float64),
-        video=np.asarray(video, dtype=np.float64),
+        actionness=np.asarray(given.actionness, dtype=np.float64),
+        video=np.asarray(given.video, dtype=np.float64),
         snippets=times,
         times=cells(times, block),
         block=block,
-        kept=[c for c, name in enumerate(classes) if keep is None or name in keep],
+        chosen=[c for c, name in enumerate(classes) if keep is None or name in keep],
         peak=peak,
         total=total,
-        duration=float(duration),
+        duration=float(given.duration),
     )

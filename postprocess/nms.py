@@ -1,13 +1,13 @@
 """Temporal overlap and non-maximum suppression, in seconds.
 
-Spans are real intervals, so no +1 is added to a length: that is for inclusive indexes, and badly wrong for an
-action of one second. Ties are settled by the original index, the earlier one first, so that an answer never
-depends on how a sort happens to work.
+Spans are real intervals, so a length has no +1: that belongs to inclusive indexes, and it would be badly wrong for an
+action of one second. Of equal scores, the earlier index comes first, so that results never depend on the sorting
+algorithm.
 """
 
 import numpy as np
 
-# Seconds of a snippet grid give 7/10 as .7000000000000001 here and as .7 there: closer than this is equal.
+# Times on a snippet grid give 7/10 as .7 or as .7000000000000001; values that are closer than this are equal.
 SAME = 1e-9
 
 
@@ -33,13 +33,13 @@ def pairwise_tiou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def hard_nms(spans: np.ndarray, scores: np.ndarray, tiou_threshold: float, limit: int | None = None) -> np.ndarray:
-    """Keep the best, drop what overlaps it by more than the threshold, go on with the rest.
+    """Keep the best span, drop all spans that overlap it by more than the threshold, and repeat with the rest.
 
     Args:
         spans: (N, 2) seconds.
         scores: (N,) finite.
-        tiou_threshold: a tIoU of exactly this much is kept, whatever the rounding.
-        limit: stop after so many; what is returned is then the beginning of the full answer.
+        tiou_threshold: a span with exactly this tIoU is kept; rounding errors do not matter.
+        limit: stop after this many spans; the result is then the beginning of the full one.
 
     Returns:
         (K,) indexes of the kept spans, best first.
@@ -59,21 +59,20 @@ def hard_nms(spans: np.ndarray, scores: np.ndarray, tiou_threshold: float, limit
 def soft_nms(
     spans: np.ndarray, scores: np.ndarray, sigma: float, limit: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussian soft-NMS (WTAL §3.4): a span taken multiplies the others' scores by exp(−tIoU²/σ), none is
-    dropped.
+    """Gaussian soft-NMS (WTAL §3.4): each chosen span multiplies the scores of the others by exp(−tIoU²/σ).
 
-    Only positive scores decay. ψ is a contrast of logits and may be negative, and a factor below 1 would
-    *raise* it: the more a bad proposal overlapped a good one, the better it would rank.
+    No span is dropped. Only positive scores decay: ψ is a contrast of logits and may be negative, and a factor below 1
+    would *raise* a negative score. Then a bad proposal would rank better the more it overlaps a good one.
 
     Args:
         spans: (N, 2) seconds.
         scores: (N,) finite.
         sigma: σ > 0.
-        limit: stop after so many. Scores only ever fall, so these are the best of the full answer.
+        limit: stop after this many spans. Scores only fall, so these are the best ones of the full result.
 
     Returns:
-        order (K,): indexes in the order of taking; new_scores (K,): order's scores when taken, never
-        increasing.
+        order (K,): indexes in the order in which they were chosen. new_scores (K,): their scores at that moment, which
+        never increase.
     """
     spans = np.asarray(spans, dtype=np.float64).reshape(-1, 2)
     left = np.array(scores, dtype=np.float64)

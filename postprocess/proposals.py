@@ -1,41 +1,42 @@
-"""Interval arithmetic on snippet indexes: runs, their score, and who owns a contested stretch.
+"""Arithmetic on spans of snippets: finding runs, joining them, scoring them, and deciding between rivals.
 
-A span is [first, last], both included, as snippet indexes. Seconds come later, in localize.py, from `times`.
+A span is [first, last] in snippet indexes, both included. localize.py later turns indexes into seconds.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-TIE = 1e-12  # sums of probabilities that are closer than this are equal, whatever the order of the summing
+TIE = 1e-12  # sums of probabilities that differ by less are equal; only the order of summing differs
 
 
 def blocks(times: np.ndarray) -> np.ndarray:
     """Number the stretches of uninterrupted footage.
 
-    A new block begins where the gap to the next snippet is more than half a snippet wider than usual. Usual
-    is no gap at all, except in features sampled sparsely on purpose (stride beyond the snippet's length):
-    there, the median.
+    A new block begins where the gap between two snippets is more than half a snippet wider than usual. Usually there is
+    no gap. Only features that were sampled sparsely (with a stride longer than the snippet) always have gaps; then the
+    median gap is the usual one.
 
     Args:
         times: (T, 2) seconds, start and end of each snippet.
 
     Returns:
-        (T,) int block numbers, from 0, never decreasing.
+        (T,) int block numbers, which begin at 0 and never decrease.
     """
     number = np.zeros(len(times), dtype=np.int64)
     if len(times) > 1:
         gaps = times[1:, 0] - times[:-1, 1]
-        # Fewer than three gaps have no "usual": two lone snippets ten seconds apart are not a sampling rate.
+        # With fewer than three gaps no gap is "usual": two snippets ten seconds apart do not make a sampling rate.
         usual = max(0.0, float(np.median(gaps))) if len(gaps) > 2 else 0.0
         number[1:] = np.cumsum(gaps > usual + 0.5 * np.median(times[:, 1] - times[:, 0]))
     return number
 
 
 def density(times: np.ndarray) -> int:
-    """How many snippets begin in the time that one lasts: 1 side by side (stride 16), 4 at stride 4.
+    """How many snippets begin during one snippet: 1 if they lie side by side (stride 16), 4 at stride 4.
 
-    times: (T, 2) seconds.
+    Args:
+        times: (T, 2) seconds, start and end of each snippet.
     """
     if len(times) < 2:
         return 1
@@ -44,10 +45,10 @@ def density(times: np.ndarray) -> int:
 
 
 def cells(times: np.ndarray, block: np.ndarray) -> np.ndarray:
-    """The time that each snippet speaks for: its own, but overlapping neighbours (stride below length) meet halfway.
+    """The time that each snippet stands for: its own time, but neighbours that overlap meet halfway.
 
-    Without this a run of overlapping snippets would reach half an overlap too far on either side. At the ends of a
-    block nobody else speaks for the rest, so it stays.
+    Snippets overlap if the stride is shorter than the snippet. Without this, a run of such snippets would reach half an
+    overlap too far on both sides. The outer ends of a block have no neighbour and stay as they are.
 
     Args:
         times: (T, 2) seconds.
@@ -64,12 +65,12 @@ def cells(times: np.ndarray, block: np.ndarray) -> np.ndarray:
 
 
 def runs(curve: np.ndarray, threshold: float, block: np.ndarray | None = None) -> np.ndarray:
-    """Maximal runs of curve > threshold; a run of index 0 alone counts, as any other does (WTAL §3.5).
+    """The longest possible runs with curve > threshold. A run may be a single snippet, index 0 included (WTAL §3.5).
 
     Args:
         curve: (T,).
-        threshold: must be exceeded, not met.
-        block: (T,) block numbers, no run crosses from one to the next; None: one block.
+        threshold: a value equal to the threshold does not count.
+        block: (T,) block numbers; no run crosses from one block into the next. None means one block.
 
     Returns:
         (N, 2) int spans [first, last], in order.
@@ -93,18 +94,19 @@ def merge(
     bars: Sequence[float] = (),
     shortest: int = 1,
 ) -> np.ndarray:
-    """Join neighbouring spans of one block with at most `gap` snippets between them, but dilute no sure one.
+    """Join neighbouring spans of one block with at most `gap` snippets between them, but never dilute a sure span.
 
-    A span is sure whose mean is at least the bar. Where the mean of all that would be joined is below the bar, only
-    stretches that begin and end with a sure span, and that are sure as a whole, are joined: as long ones as possible.
-    What is left between them is joined by itself, under the next bar.
+    A span is sure if its mean is at least the bar. If everything that could be joined has a mean below the bar, only
+    stretches that begin and end with a sure span and that are sure as a whole are joined, and these are made as long as
+    possible. The spans between them are joined separately, under the next bar.
 
     Args:
-        spans: (N, 2) in order, not touching.
+        spans: (N, 2) in order, with at least one snippet between any two.
+        gap: the largest number of snippets between two spans that are joined.
         block: (T,) block numbers.
-        curve: (T,) the probabilities that the means are of; needed where there are bars.
-        bars: in (0, 1], the highest first; none: all that is close is joined.
-        shortest: snippets that a sure stretch must have.
+        curve: (T,) probabilities, from which the means are taken; needed if there are bars.
+        bars: in (0, 1], the highest first. Without bars all spans that are close enough are joined.
+        shortest: the least number of snippets in a sure stretch.
 
     Returns:
         (M, 2), M ≤ N, in order.
@@ -120,7 +122,7 @@ def merge(
 
 
 def _joined(chain: np.ndarray, curve: np.ndarray, bars: Sequence[float], shortest: int) -> list[tuple[int, int]]:
-    """[first, last] of each segment of a chain: spans of which any two neighbours may be joined."""
+    """[first, last] of the joined spans of a chain, in which any two neighbours are close enough to be joined."""
     first, last = int(chain[0, 0]), int(chain[-1, 1])
     if len(chain) < 2 or not bars or curve[first : last + 1].mean() >= bars[0]:
         return [(first, last)]
@@ -137,22 +139,22 @@ def _joined(chain: np.ndarray, curve: np.ndarray, bars: Sequence[float], shortes
 
 
 def _sure_stretches(chain: np.ndarray, curve: np.ndarray, bar: float, shortest: int) -> list[tuple[int, int]]:
-    """Of a chain the first and last span of each sure stretch: those that cover most, of equals the fewest."""
-    # By dynamic programming over the span that ends the last stretch.
+    """First and last span of each sure stretch: the choice that covers the most snippets, in the fewest stretches."""
+    # Dynamic programming over the span that ends the last stretch.
     start = chain[0, 0]
     total = np.concatenate(([0.0], np.cumsum(curve[start : chain[-1, 1] + 1])))
 
     def is_sure(first: np.ndarray, last: np.ndarray) -> np.ndarray:
         mean = (total[last + 1 - start] - total[first - start]) / (last - first + 1)
         found = mean >= bar
-        for k in np.flatnonzero(np.abs(mean - bar) < 1e-9):  # as close as this the running sum may err
+        for k in np.flatnonzero(np.abs(mean - bar) < 1e-9):  # so close to the bar, the running sum may be wrong
             found[k] = curve[first[k] : last[k] + 1].mean() >= bar
         return found
 
     sure = np.flatnonzero(is_sure(chain[:, 0], chain[:, 1]))
     first, last = chain[sure, 0], chain[sure, 1]
-    worth = np.zeros(len(sure) + 1, dtype=np.int64)  # of the best choice among the first n sure spans
-    opened = np.full(len(sure) + 1, -1)  # where its stretch that ends with span n − 1 begins; −1: none ends there
+    worth = np.zeros(len(sure) + 1, dtype=np.int64)  # value of the best choice among the first n sure spans
+    opened = np.full(len(sure) + 1, -1)  # where its stretch that ends with span n − 1 begins; −1 if none ends there
     for n in range(1, len(sure) + 1):
         ends = np.full(n, last[n - 1])
         length = ends - first[:n] + 1
@@ -171,10 +173,10 @@ def _sure_stretches(chain: np.ndarray, curve: np.ndarray, bar: float, shortest: 
 
 
 def outer_inner_score(cas_c: np.ndarray, spans: np.ndarray, inflation: float) -> np.ndarray:
-    """The contrast in ψ (WTAL §3.3): mean inside minus mean of the area around.
+    """The contrast in ψ (WTAL §3.3): the mean inside a span minus the mean of the area around it.
 
-    With length L = e − s + 1 and inflation λ, around is [max(0, int(s − λL)), s) ∪ (e, min(T − 1, int(e +
-    λL))]; where it is empty its mean counts as 0. ψ is this plus γ times the video-level score.
+    With length L = e − s + 1 and inflation λ, the area around is [max(0, int(s − λL)), s) ∪ (e, min(T − 1, int(e +
+    λL))]. If it is empty, its mean counts as 0. ψ is this contrast plus γ times the video-level score.
 
     Args:
         cas_c: (T,) one class's column of the suppressed T-CAS, finite.
@@ -184,7 +186,7 @@ def outer_inner_score(cas_c: np.ndarray, spans: np.ndarray, inflation: float) ->
     Returns:
         (N,) float64.
     """
-    # float64 because a prefix sum over hours of video loses a float32's digits.
+    # float64, because a prefix sum over hours of video loses too many digits in float32.
     total = np.concatenate(([0.0], np.cumsum(cas_c, dtype=np.float64)))
     first, last = spans[:, 0], spans[:, 1]
     length = last - first + 1
@@ -197,9 +199,15 @@ def outer_inner_score(cas_c: np.ndarray, spans: np.ndarray, inflation: float) ->
 
 
 def moving_average(curve: np.ndarray, window: int, block: np.ndarray) -> np.ndarray:
-    """Mean over a centred window of odd width that shrinks at the ends of a block.
+    """Mean over a centred window, which shrinks at the ends of a block.
 
-    curve: (T,); block: (T,) block numbers. Returns (T,) float64.
+    Args:
+        curve: (T,).
+        window: odd number of snippets.
+        block: (T,) block numbers.
+
+    Returns:
+        (T,) float64.
     """
     if window == 1 or not len(curve):
         return np.asarray(curve, dtype=np.float64)
@@ -211,16 +219,17 @@ def moving_average(curve: np.ndarray, window: int, block: np.ndarray) -> np.ndar
 
 
 def owners(mass: np.ndarray, may: np.ndarray, min_length: int, toll: float) -> np.ndarray:
-    """Give each snippet one owner: of all drawings with pieces of min_length or more, the one worth most.
+    """Give each snippet at most one owner, such that the pieces are worth the most.
 
-    A drawing's worth is the mass that its pieces cover, less one toll a piece. Exact, by dynamic programming
-    over the end of the last piece, in O(n K) time and memory.
+    A piece is a run of snippets with one owner, and has at least `min_length` snippets. A drawing (a choice of pieces)
+    is worth the mass that its pieces cover, minus one toll for each piece. The best drawing is found exactly, by
+    dynamic programming over the end of the last piece, in O(n K) time and memory.
 
     Args:
         mass: (K, n) what owner k holds in snippet t, 0 or more.
-        may: (K, n) bool, where owner k may own at all.
-        min_length: snippets, at least 1.
-        toll: 0 or more.
+        may: (K, n) bool, whether owner k may own snippet t.
+        min_length: the least number of snippets in a piece, at least 1.
+        toll: the price of a piece, 0 or more.
 
     Returns:
         (n,) int owner of each snippet, −1 for none.
@@ -228,17 +237,17 @@ def owners(mass: np.ndarray, may: np.ndarray, min_length: int, toll: float) -> n
     count, n = mass.shape
     held_before = np.concatenate((np.zeros((count, 1)), np.cumsum(np.where(may, mass, 0.0), axis=1)), axis=1)
     allowed_before = np.concatenate((np.zeros((count, 1), dtype=np.int64), np.cumsum(may, axis=1)), axis=1)
-    best = np.zeros(n + 1)  # worth of the best drawing of the first t snippets
-    last_owner = np.full(n, -1)  # whose piece ends that drawing with snippet t, −1: none does
-    opened = np.zeros((n, count), dtype=np.int32)  # where owner k's piece that ends with snippet t begins
-    worth = np.full(count, -np.inf)  # of the best drawing that ends with a piece of owner k
+    best = np.zeros(n + 1)  # value of the best drawing of the first t snippets
+    last_owner = np.full(n, -1)  # owner of the piece that ends with snippet t in that drawing; −1 if none does
+    opened = np.zeros((n, count), dtype=np.int32)  # first snippet of owner k's piece that ends with snippet t
+    worth = np.full(count, -np.inf)  # value of the best drawing that ends with a piece of owner k
     begin = np.zeros(count, dtype=np.int32)
     for t in range(n):
         worth = np.where(may[:, t], worth + mass[:, t], -np.inf)
         if (start := t + 1 - min_length) >= 0:
             whole = allowed_before[:, t + 1] - allowed_before[:, start] == min_length
             fresh = np.where(whole, best[start] - toll + held_before[:, t + 1] - held_before[:, start], -np.inf)
-            better = fresh > worth + TIE  # of equals the longer piece: rounding must break none
+            better = fresh > worth + TIE  # of equal values the longer piece: rounding must not break a tie
             begin, worth = np.where(better, start, begin), np.where(better, fresh, worth)
         opened[t] = begin
         top = int(np.argmax(worth))

@@ -1,4 +1,4 @@
-"""What the product hands out: segments of a video, and the JSON document that carries them."""
+"""The result of a run: the segments of a video, and the JSON document that stores them."""
 
 import copy
 import math
@@ -11,45 +11,48 @@ SCHEMA = 1
 
 
 class ResultError(UserError, ValueError):
-    """A result document that is not what it says it is."""
+    """A document that is not a valid result; the message says what is wrong."""
 
     exit_code = INPUT_FAILED
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One action: the paper's (t_s, t_e, ψ, c) and a confidence for people.
-
-    start, end: seconds of the video. score: ψ, made of logits, so unbounded. confidence: mean probability in
-    [0, 1].
-    """
+    """One action: the paper's (t_s, t_e, ψ, c), and a confidence that people can read."""
 
     start: float
+    """in seconds from the beginning of the video"""
     end: float
+    """in seconds from the beginning of the video"""
     score: float
+    """ψ; it is computed from logits, so it has no bounds"""
     confidence: float
+    """mean probability in [0, 1]"""
     label: str
 
 
 @dataclass(frozen=True)
 class Result:
-    """All that is known about one video. duration: seconds; media: width, height, rate, start_timecode."""
+    """Everything that is known about one video after a run."""
 
     video: str
     duration: float
+    """in seconds"""
     media: dict[str, Any]
+    """width, height, rate and start_timecode of the video"""
     segments: tuple[Segment, ...]
     warnings: tuple[str, ...]
     provenance: dict[str, Any]
     partial: bool = False
+    """whether a part of the video could not be read"""
 
     @property
     def best(self) -> Segment | None:
-        """The segment of the highest confidence, the first of several; None where nothing was found."""
+        """The segment with the highest confidence, the first one of several; None if nothing was found."""
         return max(self.segments, key=lambda s: s.confidence, default=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """The result document, schema 1: seconds to the millisecond, score and confidence to 4 decimals."""
+        """The result document, schema 1. Times are rounded to milliseconds, score and confidence to 4 decimals."""
         return {
             "schema": SCHEMA,
             "video": self.video,
@@ -75,8 +78,8 @@ class Result:
         """Read a result document back.
 
         Raises:
-            ResultError: another schema, a field missing or unknown, a wrong kind of value, a number not
-            finite.
+            ResultError: the schema is another one, a field is missing or unknown, or a value has the wrong type or
+                is not finite.
         """
         if not isinstance(document, dict) or "schema" not in document:
             raise ResultError("this is not a result document: it has no schema")
@@ -125,7 +128,7 @@ def _segment(document: Any, name: str) -> Segment:
 
 
 def _rounded(value: float, digits: int) -> float:
-    # float() because NumPy's scalars are not JSON; adding 0.0 turns −0.0 into 0.0.
+    # JSON cannot hold NumPy scalars, hence float(). Adding 0.0 turns −0.0 into 0.0.
     return round(float(value), digits) + 0.0
 
 

@@ -1,4 +1,4 @@
-"""Corrections made in another tool, as what `train` takes (labels per video) and `evaluate` takes (ground truth)."""
+"""Corrections that were made in another tool, turned into labels for `train` and into ground truth for `evaluate`."""
 
 import csv
 import io
@@ -24,12 +24,14 @@ READERS: dict[str, Callable[[Path], list[Annotated]]] = {
 
 
 def read_corrections(paths: Sequence[Path], source: str, folder: Path | None = None) -> list[Annotated]:
-    """What a person drew, a video each; videos are named relative to `folder`, or by their file names alone.
+    """Read the annotations that a person made, one `Annotated` for each video.
+
+    Videos are named relative to `folder`, or by their file names if there is no folder.
 
     Raises:
-        UsageError: another source, a video that comes twice, that `folder` does not hold or holds twice, a label that
-            no CSV of labels can hold.
-        ExchangeError: a file that cannot be read.
+        UsageError: the source is unknown, a video comes twice, `folder` does not hold a video or holds it twice, or a
+            label cannot be written into a CSV of labels.
+        ExchangeError: a file cannot be read.
     """
     if source not in READERS:
         raise UsageError(f"--from {source}: there are {', '.join(READERS)}.")
@@ -40,7 +42,7 @@ def read_corrections(paths: Sequence[Path], source: str, folder: Path | None = N
     for video in named:
         if nfc(video.video) in seen:
             hint = "give each video once" if folder else "tell them apart with --videos FOLDER"
-            raise UsageError(f"{video.video}: comes twice in what was given; {hint}.")
+            raise UsageError(f"{video.video}: comes twice in the given files; {hint}.")
         seen.add(nfc(video.video))
         if bad := next((s.label for s in video.spans if "|" in s.label or "\n" in s.label), None):
             raise UsageError(f"{video.video}: the label {bad!r} holds a | or a new line; rename it.")
@@ -48,7 +50,7 @@ def read_corrections(paths: Sequence[Path], source: str, folder: Path | None = N
 
 
 def _doubtful(video: Annotated) -> tuple[str, ...]:
-    """A sentence where a CSV of the labels would be refused by `train`."""
+    """A note for each label that `train` would refuse in a CSV."""
     labels = dict.fromkeys(s.label for s in video.spans if COMMAS.search(s.label))
     return tuple(
         f"{video.video}: {label!r} holds a comma, which `train` refuses in a CSV; rename it." for label in labels
@@ -56,21 +58,21 @@ def _doubtful(video: Annotated) -> tuple[str, ...]:
 
 
 def _names(videos: Sequence[tuple[Path, str]], folder: Path | None) -> list[str]:
-    """What each video is called, of (annotation file, video as it names it)."""
+    """The name of each video, given (annotation file, name of the video in this file)."""
     if folder is None:
         return [as_path(video).name for _, video in videos]
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; give the one that holds the videos.")
     below = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file()]
     available = {p.relative_to(folder).as_posix(): p for p in below}
-    # A video that has moved, or was annotated on another machine, is known by its name.
+    # A video that was moved, or annotated on another machine, is found by its file name.
     whole = [str((file.parent / as_path(video)).resolve()) for file, video in videos]
     there, _ = find_videos(_rows(whole), available, VIDEO_SUFFIXES)
     asked = [path if path in there else as_path(video).name for path, (_, video) in zip(whole, videos, strict=True)]
     found, problems = find_videos(_rows(asked), available, VIDEO_SUFFIXES)
-    if problems := [p for p in problems if not p.startswith("lines")]:  # that a video comes twice is said by the caller
-        said = "; ".join(p.partition(": ")[2] for p in problems[:SHOWN])
-        raise UsageError(f"{folder}: {said}.")
+    if problems := [p for p in problems if not p.startswith("lines")]:  # the caller reports a video that comes twice
+        shown = "; ".join(p.partition(": ")[2] for p in problems[:SHOWN])
+        raise UsageError(f"{folder}: {shown}.")
     return [found[name].relative_to(folder).as_posix() for name in asked]
 
 
@@ -79,7 +81,7 @@ def _rows(names: Sequence[str]) -> list[LabelledVideo]:
 
 
 def labels_csv(videos: Sequence[Annotated]) -> str:
-    """`video,labels`, as `train` reads it. A row without labels is a video in which nothing was drawn."""
+    """A CSV with `video,labels`, as `train` reads it. A row without labels is a video in which nothing was drawn."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("video", "labels"))
@@ -89,7 +91,7 @@ def labels_csv(videos: Sequence[Annotated]) -> str:
 
 
 def ground_truth_json(videos: Sequence[Annotated]) -> str:
-    """ActivityNet's `database`, as `evaluate` reads it: seconds to the millisecond."""
+    """ActivityNet's `database`, as `evaluate` reads it, with times in seconds to the millisecond."""
     database = {
         video.video: {
             "annotations": [{"label": s.label, "segment": [round(s.start, 3), round(s.end, 3)]} for s in video.spans]

@@ -1,7 +1,7 @@
-"""Is a model any good? Each video is judged by a network that has not seen it, from labels per video alone.
+"""A check of how good a model is: each video is judged by a network that was trained without it.
 
-The folds are trained as the model itself is, with the same settings; a class counts as found in a video where `run`
-would draw a segment of it. No timestamp is looked at, because a user who trains here has none.
+The networks of the folds are trained with the same settings as the model itself. A class counts as found in a video if
+`run` would draw a segment of it. The check needs only labels per video: a user who trains a model has no timestamps.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,73 +19,78 @@ from extractors.exact import exact
 from model.checkpoint import Checkpoint, fingerprint, write_atomically
 from model.config import TrainConfig
 from model.datasets import VideoSet
-from model.predict import predict
+from model.predict import Scores, predict
 from model.train import LOG_NAME, STATE_NAME, train
 from postprocess.config import LocalizeConfig
 from postprocess.evaluation.metrics import classification_ap
-from postprocess.localize import localize
+from postprocess.localize import Activations, localize
 from support.progress import Progress, silent
 
 FILE_NAME = "quality.json"
-ENOUGH = 10  # videos of a class, below which its numbers say little
-KNOWN = 0.9  # average precision from which on the scores of whole videos tell a class apart
+ENOUGH = 10  # with fewer videos of a class, its numbers say little
+KNOWN = 0.9  # above this average precision, the scores of whole videos tell a class apart
 
 
 @dataclass(frozen=True)
 class ClassQuality:
-    """One class over the held-out videos.
-
-    videos: that show it; found: of these, where a segment of it is drawn; wrongly: videos without it where one is
-    drawn; ap: average precision of the video-level scores, in [0, 1]; mistaken_for: the class most often drawn
-    instead, with how often, where it was not found.
-    """
+    """How well one class was found in the held-out videos."""
 
     label: str
     videos: int
+    """videos that show the class"""
     found: int
+    """videos that show it and in which a segment of it is drawn"""
     wrongly: int
+    """videos that do not show it and in which a segment of it is drawn"""
     ap: float
+    """average precision of the video-level scores, in [0, 1]"""
     mistaken_for: tuple[str, int] | None
+    """the class that is most often drawn instead where this one was missed, and how often"""
 
 
 @dataclass(frozen=True)
 class Quality:
-    """All classes, and what to add. right: videos with exactly their labels drawn; empty: videos without any action,
-    and empty_right: those of them where nothing was drawn."""
+    """The result of the check: all classes, and advice on what to add."""
 
     folds: int
     videos: int
     right: int
+    """videos in which exactly their labels are drawn"""
     empty: int
+    """videos without any action"""
     empty_right: int
+    """videos without any action in which nothing is drawn"""
     classes: tuple[ClassQuality, ...]
 
     def advice(self) -> list[str]:
-        """Sentences, the most useful first; none where nothing is wrong."""
-        said = []
+        """What to do next as sentences, the most useful one first; empty if nothing is wrong."""
+        advice = []
         for c in sorted(self.classes, key=lambda c: c.found / c.videos):
             missed = c.videos - c.found
             if c.videos < ENOUGH:
-                said.append(f"{c.label}: {c.videos} videos are few; with {ENOUGH} or more its numbers would mean more.")
+                advice.append(
+                    f"{c.label}: {c.videos} videos are few; with {ENOUGH} or more its numbers would mean more."
+                )
             if missed > c.videos / 4:
                 instead, times = c.mistaken_for or ("", 0)
                 often = "once" if times == 1 else f"{times} times"
                 mistaken = f", {often} drawn as {instead}" if instead else ""
-                known = c.ap > KNOWN and not instead  # what a sure score does not draw is too short, or just below θ
+                # A class with sure scores is missed because its actions are too short, or just below θ.
+                known = c.ap > KNOWN and not instead
                 then = "its scores are right, so draw more with a lower --threshold, or train on longer videos"
                 then = then if known else "add videos that show it"
-                said.append(f"{c.label}: missed in {missed} of {c.videos} videos{mistaken}; {then}.")
+                advice.append(f"{c.label}: missed in {missed} of {c.videos} videos{mistaken}; {then}.")
             if c.wrongly > max(1, c.videos / 4):
-                said.append(
+                advice.append(
                     f"{c.label}: drawn in {c.wrongly} videos not labelled with it; check their labels, "
                     "or add videos of what it is mistaken for."
                 )
         if not self.empty:
-            said.append("no video is without action; a few (a row with empty labels) teach what is nothing.")
+            advice.append("every video shows an action; add a few without any (rows with empty labels).")
         elif self.empty_right < 0.75 * self.empty:
             wrong = self.empty - self.empty_right
-            said.append(f"something is drawn in {wrong} of {self.empty} videos without action; add more of them.")
-        return said
+            advice.append(f"something is drawn in {wrong} of {self.empty} videos without action; add more of them.")
+        return advice
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -93,15 +98,18 @@ class Quality:
 
 
 def assign_folds(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """(N,) fold of each video, so that every class is spread over the folds as evenly as can be.
+    """Deal the videos into folds so that every class is spread as evenly as possible.
 
-    The rarest label is dealt first (iterative stratification, Sechidis et al. 2011), each video to the fold that
-    has the fewest of it, then of its other labels, then to the smallest.
+    This is iterative stratification (Sechidis et al. 2011). The rarest label is dealt first. Each video goes to the
+    fold that has the fewest videos of this label; ties are settled by the video's other labels, then by fold size.
 
     Args:
         labels: (N, C) bool.
-        count: of folds, at least 2.
-        seed: of the order within a class.
+        count: number of folds, at least 2.
+        seed: decides the order within a class.
+
+    Returns:
+        (N,) fold of each video.
     """
     order = np.random.default_rng(seed).permutation(len(labels))
     fold = np.full(len(labels), -1)
@@ -124,31 +132,49 @@ def assign_folds(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     return fold
 
 
+@dataclass(frozen=True)
+class Check:
+    """The settings of a check."""
+
+    folds: int
+    """how many networks are trained, at least 2"""
+    localize: LocalizeConfig = field(default_factory=LocalizeConfig)
+    """how segments are drawn in the held-out videos"""
+
+
 def cross_validate(
     start: Checkpoint,
     data: VideoSet,
     config: TrainConfig,
-    localize_config: LocalizeConfig,
-    folds: int,
+    check: Check,
     folder: Path,
     *,
     device: str = "cpu",
     resume: bool = True,
     on_progress: Progress = silent,
 ) -> Quality:
-    """Train `folds` networks, each without its share of the videos, and judge each share by the one without it.
+    """Train one network for each fold without that fold's videos, and judge these videos by it.
 
-    Goes on where a killed one stopped: each fold's training resumes, and a finished check of the same training is
-    read from `folder`/quality.json; not so without `resume`. on_progress: ("check", steps done, steps of all folds).
+    Args:
+        start: the untrained network.
+        data: all videos.
+        config: the settings of the training, the same for each fold.
+        check: the number of folds, and how segments are drawn.
+        folder: gets the state of each fold, and at the end quality.json.
+        device: where to compute.
+        resume: continue a check that was killed. Each fold's training resumes, and the result of a finished check of
+            the same training is read from quality.json.
+        on_progress: ("check", steps done, steps of all folds).
 
     Raises:
-        TrainError, CheckpointError: as `train`.
+        TrainError, CheckpointError: as in `train`.
     """
-    identity = _identity(start, data, config, localize_config, folds)
+    identity = _identity(start, data, config, check)
     path = folder / FILE_NAME
-    if resume and (kept := _kept(path, identity)) is not None:
-        return kept
-    path.unlink(missing_ok=True)  # it is of another training
+    if resume and (existing := _existing(path, identity)) is not None:
+        return existing
+    path.unlink(missing_ok=True)  # it belongs to another training
+    folds = check.folds
     fold = assign_folds(data.labels, folds, config.seed)
     drawn = np.zeros_like(data.labels)
     scores = np.zeros(data.labels.shape)
@@ -161,17 +187,17 @@ def cross_validate(
             names=tuple(data.names[v] for v in inside),
         )
 
-        def told(stage: str, done: int, total: int, k: int = k) -> None:
+        def report(stage: str, done: int, total: int, k: int = k) -> None:
             on_progress("check", k * total + done, folds * total)
 
-        # The number of folds is in the name: what a check with another number left is not this one's.
+        # The number of folds is part of the name, so that checks with different numbers never share a state.
         below = folder / f"fold-{k + 1}-of-{folds}"
-        net = train(start, part, config, below, device=device, resume=resume, on_progress=told).build()
+        net = train(start, part, config, below, device=device, resume=resume, on_progress=report).build()
         for v in outside:
             with exact():
                 found = predict(net, data.features[v], device=device)
             scores[v] = found.video
-            drawn[v] = _drawn(found.cas, found.actionness, found.video, data.classes, localize_config)
+            drawn[v] = _drawn(found, data.classes, check.localize)
     quality = _judge(data, drawn, scores, folds)
     write_atomically(path, json.dumps({"identity": identity, **quality.to_dict()}, indent=2).encode())
     sweep(folder)
@@ -179,21 +205,20 @@ def cross_validate(
 
 
 def sweep(folder: Path) -> None:
-    """Remove the states of folds: of a check that is done they are not needed any more."""
+    """Remove the training states of all folds, which a finished check does not need."""
     for below in folder.glob("fold-*-of-*"):
         for name in (STATE_NAME, LOG_NAME):
             (below / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # it may hold a file of somebody else's
+        with contextlib.suppress(OSError):  # the folder may hold a file that is not ours
             below.rmdir()
 
 
-def _drawn(
-    cas: np.ndarray, actionness: np.ndarray, video: np.ndarray, classes: Sequence[str], config: LocalizeConfig
-) -> np.ndarray:
-    """(C,) bool: which classes `run` would draw. Seconds do not matter here: a snippet counts as one."""
-    t = np.arange(len(cas), dtype=np.float64)
+def _drawn(scores: Scores, classes: Sequence[str], config: LocalizeConfig) -> np.ndarray:
+    """(C,) bool: the classes that `run` would draw. Real times do not matter here, so a snippet lasts one second."""
+    t = np.arange(len(scores.cas), dtype=np.float64)
     times = np.stack((t, t + 1), axis=1)
-    segments = localize(cas, actionness, video, times, classes, duration=float(len(cas)), config=config)
+    given = Activations(scores.cas, scores.actionness, scores.video, times, classes, float(len(t)))
+    segments = localize(given, config)
     labels = {segment.label for segment in segments}
     return np.array([name in labels for name in classes])
 
@@ -223,15 +248,13 @@ def _judge(data: VideoSet, drawn: np.ndarray, scores: np.ndarray, folds: int) ->
     return Quality(folds, len(drawn), int(right.sum()), int(empty.sum()), int((right & empty).sum()), tuple(classes))
 
 
-def _identity(
-    start: Checkpoint, data: VideoSet, config: TrainConfig, localize_config: LocalizeConfig, folds: int
-) -> str:
-    described = [fingerprint(start), config.to_dict(), asdict(localize_config), folds, data.fingerprint()]
+def _identity(start: Checkpoint, data: VideoSet, config: TrainConfig, check: Check) -> str:
+    described = [fingerprint(start), config.to_dict(), asdict(check.localize), check.folds, data.fingerprint()]
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
-def _kept(path: Path, identity: str) -> Quality | None:
-    """What an earlier check of the same training found."""
+def _existing(path: Path, identity: str) -> Quality | None:
+    """The result of an earlier check of the same training, if there is one."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document.pop("identity") != identity:
@@ -243,4 +266,4 @@ def _kept(path: Path, identity: str) -> Quality | None:
         )
         return Quality(classes=classes, **document)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # it is only a kept answer: the check is done again
+        return None  # an unreadable result is not an error: the check is done again

@@ -1,7 +1,7 @@
-"""A CSV of labels and a folder of footage in, a localizer of one's own out: extraction, model/train.py, a check.
+"""Training of a user's own model: labels and footage in, a checkpoint out, with a check of how good it is.
 
-`plan` (plan.py) finds everything that is wrong with the request before anything runs, `gather` brings the
-features, through the cache, `fit` trains.
+`plan` (plan.py) finds every mistake in the request before anything runs. `gather` extracts the features or reads them
+from the cache. `fit` trains with model/train.py, and checks the model on held-out videos.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from model.train import LOG_NAME, STATE_NAME, TrainError, initialise, train
 from pipeline.cache.entries import FeatureCache, content_hash
 from pipeline.datasets.featureset import FeatureSet
 from pipeline.training.crossval import FILE_NAME as QUALITY_NAME
-from pipeline.training.crossval import Quality, cross_validate, sweep
+from pipeline.training.crossval import Check, Quality, cross_validate, sweep
 from pipeline.training.plan import Plan, listed
 from pipeline.training.settings import Recipe, from_embedded
 from postprocess.config import LocalizeConfig
@@ -37,26 +37,26 @@ CURVES_NAME = "curves.png"
 LOCK_NAME = ".training.lock"
 FOLDS = 4
 
-# What a model asks of the features that it is run on. The rest of their settings (versions, device, precision,
-# decoder) moves them by less than JCDNet notices, and stands in the checkpoint's provenance.
+# The settings that features must share with those that a model was trained on. The other settings (versions, device,
+# precision, decoder) change features by less than JCDNet notices; they are in the checkpoint's provenance.
 DECLARED = ("layout", "backbone", "fps", "length", "stride", "short_side", "crop", "weights", "flow_clip")
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """Training data, and what a checkpoint must say of it."""
+    """Training data, and what a checkpoint must record about it."""
 
     data: VideoSet
     streams: tuple[str, ...]
     features: dict[str, Any]
-    """by stream: what a video must be extracted with to be run through the model"""
+    """by stream, the settings that a video must be extracted with before the model can run on it"""
     provenance: dict[str, Any]
     warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A checkpoint, where it stands, and how good it is on videos that it has not seen."""
+    """A trained checkpoint, its file, and how good it is on videos that it has not seen."""
 
     checkpoint: Checkpoint
     path: Path
@@ -70,16 +70,16 @@ def gather(
     cache: FeatureCache | None = None,
     on_video: Callable[[Path], Progress] = lambda path: silent,
 ) -> Gathered:
-    """The features of every row: extracted where the cache lacks them, or read.
+    """Read the features of every row; extract those that the cache lacks.
 
     Args:
-        wanted: what `plan` gave.
-        extractor: for videos.
-        cache: where features of videos are looked for and kept.
-        on_video: called with each video that is begun, gives its progress callable.
+        wanted: the result of `plan`.
+        extractor: extracts features from videos; not needed for stored features.
+        cache: where the features of videos are stored.
+        on_video: called when a video begins; returns the progress callable of that video.
 
     Raises:
-        DatasetError: features that cannot be trained on; videos that broke while they were extracted, all of them.
+        DatasetError: the features cannot be trained on, or videos failed during extraction. The message names all.
     """
     if wanted.features is not None:
         return _read(wanted, wanted.features)
@@ -87,7 +87,7 @@ def gather(
     cache = cache or FeatureCache()
     arrays: list[np.ndarray] = []
     seen: dict[str, Path] = {}
-    said = list(wanted.notes)
+    messages = list(wanted.notes)
     broken: list[str] = []
     for row in wanted.rows:
         path = wanted.videos[row.video]
@@ -95,17 +95,19 @@ def gather(
         try:
             content = content_hash(path, progress)
             if (twin := seen.setdefault(content, path)) != path:
-                said.append(f"{path}: is the same video as {twin}, so the check on held-out videos will flatter.")
-            features = cache.features(path, content, extractor, on_progress=progress, on_damage=said.append)
+                messages.append(
+                    f"{path}: is the same video as {twin}; this makes the check on held-out videos look too good."
+                )
+            features = cache.features(path, content, extractor, on_progress=progress, on_damage=messages.append)
         except (VideoError, FeaturesError) as error:
             broken.append(str(error))
             continue
-        said += [f"{path}: {warning}" for warning in features.warnings]
+        messages += [f"{path}: {warning}" for warning in features.warnings]
         arrays.append(features.stacked(extractor.streams))
     if broken:
         raise DatasetError(
             f"{len(broken)} of {len(wanted.rows)} videos could not be extracted; "
-            f"mend them or take their rows out:{listed(broken)}"
+            f"repair them or remove their rows:{listed(broken)}"
         )
     settings = extractor.settings()
     return Gathered(
@@ -113,7 +115,7 @@ def gather(
         streams=extractor.streams,
         features=declared(settings),
         provenance={"features": settings},
-        warnings=tuple(said),
+        warnings=tuple(messages),
     )
 
 
@@ -134,24 +136,24 @@ def _video_set(wanted: Plan, arrays: list[np.ndarray]) -> VideoSet:
 
 
 def declared(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """By stream, the settings that features must share with those a model was trained on."""
+    """By stream, the settings that features must share with those that a model was trained on."""
     return {stream: {name: values[name] for name in DECLARED if name in values} for stream, values in settings.items()}
 
 
 @dataclass(frozen=True)
 class Course:
-    """What a training does, once its data is known."""
+    """Everything that decides a training once its data is known."""
 
     model: ModelConfig
     training: TrainConfig
     folds: int
-    """of the check on held-out videos; less than 2: no check"""
+    """folds of the check on held-out videos; fewer than 2 means no check"""
     embedded: Checkpoint | None = None
-    """the model to start from; None draws all weights from the seed"""
+    """the model to start from; None means that all weights are drawn from the seed"""
 
 
 def course(recipe: Recipe, gathered: Gathered, embedded: Checkpoint | None = None) -> Course:
-    """The network and the training for this data; `embedded`: the model to start from.
+    """The network and the training for this data, starting from `embedded` if it is given.
 
     Raises:
         UsageError: the settings do not fit the data.
@@ -172,28 +174,28 @@ def fit(
     overwrite: bool = False,
     on_progress: Progress = silent,
 ) -> Trained:
-    """Train, write `folder`/model.safetensors with its log and its curves, then check it on held-out videos.
+    """Train a model, write it with its log and its curves, then check it on held-out videos.
 
-    The folder must be this process's alone: call it inside `alone(folder)`.
+    Call this inside `exclusive(folder)`: no other process may use the folder meanwhile.
 
     Args:
-        gathered: what `gather` gave.
-        wanted: what `course` gave.
-        folder: of the model; what a killed training left there is gone on with.
-        localize: with which the check draws segments; None is `run`'s default.
+        gathered: the result of `gather`.
+        wanted: the result of `course`.
+        folder: gets model.safetensors. A training that was killed is continued from its state in this folder.
+        localize: how the check draws segments; None means the defaults of `run`.
         device: where to compute.
-        overwrite: start over, whatever stands in `folder`.
-        on_progress: ("train", steps done, steps), then ("check", …) over all folds.
+        overwrite: start over, whatever the folder holds.
+        on_progress: ("train", steps done, steps in all), then ("check", …) over all folds.
 
     Raises:
-        TrainError, CheckpointError, UsageError: as model.train and `from_embedded`.
+        TrainError, CheckpointError, UsageError: as in model.train and `from_embedded`.
     """
     data, training = gathered.data, wanted.training
     start = initialise(wanted.model, data.classes, gathered.streams, gathered.features, training.seed)
     if wanted.embedded is not None:
         start = from_embedded(wanted.embedded, start)
     start = dataclasses.replace(start, provenance={**start.provenance, **gathered.provenance})
-    if overwrite:  # or, killed before its own check, this training would meet what another's left
+    if overwrite:  # otherwise a training that is killed before its check would later use the check of another model
         for name in (QUALITY_NAME, STATE_NAME, LOG_NAME):
             (folder / name).unlink(missing_ok=True)
         sweep(folder)
@@ -203,15 +205,14 @@ def fit(
     checkpoint.write_atomically(folder / CURVES_NAME, plots.training(*_log(folder / LOG_NAME)))
     quality = None
     if wanted.folds < 2:
-        (folder / QUALITY_NAME).unlink(missing_ok=True)  # it may be of another model
+        (folder / QUALITY_NAME).unlink(missing_ok=True)  # it may belong to another model
         sweep(folder)
     else:
         quality = cross_validate(
             start,
             data,
             training,
-            localize or LocalizeConfig(),
-            wanted.folds,
+            Check(wanted.folds, localize or LocalizeConfig()),
             folder,
             device=device,
             resume=not overwrite,
@@ -221,14 +222,15 @@ def fit(
 
 
 @contextlib.contextmanager
-def alone(folder: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Keep a model's folder to this process: of two trainings, one would leave its model and the other its check.
+def exclusive(folder: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Reserve a model's folder for this process.
 
-    A killed one is no hindrance; whether one on another machine still lives is known after a minute, before which
-    `on_wait` is called.
+    Two trainings in one folder could leave the model of one and the check of the other. The lock of a training that was
+    killed is taken over. If the holder may run on another machine, it takes a minute to find out whether it still
+    lives; `on_wait` is called before this wait.
 
     Raises:
-        UsageError: another training is at work there.
+        UsageError: another training uses the folder.
         OutputError, DiskFull: the folder cannot be written.
     """
     lock, patience = Lock(folder / LOCK_NAME), time.monotonic() + STALE + 2 * BEAT
@@ -248,18 +250,22 @@ def alone(folder: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[
 
 
 def check_folder(folder: Path, overwrite: bool) -> None:
-    """Before hours are spent: a model is never replaced unasked, and a training in progress is gone on with.
+    """Check a model's folder before hours are spent: no model may be replaced unless `overwrite` is set.
+
+    A folder with a training state is fine, since that training is continued.
 
     Raises:
-        UsageError: a model stands there without the state that it came from.
+        UsageError: the folder holds a model without the training state that it came from.
     """
     model = folder / checkpoint.FILE_NAME
     if model.exists() and not overwrite and not (folder / STATE_NAME).exists():
-        raise UsageError(f"{model}: is there, but not the state that it came from; use --overwrite or another -o.")
+        raise UsageError(
+            f"{model}: exists, but the training state that it came from does not; use --overwrite or another -o."
+        )
 
 
 def _log(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
-    """Columns and (steps, columns) values of a training's log."""
+    """Column names and (steps, columns) values of a training's log."""
     try:
         header, *rows = path.read_text(encoding="utf-8").splitlines()
         values = np.array([[float(cell) for cell in row.split(",")] for row in rows])

@@ -1,6 +1,7 @@
-"""Labels per video, from a CSV: `video,labels` and, where there is one, `split`; several labels joined by `|`.
+"""Labels per video, read from a CSV or from a ground truth in ActivityNet's JSON.
 
-Or from a ground truth in ActivityNet's JSON: of each video its classes, and not when they happen.
+The CSV has the columns `video` and `labels`, and may have `split`; several labels are joined by `|`. Of a ground truth
+only the classes of each video are used, not the times.
 """
 
 import re
@@ -16,29 +17,29 @@ from postprocess.evaluation.annotations import read_ground_truth
 from postprocess.evaluation.names import FORMS, Index, as_path, label_key, nfc, respelled, suggest
 
 TRAIN = "train"
-FEWEST = 2  # videos of a class; the pairs of L_cas, and any check on held-out videos, need two
+FEWEST = 2  # videos that each class must have: the pairs of L_cas and the check on held-out videos need two
 EXAMPLE = "video,labels"
-COMMAS = re.compile("[,;，；、]")  # people write them between labels
+COMMAS = re.compile("[,;，；、]")  # some people write these between labels
 
 
 @dataclass(frozen=True)
 class LabelledVideo:
-    """A row: the video as the CSV names it, its labels (none: no action is shown), and its line."""
+    """A row of the labels: the video as the CSV names it, its labels (none if it shows no action), and its line."""
 
     video: str
     labels: tuple[str, ...]
     split: str
     line: int
     at: str = "line"
-    """what `line` counts: lines of a CSV, videos of a JSON"""
+    """what `line` counts: lines of a CSV, or videos of a JSON"""
 
 
 def load_labels(path: Path) -> tuple[tuple[LabelledVideo, ...], list[str]]:
-    """All rows of the CSV, or all videos of an ActivityNet JSON, in its order; and what is said about the file.
+    """All rows of a CSV, or all videos of an ActivityNet JSON, in the order of the file; and notes about the file.
 
     Raises:
         DatasetError: the file cannot be read, lacks a column, has cells beyond its columns, or has no row.
-        EvaluateError: it is JSON, but no ground truth.
+        EvaluateError: the file is JSON, but not a ground truth.
     """
     if path.suffix.lower() == ".json":
         found = labels_from_ground_truth(read_ground_truth(path)).items()
@@ -52,7 +53,7 @@ def load_labels(path: Path) -> tuple[tuple[LabelledVideo, ...], list[str]]:
             names = tuple(dict.fromkeys(name.strip() for name in labels.split("|") if name.strip()))
             rows.append(LabelledVideo(video, names, nfc(split).lower(), row.line))
     if not rows:
-        raise DatasetError(f"{path}: holds no video; give one a line, as in `match.mp4,tennis|golf`.")
+        raise DatasetError(f"{path}: holds no video; write one on each line, as in `match.mp4,tennis|golf`.")
     return tuple(rows), notes
 
 
@@ -62,10 +63,10 @@ def read_labels(path: Path) -> tuple[LabelledVideo, ...]:
 
 
 def one_spelling(rows: Sequence[LabelledVideo]) -> tuple[tuple[LabelledVideo, ...], list[str]]:
-    """The rows with each class in one spelling, its most frequent, and a sentence about each that has several.
+    """Give each class one spelling, its most frequent one; and notes about the classes that have several.
 
-    Spellings differ in case, blanks and underscores: Pitch, pitch. Of two that are equally frequent the first is meant.
-    Letters are composed, which nobody sees.
+    Spellings of one class differ in case, blanks and underscores, as in Pitch and pitch. If two are equally frequent,
+    the first one is used. Letters are also composed (NFC), which does not change how they look.
     """
     rows = [replace(row, labels=tuple(dict.fromkeys(map(nfc, row.labels)))) for row in rows]
     counts = Counter(label for row in rows for label in row.labels)
@@ -82,7 +83,7 @@ def one_spelling(rows: Sequence[LabelledVideo]) -> tuple[tuple[LabelledVideo, ..
 
 
 def in_split(rows: Sequence[LabelledVideo], split: str | None, path: Path) -> tuple[LabelledVideo, ...]:
-    """The rows to train on: those of `split`; without one the split "train" where the CSV has it, else all.
+    """The rows to train on: those of `split`. If it is None, those of the split "train" if there is one, else all.
 
     Raises:
         DatasetError: there is no such split.
@@ -92,7 +93,7 @@ def in_split(rows: Sequence[LabelledVideo], split: str | None, path: Path) -> tu
     if wanted is None:
         if known != [""]:
             without = sum(not row.split for row in rows)
-            rest = f", and {have(without)} none: write {TRAIN} there to train on them, or" if without else ";"
+            rest = f", and {count_rows(without)} none: write {TRAIN} there to train on them, or" if without else ";"
             raise DatasetError(
                 f"{path}: its splits are {', '.join(filter(None, known))}{rest} choose one with --split."
             )
@@ -103,36 +104,41 @@ def in_split(rows: Sequence[LabelledVideo], split: str | None, path: Path) -> tu
     return tuple(row for row in rows if row.split == wanted.lower())
 
 
-def have(rows: int) -> str:
-    """1 row has, 2 rows have."""
+def count_rows(rows: int) -> str:
+    """The beginning of a sentence: "1 row has", "2 rows have"."""
     return "1 row has" if rows == 1 else f"{rows} rows have"
 
 
 def find_videos(
     rows: Sequence[LabelledVideo], available: Mapping[str, Path], suffixes: Collection[str] = ()
 ) -> tuple[dict[str, Path], list[str]]:
-    """CSV name → file, and a sentence for each row that has none, and for rows that name one file in several ways.
+    """Find the file of each row.
+
+    A row may name a file in three ways: by its path relative to the folder; by its name alone, with or without the
+    suffix, if only one file has it; or by a longer path that leads through the folder, such as `footage/day 1/a.mp4` or
+    an absolute path of any system. If no file has exactly this name, names with composed letters are compared, and last
+    names in any case.
 
     Args:
-        rows: of the CSV.
-        available: relative path with suffix → file, of a folder. A row may name a file by its relative path; by its
-            name alone, with or without the suffix, where that means one file; or by a longer path that leads through
-            the folder, `footage/day 1/a.mp4` or a whole one of any system. Where none is called just so, another form
-            of its letters will do, and last another case.
-        suffixes: endings that a row may have although the file has not: a CSV made for videos names their features.
+        rows: rows of the CSV.
+        available: relative path with suffix → file, for every file of the folder.
+        suffixes: suffixes that a row may have although the file does not; a CSV made for videos then names features.
+
+    Returns:
+        CSV name → file, and a sentence for each row without a file and for rows that name one file in several ways.
     """
-    named = _Files(available, suffixes)
+    files = _Files(available, suffixes)
     found: dict[str, Path] = {}
-    said: dict[Path, dict[str, int]] = defaultdict(dict)
+    named: dict[Path, dict[str, int]] = defaultdict(dict)
     problems = []
     for row in rows:
-        matches = named.find(row.video)
+        matches = files.find(row.video)
         bare = row.video.strip("\"'")  # Windows copies paths with quotes around them
         if not matches and bare != row.video:
-            matches = named.find(bare)
+            matches = files.find(bare)
         if len(matches) == 1:
             found[row.video] = available[matches[0]]
-            said[found[row.video]][row.video] = row.line
+            named[found[row.video]][row.video] = row.line
         elif "://" in row.video:
             problems.append(
                 f"{row.at} {row.line}: {row.video} is an address, and jcdnet reads files: download it first"
@@ -142,11 +148,11 @@ def find_videos(
         elif matches:
             problems.append(f"{row.at} {row.line}: {row.video} may be {' or '.join(sorted(matches))}; give the path")
         else:
-            # A wrong folder misses every row: no more are compared than are shown.
-            close = suggest(as_path(row.video).as_posix(), named.alike(row.video)) if len(problems) < SHOWN else None
+            # With a wrong folder every row fails, so only as many names are compared as are shown.
+            close = suggest(as_path(row.video).as_posix(), files.alike(row.video)) if len(problems) < SHOWN else None
             hint = f"; did you mean {close}?" if close else ""
             problems.append(f"{row.at} {row.line}: {row.video} is not there{hint}")
-    for names in said.values():
+    for names in named.values():
         if len(names) > 1:
             lines = ", ".join(map(str, names.values()))
             looks = list(dict.fromkeys(map(nfc, names)))
@@ -156,33 +162,33 @@ def find_videos(
 
 
 def other_case(found: Mapping[str, Path]) -> list[str]:
-    """A sentence about rows whose files were found in another case, where there are any."""
+    """A note about rows whose files were found only in another case; empty if there are none."""
     if not (names := respelled({row: path.name for row, path in found.items()})):
         return []
     are = "1 video is" if len(names) == 1 else f"{len(names)} videos are"
-    return [f"{are} there in another case or with other blanks: {names[0]} as {found[names[0]].name}."]
+    return [f"{are} found only in another case or with other blanks: {names[0]} as {found[names[0]].name}."]
 
 
 class _Files:
-    """The files of a folder, by what a row may call them."""
+    """The files of a folder, by every name that a row may use for them."""
 
     def __init__(self, available: Mapping[str, Path], suffixes: Collection[str]) -> None:
         self._available, self._suffixes = available, suffixes
         pairs: list[tuple[str, str]] = []
         for name in available:
             path = PurePosixPath(name)
-            # Features have no suffix, and clip.v2 is not clip.
+            # Features have no suffix, so clip.v2 must not be shortened to clip.
             bare = path.with_suffix("") if not suffixes or path.suffix.lower() in suffixes else path
             pairs += [(short, name) for short in (path.as_posix(), path.name, bare.as_posix(), bare.name)]
         self._shorts = list(dict.fromkeys(short for short, _ in pairs))
         self._whole, self._short = Index((name, name) for name in available), Index(pairs)
 
     def alike(self, row: str) -> list[str]:
-        """What a row may be a misspelling of: with a folder no name alone, which may be of another folder's file."""
+        """The names that a row may be a misspelling of; a row with a folder is compared with whole paths only."""
         return list(self._available) if len(as_path(row).parts) > 1 else self._shorts
 
     def find(self, row: str) -> list[str]:
-        """The names of the files that a row may mean; several only where nothing says which."""
+        """The files that a row may mean; several only if nothing tells which one is meant."""
         if not row.strip("/\\. "):
             return []
         path = as_path(row)
@@ -199,9 +205,10 @@ class _Files:
         return []
 
     def _leads_to(self, row: PurePosixPath, name: str, form: Callable[[str], str]) -> bool:
-        """Whether a row's folders are the last ones of the file's; of a whole path, down from the folder of them all.
+        """Whether the folders of a row are the last folders of the file.
 
-        A whole path may come from another machine, and nothing is known of the folders that features were made from.
+        An absolute path need match only from the given folder downwards, since it may come from another machine, and
+        since the folders that features were made from are not known.
         """
         whole = row.is_absolute() or row.parts[0].endswith(":")
         folders = [form(part) for part in row.parts[:-1] if part not in ("..", "/", "//")]
@@ -220,7 +227,7 @@ def _depth(name: str) -> int:
 
 
 def label_problems(rows: Sequence[LabelledVideo]) -> list[str]:
-    """A sentence for each video that comes twice, each label that may be several, each class with too few videos."""
+    """A sentence for each repeated video, each label that may be several labels, and each class with too few videos."""
     problems = []
     lines: dict[str, list[int]] = defaultdict(list)
     for row in rows:
@@ -239,7 +246,7 @@ def label_problems(rows: Sequence[LabelledVideo]) -> list[str]:
         ]
     for label, count in sorted(counts.items()):
         if count < FEWEST and label not in joined:
-            # The wrong column misses every label: no more are compared than are shown.
+            # With a wrong column every label fails, so only as many are compared as are shown.
             others = [name for name in counts if name != label] if len(problems) < SHOWN else []
             close = suggest(label, others, cutoff=0.8) if others else None
             hint = f"; did you mean {close!r}?" if close else f"; give it {FEWEST} or more, or leave the label out"
@@ -250,5 +257,5 @@ def label_problems(rows: Sequence[LabelledVideo]) -> list[str]:
 
 
 def classes_of(rows: Collection[LabelledVideo]) -> tuple[str, ...]:
-    """C names, sorted."""
+    """The C class names, sorted."""
     return tuple(sorted({label for row in rows for label in row.labels}))

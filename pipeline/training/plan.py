@@ -1,7 +1,7 @@
-"""Before a training: whether the labels, the footage or the features, and the settings hold together."""
+"""The check before a training: do the labels, the footage or features, and the settings fit together?"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from extractors.config import NOTHING, FeatureConfig
@@ -21,20 +21,21 @@ from support.errors import UsageError
 
 @dataclass(frozen=True)
 class Plan:
-    """A request that holds together: rows of the CSV, the classes, and where each row's footage or features are."""
+    """A request that was checked: the rows, the classes, and where the footage or features of each row are."""
 
     rows: tuple[LabelledVideo, ...]
     classes: tuple[str, ...]
     videos: dict[str, Path]
+    """CSV name → video file; empty if `features` is set"""
     recipe: Recipe
-    """the settings of the training, read and checked"""
+    """the settings of the training, read once and checked"""
     embedded: Checkpoint | None = None
-    """the model to start from, where the settings name one"""
+    """the model to start from, if the settings name one"""
     features: FeatureSet | None = None
     found: dict[str, str] = field(default_factory=dict)
     """CSV name → name in `features`"""
     notes: tuple[str, ...] = ()
-    """what is left out, as sentences"""
+    """sentences about what is left out or was guessed"""
 
 
 def plan(
@@ -48,31 +49,28 @@ def plan(
     conjoint: str | None = None,
     settings: Settings | None = None,
 ) -> Plan:
-    """Read the labels, and find the footage or the features of every row.
+    """Read the labels, find the footage or the features of every row, and check the settings.
+
+    Every mistake is found here, before hours go into features.
 
     Args:
-        path: CSV of the labels.
-        videos: folder of the footage; or
-        features: folder of its features.
-        split: rows to take, see `labels.in_split`.
-        streams: of stored features, those to use; None: all that are there.
-        fps: frames per second that published features were made at; None: 25.
-        conjoint: of a feature set with THUMOS14's labels, only its conjoint subset, "all" or "without diving".
-        settings: of the training; None: the defaults. What can be wrong in them is found here, before hours go into
-            features.
+        path: CSV of the labels, or a ground truth in JSON; None uses the labels that the features bring.
+        videos: folder of the footage. Give either this or `features`.
+        features: folder of stored features.
+        split: which rows to use, see `labels.in_split`.
+        streams: which streams of stored features to use; None means all of them.
+        fps: frames per second that published features were made at; None means 25.
+        conjoint: use only the conjoint subset of THUMOS14's labels, "all" or "without diving".
+        settings: of the training; None means the defaults.
 
     Raises:
-        DatasetError: all that is wrong with the rows, in one message: files that are missing or cannot be read,
-            videos that come twice, labels spelt in two ways, classes with fewer than two videos.
-        UsageError: not just one of `videos` and `features`, no such folder, or settings that make no sense.
-        FeaturesError, EvaluateError: stored features that cannot be read.
+        DatasetError: rows are wrong. One message lists all faults: files that are missing or cannot be read, videos
+            that come twice, labels spelt in two ways, classes with fewer than two videos.
+        UsageError: both or neither of `videos` and `features` are given, the folder does not exist, or a setting is
+            wrong.
+        FeaturesError, EvaluateError: the stored features cannot be read.
     """
-    if (videos is None) == (features is None):
-        raise UsageError("give the footage with --videos FOLDER, or its features with --features FOLDER.")
-    folder = videos or features
-    assert folder is not None
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: no such folder; give the one that holds the {'videos' if videos else 'features'}.")
+    folder = _folder(videos, features)
     recipe = read_recipe(settings or Settings())
     stored = None if features is None else read_feature_set(features, fps=fps, streams=streams)
     if conjoint is not None:
@@ -81,43 +79,65 @@ def plan(
         stored = stored.conjoint(conjoint)
     source = path or folder
     listing, of_file = _rows(path, stored, folder)
-    notes = list(of_file)
     rows, spelled = labels_csv.one_spelling(labels_csv.in_split(listing, split, source))
-    undecided = sum(not row.split for row in listing) if any(row.split for row in rows) else 0
-    if undecided:
-        notes.append(f"{source}: {labels_csv.have(undecided)} no split: not trained on.")
-    notes += [f"{source}: {note}" for note in spelled]
-    problems = labels_csv.label_problems(rows)
-    classes = labels_csv.classes_of(rows)
-    if stored is not None:
-        names = {name: Path(name) for name in stored.videos}
-        found, missing = labels_csv.find_videos(rows, names, suffixes=VIDEO_SUFFIXES)
-        named = {row: name.as_posix() for row, name in found.items()}
-        result = Plan(rows, classes, {}, recipe, features=stored, found=named)
-    else:
-        below = (p for p in sorted(folder.rglob("*")) if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
-        available = {p.relative_to(folder).as_posix(): p for p in below if not p.name.startswith(".")}
-        found, missing = labels_csv.find_videos(rows, available)
-        missing += _unreadable(found)
-        result = Plan(rows, classes, found, recipe)
+    notes = [*of_file, *_undecided(listing, rows, source), *(f"{source}: {note}" for note in spelled)]
+    found, problems = _footage(rows, folder) if stored is None else _stored(rows, stored)
     notes += [f"{source}: {note}" for note in labels_csv.other_case(found)]
-    result = replace(result, notes=tuple(notes))
-    if problems := missing + problems:
-        said = "".join(f"\n  {note}" for note in of_file)  # letters read wrongly may be why a video is not there
-        raise DatasetError(f"{source}: {len(problems)} to mend before training:{listed(problems)}{said}")
-    # How long the videos are is known later; every other mistake in the settings is found now.
-    model, _ = recipe.complete(classes, [1] * len(rows), kinetics.WIDTH)
+    if problems := problems + labels_csv.label_problems(rows):
+        # Letters that were decoded wrongly may be the reason why a video was not found.
+        about_file = "".join(f"\n  {note}" for note in of_file)
+        raise DatasetError(f"{source}: {len(problems)} to fix before training:{listed(problems)}{about_file}")
+    classes = labels_csv.classes_of(rows)
+    embedded = _embedded(recipe, classes, len(rows), streams or (("rgb",) if stored is None else stored.streams))
+    if stored is None:
+        return Plan(rows, classes, found, recipe, embedded, notes=tuple(notes))
+    names = {row: name.as_posix() for row, name in found.items()}
+    return Plan(rows, classes, {}, recipe, embedded, stored, names, tuple(notes))
+
+
+def _folder(videos: Path | None, features: Path | None) -> Path:
+    folder = videos or features
+    if folder is None or (videos is not None and features is not None):
+        raise UsageError("give the footage with --videos FOLDER, or its features with --features FOLDER.")
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder; give the one that holds the {'videos' if videos else 'features'}.")
+    return folder
+
+
+def _undecided(listing: Sequence[LabelledVideo], rows: Sequence[LabelledVideo], source: Path) -> list[str]:
+    """A note about rows without a split, if the other rows have one."""
+    count = sum(not row.split for row in listing) if any(row.split for row in rows) else 0
+    return [f"{source}: {labels_csv.count_rows(count)} no split: not trained on."] if count else []
+
+
+def _stored(rows: Sequence[LabelledVideo], stored: FeatureSet) -> tuple[dict[str, Path], list[str]]:
+    """CSV name → name among the stored features, and the problems."""
+    names = {name: Path(name) for name in stored.videos}
+    return labels_csv.find_videos(rows, names, suffixes=VIDEO_SUFFIXES)
+
+
+def _footage(rows: Sequence[LabelledVideo], folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """CSV name → video file, and the problems; each file is opened and its first frame decoded."""
+    below = (p for p in sorted(folder.rglob("*")) if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+    available = {p.relative_to(folder).as_posix(): p for p in below if not p.name.startswith(".")}
+    found, problems = labels_csv.find_videos(rows, available)
+    return found, problems + _unreadable(found)
+
+
+def _embedded(recipe: Recipe, classes: Sequence[str], videos: int, streams: tuple[str, ...]) -> Checkpoint | None:
+    """Check the settings, and load the model to start from, if the settings name one."""
+    # The lengths of the videos are not known yet; every other mistake in the settings is found now.
+    model, _ = recipe.complete(classes, [1] * videos, kinetics.WIDTH)
     if (init := recipe.settings.init) is None:
-        return result
-    there = ("rgb",) if stored is None else stored.streams
-    embedded = embedded_for(init, classes, streams or there)
+        return None
+    embedded = embedded_for(init, classes, streams)
     if other := kinetics.difference(model, embedded.config):
         raise UsageError(f"--init {init}: {other}")
-    return replace(result, embedded=embedded)
+    return embedded
 
 
 def _rows(path: Path | None, stored: FeatureSet | None, folder: Path) -> tuple[tuple[LabelledVideo, ...], list[str]]:
-    """The rows, and what is said about the file that they come from."""
+    """The rows, and notes about the file that they come from."""
     if path is not None:
         return labels_csv.load_labels(path)
     videos = {} if stored is None else stored.videos
@@ -131,7 +151,7 @@ def _rows(path: Path | None, stored: FeatureSet | None, folder: Path) -> tuple[t
 
 
 def _unreadable(files: Mapping[str, Path]) -> list[str]:
-    """A sentence for each video whose first frame cannot be had, from the decoder's own process."""
+    """A sentence for each video whose first frame cannot be decoded; decoding runs in a process of its own."""
     problems = []
     decoder = Decoder()
     try:
@@ -148,6 +168,6 @@ def _unreadable(files: Mapping[str, Path]) -> list[str]:
 
 
 def listed(problems: Sequence[str]) -> str:
-    """The first of them, a line each, and how many more there are."""
+    """The first problems, one on each line, and how many more there are."""
     shown, more = problems[: labels_csv.SHOWN], len(problems) - labels_csv.SHOWN
     return "".join(f"\n  {problem}" for problem in shown) + (f"\n  and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""Labels per video, proposed by the embedded model: a CSV to correct, instead of a blank one, before `train`."""
+"""Labels per video, proposed by the embedded model: a CSV to correct before `train`, instead of an empty one."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ COLUMNS = ("video", "labels", "confidence")
 
 @dataclass(frozen=True)
 class Proposal:
-    """A video as the CSV will name it, its labels, the likeliest first, with confidences in [0, 1]; or an error."""
+    """A video as the CSV will name it, with its labels and confidences in [0, 1], likeliest first; or with an error."""
 
     video: str
     labels: tuple[str, ...] = ()
@@ -32,15 +32,21 @@ def propose(
     folder: Path,
     on_progress: Callable[[Job], Progress] = lambda job: silent,
 ) -> Iterator[Proposal]:
-    """A proposal for each video, as it is done; one that cannot be read has an error, and the others go on.
+    """Propose labels for each video, and yield each proposal when it is ready.
 
-    folder: what `train --videos` will be given; the CSV names videos relative to it.
+    A video that cannot be read gets an error; the others continue.
+
+    Args:
+        pipeline: the model to propose with.
+        jobs: the videos.
+        folder: the folder that `train --videos` will get; the CSV names videos relative to it.
+        on_progress: called for each video, returns its progress callable.
     """
     for outcome in run_batch(pipeline, jobs, on_progress=on_progress):
         video = outcome.job.video
         name = (video.relative_to(folder) if video.is_relative_to(folder) else video).as_posix()
         if outcome.result is None:
-            # Its traceback would keep the decoder's memory, 32 MiB a video, for as long as the list.
+            # The traceback would keep 32 MiB of decoder memory for each video while the list lives.
             yield Proposal(name, error=outcome.error and outcome.error.with_traceback(None))
             continue
         ranked = rank(outcome.result.segments)
@@ -48,7 +54,7 @@ def propose(
 
 
 def rank(segments: Sequence[Segment]) -> dict[str, float]:
-    """Label -> confidence, the mean over the time that it is drawn; first the label that most of it speaks for."""
+    """Label → mean confidence over the time that it is drawn, ordered by confidence × time."""
     seconds: dict[str, float] = defaultdict(float)
     weight: dict[str, float] = defaultdict(float)
     for s in segments:
@@ -59,7 +65,7 @@ def rank(segments: Sequence[Segment]) -> dict[str, float]:
 
 
 def write(proposals: Sequence[Proposal]) -> str:
-    """The CSV, without the videos that failed. A row without labels is a video without action."""
+    """The CSV, without the videos that failed. A row without labels stands for a video without action."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)

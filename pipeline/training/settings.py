@@ -1,4 +1,4 @@
-"""What a training is asked for, and the network and the training that follow from it: preset < TOML file < flags."""
+"""The settings of a training, and the network that follows from them: flags win over the TOML file, then the preset."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,11 +17,7 @@ from support.errors import UsageError
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training is asked for; None leaves it to the preset.
-
-    folds: of the check at the end, None for up to four; 0 leaves it out. init: "kinetics400" starts from the embedded
-    model where classes match; None draws all weights from the seed.
-    """
+    """The settings that a user gave; None leaves a setting to the preset."""
 
     preset: Preset = "own"
     steps: int | None = None
@@ -29,28 +25,30 @@ class Settings:
     dim: int | None = None
     seed: int | None = None
     folds: int | None = None
+    """folds of the check at the end; None means up to four, 0 means no check"""
     init: str | None = None
+    """"kinetics400" starts from the embedded model where classes match; None draws all weights from the seed"""
     config: Path | None = None
-    """TOML file with tables [model], [training] and [training.loss]"""
+    """TOML file with the tables [model], [training] and [training.loss]"""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings that were read once: what they ask of the network and of the training, whatever the data."""
+    """Settings after reading the TOML file: what they say about network and training, independent of the data."""
 
     settings: Settings
     network: dict[str, Any]
     """the table [model]"""
     training: dict[str, Any]
-    """the table [training], without its loss"""
+    """the table [training] without its loss"""
     loss: dict[str, Any]
     """the table [training.loss]"""
 
     def complete(self, classes: Sequence[str], lengths: Sequence[int], width: int) -> tuple[ModelConfig, TrainConfig]:
-        """The network and the training for videos of these lengths (snippets) and features of this width.
+        """The network and the training for videos of these lengths (in snippets) and features of this width.
 
         Raises:
-            UsageError: a setting that is unknown or makes no sense.
+            UsageError: a setting is unknown or cannot work.
         """
         asked = self.settings
         if asked.folds and not 2 <= asked.folds <= len(lengths):
@@ -75,10 +73,10 @@ class Recipe:
 
 
 def read_recipe(settings: Settings) -> Recipe:
-    """Read the TOML file of the settings, if there is one.
+    """Read the TOML file that the settings name, if there is one.
 
     Raises:
-        UsageError: it cannot be read, or has a table that no training has.
+        UsageError: the file cannot be read, or has an unknown table.
     """
     path = settings.config
     found = {} if path is None else read_toml(path)
@@ -93,7 +91,11 @@ def read_recipe(settings: Settings) -> Recipe:
 
 
 def embedded_for(name: str, classes: Sequence[str], streams: tuple[str, ...]) -> Checkpoint:
-    """The embedded model, which reads these streams and knows one of the classes."""
+    """Load the embedded model.
+
+    Raises:
+        UsageError: there is none of this name, it does not read these streams, or it knows none of the classes.
+    """
     if name != kinetics.NAME:
         raise UsageError(f"--init {name}: the embedded model is {kinetics.NAME}.")
     if streams != ("rgb",):
@@ -105,7 +107,7 @@ def embedded_for(name: str, classes: Sequence[str], streams: tuple[str, ...]) ->
 
 
 def from_embedded(embedded: Checkpoint, start: Checkpoint) -> Checkpoint:
-    """`start` with what the embedded model knows of its classes.
+    """`start` with the embedded model's weights for the classes that it knows.
 
     Raises:
         UsageError: the embedded model was made for other features, or for a network of another shape.

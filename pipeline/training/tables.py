@@ -1,4 +1,4 @@
-"""CSV files as spreadsheets and people save them: in several encodings, with several separators."""
+"""A reader for CSV files as people and spreadsheets save them, in several encodings and with several separators."""
 
 import codecs
 import csv
@@ -9,10 +9,10 @@ from pathlib import Path
 
 from model.datasets import DatasetError
 
-COLUMNS = 1000  # that a table may have
-SHOWN = 20  # lines or problems named in one message
-SEPARATORS = (",", ";", "\t")  # half of the world's spreadsheets write semicolons, and "Unicode text" has tabs
-END = "\x1eend"  # no text that is read holds such a character
+COLUMNS = 1000  # a table may not have more
+SHOWN = 20  # one message names at most this many lines or problems
+SEPARATORS = (",", ";", "\t")  # spreadsheets write semicolons in many countries, and tabs in "Unicode text"
+END = "\x1eend"  # no text that we accept holds this character
 
 _ARCHIVES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
 _BINARY = re.compile("[\0-\x08\x0e-\x1f]")
@@ -21,26 +21,27 @@ _SEP = re.compile(r'"?sep=([,;|\t])"?', re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: its number, and its cells by the names of the columns, in lower case."""
+    """A line of a table: its number, and its cells by column name in lower case."""
 
     line: int
     cells: dict[str, str]
 
 
 def read_table(path: Path, needed: Sequence[str], example: str) -> tuple[list[Row], list[str]]:
-    """The rows of a CSV that are not blank, and what is said about the file.
+    """The rows of a CSV that are not blank, and notes about the file.
 
-    It is UTF-8, UTF-16, or else taken for Windows-1252, which is said; a mark at its beginning, any end of line, and
-    commas, semicolons or tabs will do, and Excel's first line `sep=;`.
+    The file may be UTF-8 or UTF-16, with or without a byte order mark; any other file is read as Windows-1252, and a
+    note says so. Lines may end in any way. Cells may be separated by commas, semicolons or tabs, and Excel's first line
+    `sep=;` is understood.
 
     Args:
         path: the file.
-        needed: columns that it must have.
-        example: of a first line, for messages.
+        needed: columns that the file must have.
+        example: a good first line, for messages.
 
     Raises:
-        DatasetError: it cannot be read, is no table, lacks a column or names it twice, has cells beyond its columns, or
-            a quote that is never closed.
+        DatasetError: the file cannot be read, is not a table, lacks a column or names one twice, has rows with more
+            cells than columns, or has a quote that is never closed.
     """
     text, notes = _text(path)
     lines = text.split("\n")
@@ -50,8 +51,10 @@ def read_table(path: Path, needed: Sequence[str], example: str) -> tuple[list[Ro
         lines[first], separators = "", (given[1],)
     header = max((_header(lines, s, path) for s in separators), key=lambda h: (set(needed) <= set(h[1]), len(h[1])))
     separator, columns = header
-    if len(columns) > COLUMNS:  # a row would be a table of all of them
-        raise DatasetError(f"{path}: its first line has more than {COLUMNS} columns; save those that are read.")
+    if len(columns) > COLUMNS:  # each row becomes a dictionary of all columns
+        raise DatasetError(
+            f"{path}: its first line has more than {COLUMNS} columns; save only those that jcdnet reads."
+        )
     if missing := [name for name in needed if name not in columns]:
         raise DatasetError(
             f"{path}: its first line lacks {' and '.join(missing)}; it must name the columns, as in `{example}`."
@@ -62,7 +65,7 @@ def read_table(path: Path, needed: Sequence[str], example: str) -> tuple[list[Ro
     rows, beyond = [], []
     _, *below = _parsed(lines, separator, path)
     for line, cells in below:
-        if any(cells[len(columns) :]):  # a label after a comma, half of a name with one
+        if any(cells[len(columns) :]):  # labels were separated by commas, or a name holds a comma
             beyond.append(line)
         rows.append(Row(line, dict(zip(columns, cells, strict=False))))
     if beyond:
@@ -74,13 +77,13 @@ def read_table(path: Path, needed: Sequence[str], example: str) -> tuple[list[Ro
 
 
 def _header(lines: Sequence[str], separator: str, path: Path) -> tuple[str, list[str]]:
-    """The separator, and the names of the columns if it is the one."""
+    """The separator, and the column names that it gives."""
     row = next(iter(_parsed(lines[:COLUMNS], separator, path, whole=False)), None)
     return separator, [] if row is None else [name.lower() for name in row[1]]
 
 
 def _parsed(lines: Sequence[str], separator: str, path: Path, whole: bool = True) -> list[tuple[int, list[str]]]:
-    """(line, cells) of each row that is not blank; only the first unless `whole`."""
+    """(line, cells) of each row that is not blank; only of the first such row if `whole` is false."""
     found = []
     reader = csv.reader([f"{line}\n" for line in [*lines, END]], delimiter=separator, skipinitialspace=True)
     before = 0
@@ -102,7 +105,7 @@ def _parsed(lines: Sequence[str], separator: str, path: Path, whole: bool = True
 
 
 def _text(path: Path) -> tuple[str, list[str]]:
-    """The text with bare newlines, and a sentence where the encoding was guessed."""
+    """The text with plain newlines, and a note if the encoding was guessed."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -126,7 +129,7 @@ def _text(path: Path) -> tuple[str, list[str]]:
 
 
 def _encoding(data: bytes) -> str:
-    """Spreadsheets mark UTF-16; without a mark every second byte of it is 0 in a line of ASCII letters."""
+    """The encoding of a file. UTF-16 has a mark; without one, every second byte of ASCII letters is 0."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     if len(data) > 3 and data[1] == data[3] == 0 < data[0]:

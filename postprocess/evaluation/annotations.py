@@ -1,4 +1,4 @@
-"""Reading ground truth and predictions: ActivityNet's JSON, and our own results."""
+"""Reads ground truth and predictions, from ActivityNet's JSON and from our own results."""
 
 import json
 import math
@@ -20,7 +20,7 @@ from support.npz import read_npz
 
 @dataclass(frozen=True)
 class Action:
-    """A span of seconds with a label; the score is 0 where it is an annotation."""
+    """A span of seconds with a label; annotations have the score 0."""
 
     start: float
     end: float
@@ -30,25 +30,29 @@ class Action:
 
 @dataclass(frozen=True)
 class AnnotatedVideo:
-    """What is true of one video. subset: "" where the ground truth names none."""
+    """The annotations of one video."""
 
     subset: str
+    """"" if the ground truth names none"""
     actions: tuple[Action, ...]
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """Video → actions found in it; video → class → video-level score, where that is known."""
+    """What was found in the videos."""
 
     actions: dict[str, list[Action]]
+    """video → actions"""
     video_scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    """video → class → video-level score, for videos where it is known"""
 
 
 def read_ground_truth(path: Path) -> dict[str, AnnotatedVideo]:
-    """ActivityNet's `database`; numbers may be strings.
+    """Read ActivityNet's `database`. Numbers may be strings.
 
     Raises:
-        EvaluateError: not readable, not JSON, not of that form, a number that is none, an end before its start.
+        EvaluateError: the file cannot be read, is not JSON or has another form, a number is wrong, or a segment ends
+            before it starts.
     """
     videos = {}
     for name, entry in _member(_parsed(_text(path), str(path)), "database", dict, f"{path}: this").items():
@@ -61,12 +65,12 @@ def read_ground_truth(path: Path) -> dict[str, AnnotatedVideo]:
 
 
 def read_predictions(paths: Sequence[Path]) -> Predicted:
-    """ActivityNet's `results`, result documents (.json, .jsonl), or folders of them, all together.
+    """Read ActivityNet's `results`, result documents (.json, .jsonl), or folders of them, and put all together.
 
-    Where `<name>.scores.npz` stands beside `<name>.json`, it gives the video-level scores.
+    If `<name>.scores.npz` stands beside `<name>.json`, video-level scores are read from it.
 
     Raises:
-        EvaluateError: as read_ground_truth; or a video that comes twice.
+        EvaluateError: as in `read_ground_truth`, or a video comes twice.
     """
     actions: dict[str, list[Action]] = {}
     scores: dict[str, dict[str, float]] = {}
@@ -82,9 +86,9 @@ def read_predictions(paths: Sequence[Path]) -> Predicted:
 
 
 def from_results(results: Iterable[Result]) -> Predicted:
-    """Results of this product as predictions; of two results of one video the last.
+    """Our own results as predictions. If a video has two results, the last one counts.
 
-    Their scores are those that rank them, `ranking_score`.
+    The score of an action is the one that ranks it, see `ranking_score`.
     """
     return Predicted(
         {r.video: [Action(s.start, s.end, nfc(s.label), ranking_score(r, s)) for s in r.segments] for r in results}
@@ -92,7 +96,7 @@ def from_results(results: Iterable[Result]) -> Predicted:
 
 
 def respell(predicted: Predicted, known: Iterable[str]) -> tuple[Predicted, list[str]]:
-    """Predictions with the labels spelled as in `known`, where they differ in form, case or blanks alone; and notes."""
+    """Predictions with labels spelled as in `known`, if only form, case or blanks differ; and notes about it."""
     used = [action.label for actions in predicted.actions.values() for action in actions]
     meant = match_labels(used + [label for scores in predicted.video_scores.values() for label in scores], known)
     if not meant:
@@ -105,15 +109,16 @@ def respell(predicted: Predicted, known: Iterable[str]) -> tuple[Predicted, list
         name: {meant.get(label, label): score for label, score in of.items()}
         for name, of in predicted.video_scores.items()
     }
-    said = ", ".join(f"{label!r} for {known!r}" for label, known in meant.items() if nfc(label) != nfc(known))
-    return Predicted(actions, scores), [f"labels were taken for those of the ground truth: {said}."] if said else []
+    renamed = ", ".join(f"{label!r} for {known!r}" for label, known in meant.items() if nfc(label) != nfc(known))
+    notes = [f"labels were taken for those of the ground truth: {renamed}."] if renamed else []
+    return Predicted(actions, scores), notes
 
 
 def read_ambiguous(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """THUMOS14's list: `video start end` a line, in seconds.
+    """Read THUMOS14's list of ambiguous segments: each line has `video start end`, in seconds.
 
     Raises:
-        EvaluateError: not readable, or a line of another form.
+        EvaluateError: the file cannot be read, or a line has another form.
     """
     found: dict[str, list[tuple[float, float]]] = {}
     for i, line in enumerate(_text(path).splitlines(), start=1):
@@ -135,7 +140,7 @@ def _files(paths: Sequence[Path]) -> list[Path]:
 
 
 def _documents(path: Path) -> list[tuple[str, list[Action]]]:
-    """(video, actions) of all that a file holds."""
+    """(video, actions) for each video in a file."""
     if path.suffix == ".jsonl":
         lines = enumerate(_text(path).splitlines(), start=1)
         documents = [_parsed(line, f"{path}, line {i}") for i, line in lines if line.strip()]
@@ -176,7 +181,7 @@ def _span(segment: Sequence[Any], where: str) -> tuple[float, float]:
 
 
 def _number(value: Any, where: str) -> float:
-    """A finite number; a string that spells one will do, the wild is full of them."""
+    """A finite number. A string that holds one is accepted, because many published files have such strings."""
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
@@ -214,7 +219,7 @@ def _parsed(text: str, where: str) -> Any:
 
 
 def _curve_scores(path: Path) -> dict[str, float]:
-    """Class → video-level score, from the curves that stand beside a result."""
+    """Class → video-level score, from the curves beside a result."""
     try:
         arrays = read_npz(path, ("cas", "classes"))
         cas, classes = arrays["cas"].astype(np.float64), arrays["classes"]

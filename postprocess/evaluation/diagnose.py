@@ -1,8 +1,9 @@
-"""What goes wrong: kinds of false positives, what each costs, and sensitivity to length, as DETAD asks them.
+"""A diagnosis of mistakes: the kinds of false positives, what each kind costs, and the influence of length.
 
-Alwassel et al., Diagnosing Error in Temporal Action Detectors, ECCV 2018. Differences: nothing is thrown away before
-the AP, so that the mAP here is the one that is reported everywhere else; and where a prediction overlaps an instance
-of its own class as much as one of another, its own decides (CliffDiving instances are Diving instances too).
+This follows DETAD (Alwassel et al., Diagnosing Error in Temporal Action Detectors, ECCV 2018), with two differences. No
+prediction is removed before the AP, so the mAP here equals the mAP everywhere else. And if a prediction overlaps an
+instance of its own class as much as one of another class, its own class counts (in THUMOS14, CliffDiving instances are
+also Diving instances).
 """
 
 from dataclasses import asdict, dataclass
@@ -24,48 +25,50 @@ KINDS = {
 MIN_TIOU = 0.1
 """Below this overlap a prediction is background (DETAD)."""
 BANDS = 10
-"""How many times the instances of a class its predictions are followed down the ranking (DETAD)."""
+"""The ranking of a class is followed for this many times the number of its instances (DETAD)."""
 BIN_NAMES = ("XS", "S", "M", "L", "XL")
 
 
 @dataclass(frozen=True)
 class Band:
-    """The predictions that rank from (multiple − 1)·G to multiple·G in their class, G its instances; kind → count."""
+    """Predictions on the ranks (multiple − 1)·G to multiple·G of their class, which has G instances."""
 
     multiple: int
     counts: dict[str, int]
+    """kind → number of predictions"""
 
 
 @dataclass(frozen=True)
 class LengthBin:
-    """Instances of one fifth of the lengths, ends included where no other bin has them.
-
-    recall: share of them that is found at all. ap_n: DETAD's AP_N in [0, 1], where precision is counted as if every
-    class had the mean number of instances, so that bins of different sizes compare.
-    """
+    """The instances in one fifth of the lengths. Equal lengths are always in the same bin."""
 
     name: str
     shortest: float
     longest: float
     instances: int
     recall: float
+    """share of these instances that is found at all"""
     ap_n: float
+    """DETAD's AP_N in [0, 1]; its precision assumes the mean number of instances for every class, so that bins of
+    different sizes can be compared"""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """At one threshold. counts: kind → predictions; gains: kind → mAP in [0, 1] gained if none were made."""
+    """The diagnosis at one threshold."""
 
     tiou: float
     mean_ap: float
     counts: dict[str, int]
+    """kind → number of predictions"""
     gains: dict[str, float]
+    """kind → the mAP, in [0, 1], that would be gained without predictions of this kind"""
     bands: tuple[Band, ...]
     mean_ap_n: float
     lengths: tuple[LengthBin, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON; AP, gains and recall in percent, to 4 decimals."""
+        """The diagnosis as JSON, with AP, gains and recall in percent to 4 decimals."""
         return {
             "tIoU": self.tiou,
             "mAP": _percent(self.mean_ap),
@@ -80,11 +83,11 @@ class Diagnosis:
 def diagnose(truth: Instances, predictions: Predictions, tiou: float = 0.5) -> Diagnosis:
     """Diagnose one set of predictions at one threshold.
 
-    Predictions of classes that the truth does not have are counted by kind; in the mAP, its gains, the bands and the
-    lengths they take no part, since these are means over the classes of the truth.
+    Predictions of classes that the truth lacks are counted by kind. They do not affect the mAP, its gains, the bands or
+    the lengths, since these are means over the classes of the truth.
 
     Raises:
-        ValueError: no instances.
+        ValueError: there are no instances.
     """
     every = predictions
     predictions = every.take(np.isin(every.label, truth.label))
@@ -113,10 +116,10 @@ def diagnose(truth: Instances, predictions: Predictions, tiou: float = 0.5) -> D
 def false_positive_kinds(
     truth: Instances, predictions: Predictions, match: np.ndarray, tiou: float, min_tiou: float = MIN_TIOU
 ) -> np.ndarray:
-    """(N,) position in KINDS of each prediction, by the instance of any class that it overlaps most.
+    """(N,) position in KINDS of each prediction, decided by the instance of any class that it overlaps most.
 
     Args:
-        match: (N,) instance that was found, −1 for none (metrics.match_predictions).
+        match: (N,) the instance that each prediction found, −1 for none (from metrics.match_predictions).
     """
     names = list(KINDS)
     own, other = np.zeros(len(predictions)), np.zeros(len(predictions))
@@ -144,7 +147,7 @@ def _counts(kinds: np.ndarray) -> dict[str, int]:
 
 
 def _mean_ap(truth: Instances, predictions: Predictions, hits: np.ndarray) -> float:
-    """mAP where it is known which predictions are hits."""
+    """mAP, given which predictions are hits."""
     order = ranking(predictions)
     values = []
     for label, positives in zip(*np.unique(truth.label, return_counts=True), strict=True):
@@ -165,7 +168,7 @@ def _bands(truth: Instances, predictions: Predictions, kinds: np.ndarray) -> tup
 def _lengths(truth: Instances, predictions: Predictions, detection: Detection) -> tuple[LengthBin, ...]:
     length = truth.span[:, 1] - truth.span[:, 0]
     inner = np.quantile(length, np.arange(1, len(BIN_NAMES)) / len(BIN_NAMES))
-    # Equal lengths share a bin, so bins differ in size and, where few lengths occur, may be empty.
+    # Equal lengths share a bin, so bins differ in size, and some may be empty if there are few lengths.
     bins = np.searchsorted(inner, length - SAME)
     found = np.isin(np.arange(len(truth)), detection.match[0])
     result = []
@@ -179,9 +182,10 @@ def _lengths(truth: Instances, predictions: Predictions, detection: Detection) -
 
 
 def _ap_n(truth: Instances, predictions: Predictions, detection: Detection, inside: np.ndarray) -> float:
-    """Mean AP_N over the classes of some instances; what found another instance is neither hit nor false positive.
+    """Mean AP_N over the classes of the instances that are `inside`.
 
-    precision = R·N / (R·N + false positives), R the recall so far, N the mean number of instances of a class.
+    A prediction that found an instance outside counts neither as hit nor as false positive. Precision is
+    R·N / (R·N + false positives), where R is the recall so far and N the mean number of instances of a class.
     """
     match = detection.match[0]
     hit = (match >= 0) & inside[match]

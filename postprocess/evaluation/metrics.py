@@ -1,7 +1,7 @@
 """Mean average precision of temporal localisation, as ActivityNet defines it (WTAL §4), and of video classification.
 
-Classes and videos are numbers here; names, files and units are settled before. Matching never leaves a video, so
-each pair of a class and a video is matched on its own, all thresholds at once.
+Here classes and videos are numbers; join.py has already handled names and units. A prediction only ever matches an
+instance in its own video, so each pair of class and video is matched separately, at all thresholds at once.
 """
 
 from collections.abc import Iterator
@@ -15,39 +15,43 @@ from postprocess.nms import SAME, pairwise_tiou
 
 @dataclass(frozen=True)
 class Instances:
-    """Annotated actions. video (N,) int; label (N,) int; span (N, 2) start and end, in any one unit."""
+    """N annotated actions."""
 
     video: np.ndarray
+    """(N,) int"""
     label: np.ndarray
+    """(N,) int"""
     span: np.ndarray
+    """(N, 2) start and end, all in the same unit"""
 
     def __len__(self) -> int:
         return len(self.video)
 
     def take(self, rows: np.ndarray) -> Self:
-        """The given rows: indexes, or a mask (N,) bool."""
+        """Only the given rows; `rows` holds indexes, or is a mask (N,) bool."""
         return replace(self, **{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
 @dataclass(frozen=True)
 class Predictions(Instances):
-    """Predicted actions, in the order of the file. score (N,) finite."""
+    """N predicted actions, in the order of the file."""
 
     score: np.ndarray
+    """(N,) finite"""
 
 
 @dataclass(frozen=True)
 class Detection:
-    """AP of every class that has instances.
-
-    tious (K,); classes (C,) labels, ascending; ap (K, C) in [0, 1]; match (K, N): the instance that prediction n
-    found, −1 where it is a false positive.
-    """
+    """AP of every class that has instances."""
 
     tious: np.ndarray
+    """(K,) thresholds"""
     classes: np.ndarray
+    """(C,) labels in ascending order"""
     ap: np.ndarray
+    """(K, C) in [0, 1]"""
     match: np.ndarray
+    """(K, N) the instance that prediction n found; −1 for a false positive"""
 
     @property
     def mean_ap(self) -> np.ndarray:
@@ -56,17 +60,17 @@ class Detection:
 
 
 def detect(truth: Instances, predictions: Predictions, tious: np.ndarray) -> Detection:
-    """AP per class and threshold.
+    """Compute AP for each class and threshold.
 
-    A class without predictions counts 0; predictions of a class without instances count nowhere.
+    The AP of a class without predictions is 0. Predictions of a class without instances do not count.
 
     Args:
         truth: G instances; at least one.
         predictions: N predictions. Equal scores keep their order.
-        tious: (K,) thresholds in (0, 1]. A tIoU of exactly the threshold is a match, whatever the rounding.
+        tious: (K,) thresholds in (0, 1]. A tIoU equal to the threshold is a match; rounding errors do not matter.
 
     Raises:
-        ValueError: no instances, so that there is no class to take the mean over.
+        ValueError: there are no instances, so there is no class to take the mean over.
     """
     if not len(truth):
         raise ValueError("there is no annotated instance to score against")
@@ -81,18 +85,18 @@ def detect(truth: Instances, predictions: Predictions, tious: np.ndarray) -> Det
 
 
 def ranking(predictions: Predictions) -> np.ndarray:
-    """(N,) indexes, best score first, equal scores in the order of the file."""
+    """(N,) indexes by score, best first; equal scores keep the order of the file."""
     return np.argsort(-predictions.score, kind="stable")
 
 
 def match_predictions(truth: Instances, predictions: Predictions, tious: np.ndarray) -> np.ndarray:
-    """Greedy matching: best score first, each takes the instance that it overlaps most of those still free.
+    """Match greedily: from the best score down, each prediction takes the free instance that it overlaps most.
 
-    An instance that is taken falls through to the next best (unlike PASCAL VOC, where the prediction is lost).
-    Instances that a prediction overlaps equally are taken in their order.
+    If its best instance is taken, a prediction may take the next best (in PASCAL VOC it would be lost). Of instances
+    that it overlaps equally, it takes the first.
 
     Returns:
-        (K, N) index of the instance, −1 for a false positive.
+        (K, N) index of the instance; −1 for a false positive.
     """
     floor = np.asarray(tious, dtype=np.float64)[:, None] - SAME
     match = np.full((len(floor), len(predictions)), -1, dtype=np.int64)
@@ -103,7 +107,7 @@ def match_predictions(truth: Instances, predictions: Predictions, tious: np.ndar
             candidate = np.where(free & (overlap[p] >= floor), overlap[p], -1.0)  # (K, G)
             best = candidate.max(axis=1)
             found = np.flatnonzero(best >= 0)
-            # The first within rounding of the best: what is equal on paper must not be settled by the last bit.
+            # Take the first one within rounding of the best: the last bit must not decide between equal overlaps.
             chosen = np.argmax(candidate[found] >= best[found, None] - SAME, axis=1)
             free[found, chosen] = False
             match[found, ranked[p]] = here[chosen]
@@ -111,12 +115,12 @@ def match_predictions(truth: Instances, predictions: Predictions, tious: np.ndar
 
 
 def _shared_groups(truth: Instances, predictions: Predictions) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(instances, predictions best first) of each class and video that has both, as indexes."""
+    """Indexes of (instances, predictions best first) for each pair of class and video that has both."""
     videos = int(max((x.video.max() for x in (truth, predictions) if len(x)), default=0)) + 1
     group_of_truth = truth.label.astype(np.int64) * videos + truth.video
     group_of_prediction = predictions.label.astype(np.int64) * videos + predictions.video
     by_group = np.argsort(group_of_truth, kind="stable")
-    ranked = np.lexsort((-predictions.score, group_of_prediction))  # stable, too
+    ranked = np.lexsort((-predictions.score, group_of_prediction))  # lexsort is stable, too
     truth_keys, predicted_keys = group_of_truth[by_group], group_of_prediction[ranked]
     for key in np.intersect1d(truth_keys, predicted_keys):
         yield (
@@ -126,12 +130,13 @@ def _shared_groups(truth: Instances, predictions: Predictions) -> Iterator[tuple
 
 
 def average_precision(hits: np.ndarray, positives: float, weight: float = 1.0) -> np.ndarray:
-    """All-point interpolated AP: the best precision at or after each hit, averaged over the positives.
+    """AP interpolated at all points: the best precision at or after each hit, averaged over the positives.
 
     Args:
         hits: (..., N) bool, ranked best first.
-        positives: how many instances there are to find; more than 0.
-        weight: what a hit counts in the precision, a false positive counting 1; other than 1 for DETAD's AP_N.
+        positives: number of instances to find, more than 0.
+        weight: how much a hit counts in the precision, where a false positive counts 1; only DETAD's AP_N uses another
+            value than 1.
 
     Returns:
         (...) in [0, 1].
@@ -144,7 +149,10 @@ def average_precision(hits: np.ndarray, positives: float, weight: float = 1.0) -
 
 
 def video_scores(cas: np.ndarray, divisor: int = 8) -> np.ndarray:
-    """Class scores of a video as W-TALC takes them: softmax of the mean of the ⌈T/divisor⌉ largest logits.
+    """Class scores of a video as in W-TALC: softmax over the mean of the ⌈T/divisor⌉ largest logits of each class.
+
+    Classification mAP is defined on these. The network itself pools with `model.losses.top_k_mean` (equation 7), which
+    rounds T/divisor down.
 
     Args:
         cas: (T, C+1) logits, not suppressed, the background last; T at least 1.

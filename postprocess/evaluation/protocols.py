@@ -1,6 +1,6 @@
-"""Evaluation protocols: which videos count, in which unit, at which thresholds (WTAL §4).
+"""Evaluation protocols: which videos count, in which unit, and at which thresholds (WTAL §4).
 
-The same predictions score differently under each, so a figure means little without the protocol's name.
+The same predictions get different scores under different protocols, so always name the protocol with a figure.
 """
 
 import math
@@ -14,7 +14,7 @@ from postprocess.evaluation.metrics import Instances
 from support.errors import UserError
 
 SAME_SPAN = 1e-3
-"""Seconds: annotations of one label that differ by no more are duplicates (OpenTAD)."""
+"""In seconds; two annotations of one label that differ by no more than this are duplicates (OpenTAD)."""
 
 MOST_TIOUS = 1000
 
@@ -22,7 +22,7 @@ THUMOS_TIOUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 ACTIVITYNET_TIOUS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 AVERAGES = ((0.1, 0.5), (0.1, 0.7), (0.3, 0.7), (0.3, 0.9), (0.5, 0.9))
-"""The averages of Tables 1 and 3, in steps of .1."""
+"""First and last threshold of the averages in Tables 1 and 3, in steps of .1."""
 
 CONJOINT_SETS = (
     ("BaseballPitch", "CricketBowling"),
@@ -31,8 +31,8 @@ CONJOINT_SETS = (
     ("JavelinThrow", "PoleVault"),
     ("CliffDiving", "Diving"),
 )
-"""§4.3: actions of one set share phases. Every CliffDiving instance of THUMOS14 is also a Diving one, so the last
-set is a hierarchy and the subset is reported with and without it (WTAL §4)."""
+"""The sets of §4.3: the actions of one set share phases. In THUMOS14 every CliffDiving instance is a Diving instance,
+too, so the last set is a hierarchy, and results are given with and without it (WTAL §4)."""
 
 CONJOINT = {
     "all": tuple(label for labels in CONJOINT_SETS for label in labels),
@@ -41,7 +41,7 @@ CONJOINT = {
 
 
 class EvaluateError(UserError, ValueError):
-    """What is to be evaluated is not there or not what it should be; the message names it and the next step."""
+    """Predictions or ground truth cannot be used; the message says what is wrong and what to do next."""
 
 
 @dataclass(frozen=True)
@@ -51,22 +51,23 @@ class Protocol:
     about: str
     tious: tuple[float, ...] = THUMOS_TIOUS
     subset: str | None = None
-    """the subset that is scored; None: the one that holds the predicted videos"""
+    """the subset that is scored; None means the one that holds the predicted videos"""
     excluded: frozenset[str] = frozenset()
     """videos that do not count"""
     ignored_labels: frozenset[str] = frozenset()
-    """annotations that are no class"""
+    """labels of annotations that are not a class"""
     drop_empty: bool = False
-    """videos without an annotation do not count; otherwise every prediction in them is a false positive"""
+    """whether videos without annotations are left out; otherwise each prediction in them is a false positive"""
     drop_duplicates: bool = False
+    """whether only the first of several equal annotations counts"""
     snippets: bool = False
-    """spans are rounded to whole snippets of 16 frames at 25 fps; otherwise they are seconds"""
+    """whether spans are rounded to whole snippets of 16 frames at 25 fps; otherwise they are seconds"""
     videos: int | None = None
-    """how many videos the published figures are measured on"""
+    """number of videos in the published figures"""
 
     @property
     def unit(self) -> str:
-        """Of the spans."""
+        """The unit of all spans."""
         return "snippets" if self.snippets else "seconds"
 
 
@@ -76,7 +77,7 @@ PROTOCOLS = {
     "thumos14": Protocol(
         "UM, CoLA, BaS-Net: 210 videos, in seconds",
         subset="test",
-        # 0000270 and 0001496 are mislabelled, 0001292 has only ambiguous labels.
+        # 0000270 and 0001496 are labelled wrongly, 0001292 has only ambiguous labels.
         excluded=frozenset({"video_test_0000270", "video_test_0001292", "video_test_0001496"}),
         ignored_labels=AMBIGUOUS,
         drop_empty=True,
@@ -104,24 +105,61 @@ PROTOCOLS = {
 
 
 def find_protocol(name: str) -> Protocol:
-    """A protocol by name.
+    """Find a protocol by its name.
 
     Raises:
-        EvaluateError: there is none of that name.
+        EvaluateError: there is no protocol of this name.
     """
     if name not in PROTOCOLS:
         raise EvaluateError(f"unknown protocol {name!r}; there are: {', '.join(PROTOCOLS)}.")
     return PROTOCOLS[name]
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """How predictions are scored.
+
+    Raises:
+        EvaluateError: there is no protocol of that name.
+    """
+
+    protocol: str = "default"
+    """a name in PROTOCOLS"""
+    ambiguous: Mapping[str, Sequence[tuple[float, float]]] | None = None
+    """video → spans in seconds; predictions that share time with one of them are dropped. None: there is no list"""
+    subset: str | None = None
+    """the subset to score instead of the protocol's"""
+    tious: tuple[float, ...] | None = None
+    """thresholds in (0, 1], ascending, instead of the protocol's"""
+    diagnosis: bool = False
+    """whether to classify the false positives, too"""
+    ignore_unknown: bool = False
+    """whether to leave out predictions whose label the ground truth lacks; otherwise they are false positives"""
+
+    def __post_init__(self) -> None:
+        find_protocol(self.protocol)
+
+    @property
+    def rules(self) -> Protocol:
+        """The protocol itself."""
+        return PROTOCOLS[self.protocol]
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The tIoU thresholds to score at."""
+        return self.rules.tious if self.tious is None else self.tious
+
+
 def choose_subset(subset_of: Mapping[str, str], predicted: Collection[str], wanted: str | None) -> str:
-    """The subset that is asked for, in any case of letters, else the one that holds the predicted videos.
+    """Choose the subset to score.
 
     Args:
         subset_of: video → subset, "" for none.
+        predicted: the predicted videos, as the ground truth names them.
+        wanted: name of the subset, in upper or lower case; None means the one that holds the predicted videos.
 
     Raises:
-        EvaluateError: it is not there, there are several, or the ground truth is empty.
+        EvaluateError: the subset does not exist, several subsets are possible, or the ground truth is empty.
     """
     subsets = Counter(subset_of.values())
     if not subsets:
@@ -143,10 +181,10 @@ def _listed(subsets: Mapping[str, int]) -> str:
 
 
 def parse_tious(text: str) -> tuple[float, ...]:
-    """Thresholds from `start:stop:step`, both ends included, or from numbers joined by commas.
+    """Read thresholds from `start:stop:step` (both ends included) or from numbers joined by commas.
 
     Raises:
-        EvaluateError: neither of these, or a value outside (0, 1].
+        EvaluateError: the text is neither, or a value is outside (0, 1].
     """
     example = "write start:stop:step as in 0.1:0.9:0.1, or numbers joined by commas"
     try:
@@ -161,7 +199,7 @@ def parse_tious(text: str) -> tuple[float, ...]:
             raise EvaluateError(f"tIoU thresholds {text!r} must be above 0 and at most 1; {example}.")
         if step > 0 and (stop - start) / step > MOST_TIOUS:
             raise EvaluateError(f"tIoU thresholds {text!r} are more than {MOST_TIOUS}; {example}.")
-        # start:step:stop is common too, and 0.1:0.1:0.9 would quietly be one threshold.
+        # Some people write start:step:stop, and 0.1:0.1:0.9 would then silently be a single threshold.
         if not (0 < step <= stop - start + 1e-9):
             raise EvaluateError(f"tIoU thresholds {text!r}: the step must fit between start and stop; {example}.")
         count = round((stop - start) / step)
@@ -175,18 +213,18 @@ def parse_tious(text: str) -> tuple[float, ...]:
 
 
 def tiou_name(tiou: float) -> str:
-    """0.55 → "0.55"."""
+    """The threshold as text: 0.55 → "0.55"."""
     return f"{tiou:.9g}"
 
 
 def averages(values: Mapping[float, float]) -> dict[str, float]:
-    """The averages of the paper's tables that these thresholds allow, else the mean over all of them.
+    """The averages of the paper's tables that these thresholds allow; if none, the mean over all thresholds.
 
     Args:
         values: threshold → mAP.
 
     Returns:
-        "first:last" → mean. ActivityNet's is "0.5:0.95", in steps of .05, and stands alone.
+        "first:last" → mean. For ActivityNet's thresholds it is only "0.5:0.95", in steps of .05.
     """
     known = {round(tiou, 9): value for tiou, value in values.items()}
     if tuple(sorted(known)) != ACTIVITYNET_TIOUS:
@@ -202,16 +240,16 @@ def averages(values: Mapping[float, float]) -> dict[str, float]:
 
 
 def to_snippets(spans: np.ndarray) -> np.ndarray:
-    """(N, 2) seconds → whole snippets, as CO2-Net rounds: halves to even, so 1.6 s (2.5 snippets) is 2."""
+    """(N, 2) seconds → whole snippets. Halves round to even as in CO2-Net, so 1.6 s (2.5 snippets) becomes 2."""
     return np.rint(np.asarray(spans, dtype=np.float64) * 25 / 16)
 
 
 def without_duplicates(truth: Instances) -> np.ndarray:
-    """(N,) bool: the first of those that agree in video, label and, to SAME_SPAN seconds, in both ends."""
+    """(N,) bool: true for the first of several annotations that agree in video, label and span (within SAME_SPAN)."""
     keep = np.ones(len(truth), dtype=bool)
-    kept: dict[tuple[int, int], list[np.ndarray]] = {}
+    firsts: dict[tuple[int, int], list[np.ndarray]] = {}
     for i, (video, label, span) in enumerate(zip(truth.video, truth.label, truth.span, strict=True)):
-        others = kept.setdefault((int(video), int(label)), [])
+        others = firsts.setdefault((int(video), int(label)), [])
         if any(np.abs(span - other).max() <= SAME_SPAN + 1e-9 for other in others):
             keep[i] = False
         else:
@@ -220,7 +258,7 @@ def without_duplicates(truth: Instances) -> np.ndarray:
 
 
 def touches(predictions: Instances, video: Sequence[int], spans: np.ndarray) -> np.ndarray:
-    """(N,) bool: which predictions, of any class, share time with a listed segment; meeting at a point is not sharing.
+    """(N,) bool: which predictions, of any class, share time with a listed segment; touching at a point is not enough.
 
     Args:
         predictions: N spans.

@@ -1,4 +1,4 @@
-"""An evaluation as tables: the averages of the protocol, the classes, what is wrong with false positives."""
+"""An evaluation as tables: the averages of the protocol, the classes, and the kinds of false positives."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from postprocess.evaluation.protocols import tiou_name
 
 @dataclass(frozen=True)
 class TableData:
-    """A table for people: the first column is a name, the others are numbers."""
+    """A table for people. The first column is a name; the others are numbers."""
 
     title: str
     columns: tuple[str, ...]
@@ -18,7 +18,7 @@ class TableData:
 
 
 def tables(evaluation: Evaluation) -> list[TableData]:
-    """What the command line shows, in order."""
+    """The tables that the command line shows, in order."""
     overall = evaluation.overall
     rows = {"all classes": overall} | {f"conjoint, {name}": value for name, value in evaluation.conjoint.items()}
     at, of = tuple(overall.mean_ap), tuple(overall.average)

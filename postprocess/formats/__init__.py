@@ -1,1 +1,1 @@
-"""Results as files: our own formats, and those of editors and annotation tools."""
+"""Results as files, in our own formats and in those of video editors and annotation tools."""

@@ -1,4 +1,4 @@
-"""ActivityNet's `results`, which `evaluate` and the scripts of the field read."""
+"""ActivityNet's `results`, which `evaluate` and many research scripts read."""
 
 import json
 from typing import TextIO
@@ -7,9 +7,9 @@ from postprocess.segment import Result, Segment
 
 
 def ranking_score(result: Result, segment: Segment) -> float:
-    """What segments are ranked by: ψ, and confidence where the rule was `runs`.
+    """The score that ranks a segment: ψ, or the confidence if the rule was `runs`.
 
-    The confidence is what `run` shows people, and ψ compares proposals of one actionness, not runs of several classes.
+    `run` shows the confidence to people. ψ compares proposals from one actionness, but not runs of several classes.
     """
     localize = result.provenance.get("localize")
     by_confidence = isinstance(localize, dict) and localize.get("rule") == "runs"
@@ -17,7 +17,7 @@ def ranking_score(result: Result, segment: Segment) -> float:
 
 
 def write_activitynet(result: Result, out: TextIO) -> None:
-    """One video's results: seconds to the millisecond, the score that ranks them to 4 decimals, best first."""
+    """Write the segments of one video, best first: times to the millisecond, the ranking score to 4 decimals."""
     found = [
         {
             "label": s.label,
@@ -27,5 +27,5 @@ def write_activitynet(result: Result, out: TextIO) -> None:
         for s in sorted(result.segments, key=lambda s: -ranking_score(result, s))
     ]
     document = {"version": "jcdnet, schema 1", "results": {result.video: found}, "external_data": {}}
-    # ASCII: a file name that is not UTF-8 reaches Python as lone surrogates, which no UTF-8 stream takes.
+    # ASCII, because a file name that is not UTF-8 has lone surrogates in Python, and UTF-8 streams refuse these.
     out.write(json.dumps(document, indent=2, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""What a person drew in another tool, read back: spans of seconds with a label, by video."""
+"""Annotations that a person made in another tool: labelled spans of seconds for each video."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from support.errors import UserError
 
 
 class ExchangeError(UserError, ValueError):
-    """A file of another tool that cannot be read; one sentence: the file, the cause, the next step."""
+    """A file of another tool cannot be read; the message is one sentence: the file, the cause, the next step."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """Seconds of the video, and the label."""
+    """A labelled span, in seconds of the video."""
 
     start: float
     end: float
@@ -22,7 +22,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Annotated:
-    """A video as the file names it, and the spans drawn in it, by start; and sentences about what was not plain."""
+    """A video as the file names it, its spans ordered by start, and notes about everything that was unclear."""
 
     video: str
     spans: tuple[Span, ...]
@@ -30,10 +30,10 @@ class Annotated:
 
 
 def annotated(video: str, spans: list[Span], where: str, notes: Sequence[str] = ()) -> Annotated:
-    """Spans of one video, checked and in order.
+    """Check the spans of one video and put them in order.
 
     Raises:
-        ExchangeError: times that are not finite, an end before its start, a label that is empty.
+        ExchangeError: a time is not finite, a span ends before it starts, or a label is empty.
     """
     for i, span in enumerate(spans, start=1):
         if not (math.isfinite(span.start) and math.isfinite(span.end) and 0 <= span.start <= span.end):

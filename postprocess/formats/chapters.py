@@ -1,18 +1,18 @@
-"""Chapters as YouTube reads them in a description: a line each, `minutes:seconds title`."""
+"""Chapters for the description of a YouTube video: one line for each, `minutes:seconds title`."""
 
 from typing import TextIO
 
 from postprocess.formats.text import one_line
 from postprocess.segment import Result
 
-SHORTEST = 10  # seconds; YouTube shows no chapters at all where one is shorter
+SHORTEST = 10  # seconds; if one chapter is shorter, YouTube shows no chapters at all
 
 
 def write_chapters(result: Result, out: TextIO) -> None:
-    """A chapter from each segment's start, in whole seconds, rounded down so that the action is not missed.
+    """Write a chapter for each segment. Its start is rounded down to whole seconds, so that no action is cut off.
 
-    The first must be at 0:00, and none may be shorter than 10 s: a segment that begins earlier than that is left to
-    the chapter before it. Of fewer than three chapters YouTube shows none.
+    YouTube needs the first chapter at 0:00, and at least 10 s for each chapter. A segment that starts too soon after a
+    chapter belongs to that chapter. YouTube shows no chapters if there are fewer than three.
     """
     chapters: list[tuple[int, str]] = []
     for s in sorted(result.segments, key=lambda s: (s.start, -s.confidence)):

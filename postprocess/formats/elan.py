@@ -1,4 +1,4 @@
-"""ELAN's .eaf, through pympi: a tier a class, an annotation a segment, milliseconds."""
+"""ELAN's .eaf files, written and read with pympi: a tier for each class, an annotation for each segment."""
 
 import mimetypes
 import re
@@ -18,19 +18,21 @@ SOUND = frozenset({".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".oga", ".o
 
 
 def write_elan(result: Result, out: TextIO) -> None:
-    """A tier a class; where segments of a class overlap, which a tier cannot hold, further tiers `class (2)`.
+    """Write a tier for each class. A tier cannot hold overlapping segments; these go into more tiers, `class (2)`.
 
-    The annotation's value is the label. The date is a fixed one, so that the same result is the same file.
+    The value of an annotation is the label. The date is fixed, so that the same result always gives the same file.
     """
     from pympi.Elan import Eaf, to_string
 
     eaf = Eaf(author="jcdnet")
     eaf.adocument["DATE"] = "1970-01-01T00:00:00+00:00"
     eaf.remove_tier("default")
-    kind = (mimetypes.guess_type(result.video)[0] or "unknown").replace("audio/", "video/")  # Python says so of .3gp
+    kind = (mimetypes.guess_type(result.video)[0] or "unknown").replace(
+        "audio/", "video/"
+    )  # Python takes .3gp for audio
     eaf.add_linked_file(file_url(result.video), mimetype=kind)
-    taken = {xml_text(s.label) for s in result.segments}  # a class may be called `class (2)` itself
-    ends: dict[str, dict[str, int]] = defaultdict(dict)  # label → its tiers → where the last annotation of each ends
+    taken = {xml_text(s.label) for s in result.segments}  # a class itself may be called `class (2)`
+    ends: dict[str, dict[str, int]] = defaultdict(dict)  # label → tier → end of its last annotation
     for s in sorted(result.segments, key=lambda s: (s.start, s.end)):
         label = xml_text(s.label) or "action"
         first = round(s.start * 1000)
@@ -47,14 +49,15 @@ def write_elan(result: Result, out: TextIO) -> None:
 
 
 def read_elan(path: Path) -> list[Annotated]:
-    """All annotations, in seconds of the video; the label is the value, and where that is empty the tier's name.
+    """Read all annotations, in seconds of the video. The label is the value or, if it is empty, the name of the tier.
 
-    ELAN counts from the TIME_ORIGIN of a linked file (ms): `ElanMediaPlayer.setOffset` of its source calls it the new
-    point zero of the media, and its players seek to an annotation's time plus that offset. What has no times of its
-    own gets those that ELAN shows.
+    ELAN counts from the TIME_ORIGIN of a linked file, in milliseconds: `ElanMediaPlayer.setOffset` in its source calls
+    this the new point zero of the media, and its players seek to the time of an annotation plus this offset.
+    Annotations without times of their own get the times that ELAN shows.
 
     Raises:
-        ExchangeError: not readable, not such a file, times that are not in milliseconds or not in order.
+        ExchangeError: the file cannot be read or is not an ELAN file, or its times are not in milliseconds or not in
+            order.
     """
     from pympi.Elan import Eaf
 
@@ -62,16 +65,16 @@ def read_elan(path: Path) -> list[Annotated]:
         raise ExchangeError(f"{path}: no such file; check the path.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of versions that pympi does not know and reads all the same
+            warnings.simplefilter("ignore")  # pympi warns about versions that it does not know, but reads them
             eaf = Eaf(path)
         units = eaf.header.get("TIME_UNITS") or "milliseconds"
         video, origin, notes = _media(eaf, path)
-        times, said = _times(eaf)
+        times, untimed = _times(eaf)
         found = [(times.get(i), _label(value, tier, eaf), tier) for i, value, tier in _annotations(eaf)]
-    except Exception as error:  # pympi raises Exception itself, and whatever a missing attribute leads to
+    except Exception as error:  # pympi raises Exception itself, and other kinds for missing attributes
         raise ExchangeError(f"{path}: is not an ELAN file ({error}); save it in ELAN again.") from error
     if units != "milliseconds":
-        raise ExchangeError(f"{path}: counts in {units}, which ELAN does not; save it in ELAN again.")
+        raise ExchangeError(f"{path}: counts in {units}, but ELAN counts in milliseconds; save it in ELAN again.")
     spans, early, lost = [], 0, defaultdict[str, int](int)
     for span, label, tier in found:
         if span is None:
@@ -80,22 +83,24 @@ def read_elan(path: Path) -> list[Annotated]:
             early += 1
         else:
             spans.append(Span(max(span[0] + origin, 0) / 1000, (span[1] + origin) / 1000, label))
-    notes += said
-    notes += [f"tier {tier!r}: {_have(n)} no times, nor any to take theirs from: left out." for tier, n in lost.items()]
+    notes += untimed
+    notes += [
+        f"tier {tier!r}: {_have(n)} no times and nothing to take times from: left out." for tier, n in lost.items()
+    ]
     if early:
         notes.append(f"{_have(early)} times before the video begins: left out.")
     return [annotated(video, spans, str(path), notes)]
 
 
 def _annotations(eaf: Any) -> Iterator[tuple[str, str, str]]:
-    """(id, value, tier) of each, in the order of the file."""
+    """(id, value, tier) of each annotation, in the order of the file."""
     for tier, (aligned, referring, *_) in eaf.tiers.items():
         yield from ((i, value, tier) for i, (_, _, value, _) in aligned.items())
         yield from ((i, value, tier) for i, (_, value, _, _) in referring.items())
 
 
 def _label(value: str, tier: str, eaf: Any) -> str:
-    """The value on one line, or the tier's name; `tennis (2)` is where our own file puts what overlaps in `tennis`."""
+    """The value on one line, or the tier's name. Our own tier `tennis (2)` holds overlapping segments of `tennis`."""
     overflow = re.fullmatch(r"(.+) \((?:[2-9]|[1-9]\d+)\)", tier, re.DOTALL)
     name = overflow[1] if overflow and overflow[1] in eaf.tiers else tier
     return " ".join(value.split()) or " ".join(name.split())
@@ -109,13 +114,13 @@ def _have(number: int) -> str:
 
 
 def _times(eaf: Any) -> tuple[dict[str, tuple[int, int]], list[str]]:
-    """Annotation → (start, end) in ELAN's milliseconds, where it has any; and a sentence about each tier without.
+    """Annotation → (start, end) in ELAN's milliseconds, and a note about each tier without times of its own.
 
-    As ELAN's `TimeProposer2` and `SymbolicSubdivision` do.
+    Missing times are filled in as ELAN's `TimeProposer2` and `SymbolicSubdivision` do.
     """
     slots = {slot: time for slot, time in eaf.timeslots.items() if time is not None}
     given = set(slots)
-    for tier in sorted(eaf.tiers, key=lambda tier: _depth(tier, eaf)):  # a parent's slots are its children's, too
+    for tier in sorted(eaf.tiers, key=lambda tier: _depth(tier, eaf)):  # children share the time slots of their parent
         _spread(eaf.tiers[tier][0].values(), slots)
     times: dict[str, tuple[int, int]] = {}
     notes = []
@@ -125,12 +130,15 @@ def _times(eaf: Any) -> tuple[dict[str, tuple[int, int]], list[str]]:
         if loose := sum(not given.issuperset(aligned[i][:2]) for i in placed):
             notes.append(f"tier {tier!r}: {_have(loose)} no times of their own, and got those that ELAN shows.")
     for tier, number in _refer(eaf, times).items():
-        notes.append(f"tier {tier!r}: {_have(number)} no times of their own, and got those of what they refer to.")
+        notes.append(
+            f"tier {tier!r}: {_have(number)} no times of their own, and got those of the annotations "
+            "that they refer to."
+        )
     return times, notes
 
 
 def _spread(tier: Collection[tuple[str, ...]], slots: dict[str, int]) -> None:
-    """Time slots without a time lie evenly between those before and behind them in the tier's chain of annotations."""
+    """Space time slots without a time evenly between the slots before and after them in the tier."""
     follow = {begin: end for begin, end, *_ in tier}
     for begin in [slot for slot in follow if slot in slots]:
         loose: list[str] = []
@@ -144,7 +152,7 @@ def _spread(tier: Collection[tuple[str, ...]], slots: dict[str, int]) -> None:
 
 
 def _refer(eaf: Any, times: dict[str, tuple[int, int]]) -> dict[str, int]:
-    """Add what refers to other annotations: it has their times, or its even share of them; and count it by tier."""
+    """Add annotations that refer to others, with the same times or an equal share of them; count them by tier."""
     groups: dict[tuple[str, str], dict[str, str | None]] = defaultdict(dict)
     for tier, (_, referring, *_) in eaf.tiers.items():
         for i, (parent, _, previous, _) in referring.items():
@@ -164,7 +172,7 @@ def _refer(eaf: Any, times: dict[str, tuple[int, int]]) -> dict[str, int]:
 
 
 def _in_order(group: Mapping[str, str | None]) -> list[str]:
-    """The annotations of one parent, each behind its previous one."""
+    """The annotations of one parent, each after its previous one."""
     behind = {previous: i for i, previous in group.items() if previous in group}
     ordered: list[str] = []
     for first in (i for i, previous in group.items() if previous not in group):
@@ -187,7 +195,7 @@ def _depth(tier: str, eaf: Any) -> int:
 
 
 def _media(eaf: Any, path: Path) -> tuple[str, int, list[str]]:
-    """The video that was annotated, as the file names it; the time at which ELAN's 0 is in it, ms; and notes."""
+    """The annotated video as the file names it, the time in it at which ELAN begins to count (ms), and notes."""
     linked = [m for m in eaf.media_descriptors if m.get("MEDIA_URL") or m.get("RELATIVE_MEDIA_URL")]
     videos = [m for m in linked if not _is_sound(m)]
     if not linked:
@@ -195,10 +203,10 @@ def _media(eaf: Any, path: Path) -> tuple[str, int, list[str]]:
     chosen = (videos or linked)[0]
     name = _file(chosen, path)
     origin = int(chosen.get("TIME_ORIGIN") or 0)
-    if not videos:  # sound is cut out of the video that it belongs to, or called as it is
+    if not videos:  # a sound file names the video that it was extracted from, or has the same name
         name = _place(chosen["EXTRACTED_FROM"])[1] if chosen.get("EXTRACTED_FROM") else str(Path(name).with_suffix(""))
-        return name, origin, [f"links sound alone, and was taken to be of the video {name!r}."]
-    more = [f"links {len(videos)} videos, and was taken to be of the first, {name!r}."] if len(videos) > 1 else []
+        return name, origin, [f"links only sound, and was taken to belong to the video {name!r}."]
+    more = [f"links {len(videos)} videos, and was taken to belong to the first, {name!r}."] if len(videos) > 1 else []
     return name, origin, more
 
 
@@ -210,7 +218,7 @@ def _is_sound(descriptor: Mapping[str, str]) -> bool:
 
 
 def _file(descriptor: Mapping[str, str], path: Path) -> str:
-    """The name of a linked file: of its two addresses, in both readings, the one that is there, else the first."""
+    """The name of a linked file. It has two addresses with two readings each; the first that exists is used."""
     urls = filter(None, (descriptor.get("MEDIA_URL"), descriptor.get("RELATIVE_MEDIA_URL")))
     readings = [reading for url in urls for reading in _place(url)]
     there = (name for name in readings if (path.parent / name).is_file())
@@ -218,7 +226,7 @@ def _file(descriptor: Mapping[str, str], path: Path) -> str:
 
 
 def _place(url: str) -> tuple[str, str]:
-    """The path behind an address, as it stands and decoded: ELAN writes names as they are, others escape them."""
+    """The path of an address, unchanged and decoded: ELAN does not escape names, other tools do."""
     if re.match(r"(?i)(https?|rtsp|ftp):", url):
         text = urlparse(url).path
     else:

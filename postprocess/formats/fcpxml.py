@@ -1,27 +1,27 @@
-"""FCPXML 1.8 for Final Cut Pro and DaVinci Resolve (Premiere takes the EDL): every time a fraction of seconds."""
+"""FCPXML 1.8 for Final Cut Pro and DaVinci Resolve; for Premiere use EDL. Every time is a fraction of seconds."""
 
 import xml.etree.ElementTree as ET
 from fractions import Fraction
 from typing import TextIO
 
-from postprocess.formats.text import file_url, xml_text
+from postprocess.formats.text import file_name, file_url, xml_text
 from postprocess.formats.timecode import frames_of, rate_of, start_of
 from postprocess.segment import Result
 
 
 def write_fcpxml(result: Result, out: TextIO) -> None:
-    """A project with the segments as clips, one behind the other, in order of time, each with its label as a marker.
+    """Write a project with the segments as clips, one after the other in order of time, with labels as markers.
 
-    Times are whole frames, written as n · 1001/30000 s and the like, which is what Final Cut asks for.
+    Times are whole frames, written for example as n · 1001/30000 s, as Final Cut requires.
 
     Raises:
-        ResultError: the result knows no frame rate.
+        ResultError: the result has no frame rate.
     """
     rate = rate_of(result)
     begin, drop = start_of(result, rate)
     spans = [(s, *frames_of(s, rate)) for s in sorted(result.segments, key=lambda s: (s.start, s.end))]
     length = max([1, round(Fraction(result.duration) * rate), *(behind for _, _, behind in spans)])
-    name = xml_text(result.video.replace("\\", "/").rpartition("/")[2])
+    name = xml_text(file_name(result.video))
     shape = "DF" if drop else "NDF"
 
     def time(frames: int) -> str:

@@ -1,6 +1,6 @@
-"""Label Studio's JSON: a task with our segments as predictions to correct, and the corrected export read back.
+"""Label Studio's JSON: writes a task with our segments as predictions to correct, and reads the corrected export.
 
-Its timeline counts frames from 1, and both ends of a range belong to it.
+Label Studio's timeline counts frames from 1, and a range includes both its ends.
 """
 
 import json
@@ -17,16 +17,18 @@ from postprocess.formats.text import encodable, one_line, xml_text
 from postprocess.formats.timecode import frames_of, rate_of, read_rate
 from postprocess.segment import Result
 
-# Uploads are kept under a name with eight digits in front.
+# Label Studio stores uploads under a name with eight digits in front.
 _UPLOAD = re.compile(r"(?<=/)[0-9a-f]{8}-(?=[^/]*$)")
-LOCAL = "/data/local-files/?d="  # how Label Studio names files of its document root
+LOCAL = "/data/local-files/?d="  # begins the address of a file in Label Studio's document root
 
 
 def write_labelstudio(result: Result, out: TextIO) -> None:
-    """A list of one task to import, `predictions` in it; `meta.config` is the labelling interface that it needs.
+    """Write a list with one task, which holds our segments as `predictions`.
+
+    `meta.config` is the labelling interface that the task needs.
 
     Raises:
-        ResultError: the result knows no frame rate.
+        ResultError: the result has no frame rate.
     """
     rate = rate_of(result)
     found = []
@@ -71,13 +73,14 @@ def _model(result: Result) -> str:
 
 
 def read_labelstudio(path: Path) -> list[Annotated]:
-    """The submitted annotations of an export in Label Studio's JSON, a video each task.
+    """Read the submitted annotations of an export in Label Studio's JSON; each task is a video.
 
-    Reads `TimelineLabels` (frames) and `Labels` on audio or video (seconds). Of several annotations of a task the one
-    updated last counts. A task without one was not reviewed, and is left out.
+    This reads `TimelineLabels` (frames) and `Labels` on audio or video (seconds). If a task has several annotations,
+    the one that was updated last counts. A task without an annotation was not reviewed and is left out.
 
     Raises:
-        ExchangeError: not readable, not such an export, no task reviewed, a frame without a frame rate.
+        ExchangeError: the file cannot be read or is not such an export, no task was reviewed, or a task counts frames
+            but has no frame rate.
     """
     try:
         tasks = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -86,17 +89,17 @@ def read_labelstudio(path: Path) -> list[Annotated]:
     except (ValueError, RecursionError) as error:
         raise ExchangeError(f"{path}: is not JSON ({error}); export as JSON from Label Studio.") from error
     if isinstance(tasks, dict) and "data" in tasks and "annotations" in tasks:
-        tasks = [tasks]  # one task, as its API gives it
+        tasks = [tasks]  # the API returns a single task like this
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise ExchangeError(
-            f"{path}: is JSON, but no export of Label Studio, which is a list of tasks, and this is {_kind(tasks)}; "
-            "export as JSON from Label Studio."
+            f"{path}: is JSON, but not an export of Label Studio, which is a list of tasks, "
+            f"and this is {_kind(tasks)}; export as JSON from Label Studio."
         )
     if tasks and not any("data" in task for task in tasks):
         if any(_is_minimal(task) for task in tasks):
             raise ExchangeError(f"{path}: is Label Studio's JSON-MIN export, which leaves things out; export as JSON.")
         raise ExchangeError(
-            f"{path}: is JSON, but no export of Label Studio, whose tasks have `data`, and these have "
+            f"{path}: is JSON, but not an export of Label Studio, whose tasks have `data`, and these have "
             f"{_keys(tasks[0])}; export as JSON from Label Studio."
         )
     found = [_task(task, f"{path}, task {i}") for i, task in enumerate(tasks, start=1)]
@@ -106,7 +109,7 @@ def read_labelstudio(path: Path) -> list[Annotated]:
 
 
 def _is_minimal(task: dict[str, Any]) -> bool:
-    """Whether a task is as JSON-MIN has it: regions under the name of their control, and not below `annotations`."""
+    """Whether a task has the form of JSON-MIN: regions under the name of their control, not under `annotations`."""
     lists = (value for key, value in task.items() if isinstance(value, list) and key != "annotations")
     drawn = any(isinstance(r, dict) and {"timelinelabels", "labels"} & r.keys() for regions in lists for r in regions)
     return drawn or {"annotation_id", "annotator", "lead_time"} <= task.keys()
@@ -127,7 +130,7 @@ def _keys(entry: dict[str, Any]) -> str:
 
 def _task(task: dict[str, Any], where: str) -> Annotated | None:
     annotations = _get(task, "annotations", list, where) if task.get("annotations") is not None else []
-    if not all(isinstance(a, dict) for a in annotations):  # their numbers alone, as an export of many tasks may have
+    if not all(isinstance(a, dict) for a in annotations):  # an export of many tasks may hold only their numbers
         raise ExchangeError(f"{where}: its annotations are not in the file; export as JSON from Label Studio.")
     given = [a for a in annotations if not a.get("was_cancelled")]
     if not given:
@@ -152,7 +155,7 @@ def _task(task: dict[str, Any], where: str) -> Annotated | None:
             value = region["value"]
             times = [(float(_number(value, "start", where)), float(_number(value, "end", where)))]
         else:
-            continue  # ratings, comments and whatever else the interface asks for
+            continue  # ratings, comments and other inputs of the interface
         labels = value.get("timelinelabels") or value.get("labels") or [""]
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise ExchangeError(f"{where}: its labels are not a list of texts; export as JSON from Label Studio.")
@@ -168,7 +171,7 @@ def _get(entry: dict[str, Any], key: str, kind: type, where: str) -> Any:
 
 
 def _number(entry: object, key: str, where: str) -> Fraction:
-    """A finite number; a text that spells one will do."""
+    """A finite number; a text that holds one is accepted."""
     value = entry.get(key) if isinstance(entry, dict) else None
     try:
         if not isinstance(value, bool) and math.isfinite(number := float(value)):  # type: ignore[arg-type]
@@ -186,7 +189,7 @@ def _rate(data: dict[str, Any], where: str) -> Fraction:
 
 
 def _video(address: str) -> str:
-    """The file behind Label Studio's address of it."""
+    """The file that an address of Label Studio stands for."""
     parts = urlparse(address)
     if local := parse_qs(parts.query).get("d"):
         return local[0]

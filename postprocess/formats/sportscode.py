@@ -1,4 +1,4 @@
-"""The XML timeline of Hudl Sportscode, which LongoMatch, Nacsport, Metrica and others read and write too."""
+"""The XML timeline of Hudl Sportscode, which LongoMatch, Nacsport, Metrica and others also read and write."""
 
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -11,7 +11,7 @@ from postprocess.segment import Result
 
 
 def write_sportscode(result: Result, out: TextIO) -> None:
-    """`ALL_INSTANCES`: an instance a segment, its code the label, seconds to the millisecond; a colour a label."""
+    """Write an instance for each segment: its label as code, times to the millisecond, and a colour for each label."""
     root = ET.Element("file")
     instances = ET.SubElement(root, "ALL_INSTANCES")
     for index, s in enumerate(sorted(result.segments, key=lambda s: (s.start, s.end)), start=1):
@@ -27,22 +27,22 @@ def write_sportscode(result: Result, out: TextIO) -> None:
         row = ET.SubElement(rows, "row")
         ET.SubElement(row, "code").text = code
         for tag, value in zip("RGB", rgb(COLOURS[index % len(COLOURS)]), strict=True):
-            ET.SubElement(row, tag).text = str(value * 257)  # 16 bits a channel
+            ET.SubElement(row, tag).text = str(value * 257)  # 16 bits for each channel
     ET.indent(root)
     out.write('<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n")
 
 
 def read_sportscode(path: Path) -> list[Annotated]:
-    """The instances of one timeline; the format does not name its video, so the file's own name stands for it.
+    """Read the instances of one timeline. The format does not name its video, so the name of the file is used.
 
     Raises:
-        ExchangeError: not readable, not such a file, an instance without code or times.
+        ExchangeError: the file cannot be read or has another form, or an instance lacks its code or times.
     """
     try:
         root = ET.parse(path).getroot()
     except OSError as error:
         raise ExchangeError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
-    except (ET.ParseError, LookupError, ValueError) as error:  # the latter for encodings that expat does not have
+    except (ET.ParseError, LookupError, ValueError) as error:  # the last two for encodings that expat does not know
         raise ExchangeError(f"{path}: is not XML ({error}); export the timeline as XML again.") from error
     instances = root.find("ALL_INSTANCES")
     if instances is None:

@@ -1,4 +1,4 @@
-"""SubRip and WebVTT: label and confidence over each segment, for any player."""
+"""SubRip and WebVTT subtitles, which show label and confidence during each segment in any player."""
 
 from html import escape
 from typing import TextIO
@@ -8,28 +8,28 @@ from postprocess.segment import Result, Segment
 
 
 def write_srt(result: Result, out: TextIO) -> None:
-    """Subtitles: label and confidence over each segment, in order of time. Nothing found: an empty file."""
+    """Write SubRip subtitles in order of time. If nothing was found, the file is empty."""
     for index, (first, last, text) in enumerate(_cues(result), start=1):
         out.write(f"{index}\n{_clock(first, ',')} --> {_clock(last, ',')}\n{text}\n\n")
 
 
 def write_vtt(result: Result, out: TextIO) -> None:
-    """WebVTT for the `<track>` of a web page: the same cues, its markup escaped."""
+    """Write WebVTT for the `<track>` of a web page: the same cues, with markup escaped."""
     out.write("WEBVTT\n\n")
     for index, (first, last, text) in enumerate(_cues(result), start=1):
         out.write(f"{index}\n{_clock(first, '.')} --> {_clock(last, '.')}\n{escape(text, quote=False)}\n\n")
 
 
 def _cues(result: Result) -> list[tuple[int, int, str]]:
-    """(start, end) in milliseconds and the text, in order of time."""
+    """(start, end, text) of each cue, in milliseconds and in order of time."""
     return [_cue(s) for s in sorted(result.segments, key=lambda s: (s.start, s.end))]
 
 
 def _cue(s: Segment) -> tuple[int, int, str]:
     first = round(s.start * 1000)
-    # A blank line ends a cue and an arrow makes a line a time line, so a label can hold neither.
+    # A label may hold neither a blank line, which ends a cue, nor an arrow, which marks a line with times.
     label = one_line(s.label).replace("-->", "→")
-    # Players discard a cue without length.
+    # Players ignore a cue without length.
     return first, max(round(s.end * 1000), first + 1), f"{label} {s.confidence:.2f}".lstrip()
 
 

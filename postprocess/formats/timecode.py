@@ -1,27 +1,27 @@
-"""Seconds, frames and SMPTE time code (ST 12-1), in whole numbers: 29.97 is 30000/1001 and nothing else."""
+"""Seconds, frames and SMPTE time code (ST 12-1), computed exactly: 29.97 means 30000/1001."""
 
 import re
 from fractions import Fraction
 
 from postprocess.segment import Result, ResultError, Segment
 
-# Headers that say 2997/100 mean 30000/1001; 24 and 23.976 differ by ten times this.
+# Headers with 2997/100 mean 30000/1001. 24 and 23.976 differ by ten times this tolerance.
 NEAR = Fraction(1, 10_000)
-# Fraction itself takes 1e999999999, and an hour to write it out.
+# Fraction itself accepts 1e999999999 and needs an hour to compute it.
 _RATE = re.compile(r"\d{1,9}(\.\d{1,20})?|\d{1,9}/\d{1,9}")
 _TIMECODE = re.compile(r"(\d+):(\d\d):(\d\d)([:;.,])(\d{2,3})")
 
 
 def rate_of(result: Result) -> Fraction:
-    """Frames per second of a result's video, exact.
+    """The exact frame rate of a result's video.
 
     Raises:
-        ResultError: the result does not say.
+        ResultError: the result has no frame rate.
     """
     rate = read_rate(result.media.get("rate"))
     if rate is None:
         raise ResultError(
-            f"{result.video}: its result knows no frame rate, which formats that count frames need; run it again, "
+            f"{result.video}: its result has no frame rate, which formats that count frames need; run it again, "
             "or use json, csv, srt or vtt."
         )
     exact = round(rate) * Fraction(1000, 1001)
@@ -29,7 +29,7 @@ def rate_of(result: Result) -> Fraction:
 
 
 def read_rate(value: object) -> Fraction | None:
-    """A number of frames per second, or the text of one ("25", "29.97", "30000/1001"); None where it is none."""
+    """Frames per second from a number or a text ("25", "29.97", "30000/1001"); None if the value is neither."""
     try:
         rate = Fraction(text) if _RATE.fullmatch(text := str(value)) else Fraction(0)
     except ZeroDivisionError:
@@ -38,20 +38,20 @@ def read_rate(value: object) -> Fraction | None:
 
 
 def frames_of(segment: Segment, rate: Fraction) -> tuple[int, int]:
-    """(first frame, first frame behind), the nearest to the segment's seconds; at least one frame."""
+    """(first frame, first frame after the end), rounded to the nearest frames; at least one frame long."""
     first = round(Fraction(segment.start) * rate)
     return first, max(first + 1, round(Fraction(segment.end) * rate))
 
 
 def can_drop(rate: Fraction) -> bool:
-    """Whether drop-frame time code is defined: multiples of 30000/1001."""
+    """Whether drop-frame time code is defined for this rate: only for multiples of 30000/1001."""
     return rate.denominator == 1001 and round(rate) % 30 == 0
 
 
 def timecode(frame: int, rate: Fraction, drop: bool) -> str:
-    """The time code of a frame: "01:00:00:00", with a semicolon where it drops; a day wraps around.
+    """The time code of a frame: "01:00:00:00", with a semicolon if it is drop-frame. It wraps around after a day.
 
-    Drop-frame leaves out the numbers :00 and :01 (of 60, the first four) of each minute but every tenth.
+    Drop-frame leaves out the numbers :00 and :01 (at 60 frames, the first four) of each minute except every tenth.
 
     Raises:
         ValueError: drop-frame is not defined for this rate.
@@ -71,10 +71,10 @@ def timecode(frame: int, rate: Fraction, drop: bool) -> str:
 
 
 def frame_of(text: str, rate: Fraction) -> tuple[int, bool]:
-    """(frame, whether it drops) of a time code.
+    """(frame, whether it is drop-frame) of a time code.
 
     Raises:
-        ValueError: not a time code at this rate.
+        ValueError: the text is not a time code at this rate.
     """
     found = _TIMECODE.fullmatch(text.strip())
     if found is None:
@@ -90,10 +90,10 @@ def frame_of(text: str, rate: Fraction) -> tuple[int, bool]:
 
 
 def start_of(result: Result, rate: Fraction) -> tuple[int, bool]:
-    """(frame number of the video's first time code, whether it drops).
+    """(frame number of the video's first time code, whether it is drop-frame).
 
-    Without a time code of its own it counts from 0, and drops where that is defined: then it shows the clock's time.
-    A time code that cannot be read counts as none, as editors have it.
+    A video without a time code counts from 0, with drop-frame if that is defined, so that it shows the real time. A
+    time code that cannot be read is ignored, as video editors do.
     """
     own = result.media.get("start_timecode")
     if isinstance(own, str):

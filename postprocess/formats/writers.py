@@ -1,10 +1,10 @@
-"""Results as text, written to the given stream and to nothing else. A new format is one entry of WRITERS and SUFFIXES.
+"""Writers of results as text. To add a format, add an entry to WRITERS and to SUFFIXES.
 
-Our own formats are here; those of other people's tools have a file each beside this one.
+Our own formats are in this file; each format of another tool has a file beside it. A writer writes only to the stream
+that it is given.
 
-The text is for UTF-8 streams, and every line of every format ends with a bare newline, which CSV and SRT
-readers take as well as CR LF: open files with encoding="utf-8", newline="" and the bytes are the same on
-every system.
+Streams must be UTF-8. Every line of every format ends with a plain newline, which CSV and SRT readers accept like
+CR LF. Open files with encoding="utf-8", newline="", and the bytes are the same on every system.
 """
 
 import json
@@ -30,24 +30,24 @@ CLOCK_COLUMNS = ("start_clock", "end_clock")
 
 
 def write_json(result: Result, out: TextIO) -> None:
-    """The result document, indented for people."""
+    """Write the result document, indented for people."""
     out.write(_json(result, indent=2) + "\n")
 
 
 def write_jsonl(result: Result, out: TextIO) -> None:
-    """The result document on one line."""
+    """Write the result document on one line."""
     out.write(_json(result, indent=None) + "\n")
 
 
 def write_csv(results: Iterable[Result], out: TextIO, clocks: bool = False) -> None:
-    """All segments of any number of results under one header; a video without segments has no row.
+    """Write the segments of all results under one header. A video without segments has no row.
 
-    `clocks`: two more columns, start and end as people read them (m:ss).
+    `clocks` adds two columns with start and end as people read them (m:ss). Times are written to the millisecond,
+    confidence and score to 4 decimals.
 
-    Seconds to the millisecond, confidence and score to 4 decimals. CSV is what people open in a spreadsheet,
-    where a text that begins like a formula is run (CWE-1236), and labels may come from a stranger's
-    checkpoint: such a text gets an apostrophe in front. So does one that begins with an apostrophe, and
-    dropping one therefore always gives the original back. JSON has every text as it is.
+    People open CSV in spreadsheets, which run a text that begins like a formula (CWE-1236), and labels may come from a
+    stranger's checkpoint. Such a text gets an apostrophe in front. A text that begins with an apostrophe gets one, too,
+    so removing one apostrophe always restores the original. JSON has every text unchanged.
     """
     out.write(",".join((*CSV_COLUMNS, *(CLOCK_COLUMNS if clocks else ()))) + "\n")
     for result in results:
@@ -73,7 +73,7 @@ WRITERS: dict[str, Writer] = {
     "chapters": write_chapters,
 }
 
-# What a file of each format ends in. No two may be alike, or one would overwrite the other.
+# The suffix of each format. All must differ, or one file would overwrite another.
 SUFFIXES = {
     "json": ".json",
     "jsonl": ".jsonl",
@@ -94,10 +94,10 @@ SUFFIXES = {
 # The formats that need the curves or the video itself; pipeline/run/views.py makes them.
 VIEWS = ("html", "overlay")
 
-# What stands for a video in the page, where no browser plays the video itself.
+# The video on a page, for videos that browsers cannot play.
 PROXY = ".proxy.mp4"
 
-# The report of a run, among its results.
+# The report of a run, which lies among its results.
 RUN = "_run.json"
 
 # The formats that hold several videos in one stream.
@@ -105,12 +105,12 @@ SEVERAL = ("json", "jsonl", "csv")
 
 
 def is_made(path: Path) -> bool:
-    """Whether a video was made of another one by us: results may stand among the footage."""
+    """Whether we made this video from another one: results may lie among the footage."""
     return path.name.endswith((SUFFIXES["overlay"], PROXY))
 
 
 def is_result(path: Path) -> bool:
-    """Whether a .json file of an output folder may hold a result: not one of another format, nor a run's own report."""
+    """Whether a .json file in an output folder may be a result, and not another format or the report of a run."""
     other = tuple(suffix for suffix in SUFFIXES.values() if suffix.endswith(".json") and suffix != ".json")
     return (
         path.suffix == ".json" and not path.name.startswith(".") and path.name != RUN and not path.name.endswith(other)
@@ -118,8 +118,8 @@ def is_result(path: Path) -> bool:
 
 
 def clock(seconds: float) -> str:
-    """Seconds for people: 75.5 → "1:15.50", 3675.5 → "1:01:15.50", rounded to hundredths."""
-    # Rounded before it is split: otherwise 59.999 would become 0:60.00.
+    """Seconds as people read them, rounded to hundredths: 75.5 → "1:15.50", 3675.5 → "1:01:15.50"."""
+    # Rounded before splitting, or 59.999 would become 0:60.00.
     whole, hundredths = divmod(round(abs(seconds) * 100), 100)
     minutes, second = divmod(whole, 60)
     hours, minute = divmod(minutes, 60)
@@ -133,12 +133,12 @@ def _json(result: Result, indent: int | None) -> str:
     text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
     if text == encodable(text):
         return text
-    # A file name that is not UTF-8 reaches Python as lone surrogates, which no UTF-8 stream takes.
+    # A file name that is not UTF-8 has lone surrogates in Python, and UTF-8 streams refuse these.
     return json.dumps(document, indent=indent, ensure_ascii=True, allow_nan=False)
 
 
 def _cell(text: str) -> str:
-    # Excel in East Asian locales takes the full-width signs for the plain ones.
+    # Excel in East Asian locales treats full-width signs like plain ones.
     text = "'" * text.startswith(tuple("=+-@\t\r\n\0＝＋－＠'")) + encodable(text)
     # RFC 4180 by hand: csv.writer with bare newlines leaves a lone carriage return unquoted (Python 3.11).
     return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text

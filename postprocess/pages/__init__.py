@@ -1,1 +1,1 @@
-"""What a person looks at: the report page and the pictures."""
+"""Pages and pictures for people: the report, its index, and plots."""

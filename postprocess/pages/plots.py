@@ -1,6 +1,6 @@
-"""Pictures of training and evaluation: how a training went, what kinds of mistakes predictions make. PNG bytes out.
+"""Plots of a training and of a diagnosis, as PNG.
 
-Drawn on Matplotlib's own canvas, without pyplot: no window, no state shared between threads.
+They are drawn on Matplotlib's own canvas, without pyplot: there is no window and no state shared between threads.
 """
 
 import io
@@ -29,14 +29,14 @@ KIND_COLOURS = {
 
 
 def training(columns: Sequence[str], rows: np.ndarray) -> bytes:
-    """The curves of a training.
+    """Plot the curves of a training.
 
     Args:
-        columns: names, "step" and "loss" among them; alpha and beta are the gates, gradient the norm, others terms.
+        columns: names, including "step" and "loss". alpha and beta are the gates, gradient is a norm, others are terms.
         rows: (steps, columns).
 
     Returns:
-        A PNG: the loss, below it its terms, which are small beside it, and the gates where there are any.
+        A PNG with the loss, its terms (which are smaller) and the gates, if there are any.
     """
     at = {name: rows[:, i] for i, name in enumerate(columns)}
     gates = [name for name in ("alpha", "beta") if name in at]
@@ -44,9 +44,9 @@ def training(columns: Sequence[str], rows: np.ndarray) -> bytes:
     heights = [2, 2, 1] if gates else [1, 1]
     figure, axes = _figure(9, 1.5 * sum(heights) if gates else 5, heights)
     step = at["step"]
-    # Batches differ: what one learns from a curve is its running mean.
+    # Batches differ a lot, so the running mean shows the trend.
     window = max(1, len(step) // 40)
-    dots = "." if len(step) < 20 else None  # of a single step no line is seen
+    dots = "." if len(step) < 20 else None  # a single step draws no line
     axes[0].plot(step, at["loss"], color=FAINT, linewidth=1)
     axes[0].plot(step, _running_mean(at["loss"], window), color=INK, linewidth=2, marker=dots)
     axes[0].set_ylabel("loss")
@@ -69,7 +69,7 @@ def training(columns: Sequence[str], rows: np.ndarray) -> bytes:
 
 
 def diagnosis(found: Diagnosis) -> bytes:
-    """Kinds of predictions down the ranking, what each kind of mistake costs, and sensitivity to length: a PNG."""
+    """Plot the kinds of predictions by rank, what each kind of mistake costs, and the influence of length, as PNG."""
     figure, axes = _figure(12, 4.2, [1], columns=3)
     left, middle, right = axes
     bottom = np.zeros(len(found.bands))
@@ -123,7 +123,7 @@ def _figure(width: float, height: float, heights: Sequence[float], columns: int 
 
 
 def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """(n,) mean of the `window` values around each, of fewer at the ends."""
+    """(n,) mean of the `window` values around each value; fewer at the ends."""
     total = np.concatenate(([0.0], np.cumsum(values)))
     here = np.arange(len(values))
     begin = np.maximum(here - (window - 1) // 2, 0)
@@ -132,9 +132,9 @@ def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def drawn(figure: Figure, form: str = "png") -> bytes:
-    """The file, PNG (the same bytes for the same picture) or SVG."""
+    """The figure as a PNG or SVG file. The same picture always gives the same PNG bytes."""
     buffer = io.BytesIO()
-    # Text stays text in an SVG, to be searched and edited.
+    # Text stays text in an SVG, so that it can be searched and edited.
     with rc_context({"svg.fonttype": "none"}):
         figure.savefig(buffer, format=form, metadata={"Software": None} if form == "png" else {"Date": None})
     return buffer.getvalue()

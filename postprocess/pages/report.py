@@ -1,7 +1,7 @@
-"""The report: one self-contained page of a result, with the video, its time line and a table; and an index of pages.
+"""The report page of a result, with the video, its time line and a table; and the index page of a folder.
 
-Everything that comes from files (names, labels, warnings) is escaped here or set as text by the script, never as
-markup; the page may load nothing but the video (its Content-Security-Policy says so).
+A page is one file. Everything that comes from files (names, labels, warnings) is escaped here or set as text by the
+script, never as markup. The Content-Security-Policy of the page lets it load nothing but the video.
 """
 
 import base64
@@ -18,13 +18,13 @@ import numpy as np
 
 from postprocess.curves import Curves
 from postprocess.evaluation.names import told_apart
-from postprocess.formats.text import encodable
+from postprocess.formats.text import encodable, file_name
 from postprocess.formats.writers import clock
 from postprocess.palette import COLOURS, rgb
 from postprocess.segment import Result, Segment
 
-MOST_LINES = 12  # curves of classes that one can still tell apart
-# Okabe and Ito's yellow cannot be seen on white, and their grey is that of actionness.
+MOST_LINES = 12  # more curves cannot be told apart
+# Yellow is not visible on white, and grey is the colour of actionness.
 LANES = [rgb(code) for code in COLOURS if code not in ("#f0e442", "#999999")]
 
 
@@ -38,10 +38,11 @@ def page(
     """The page of one result.
 
     Args:
-        curves: drawn over the lanes; None: lanes alone.
-        link: the video's address, as the page will find it.
-        inside: the video itself, an MP4, to be part of the page; then the link is not used.
-        everything: segments of any confidence, which the slider can bring back; None: those of the result are all.
+        result: the result to show.
+        curves: curves to draw over the lanes; None draws the lanes only.
+        link: address of the video, relative to the page.
+        inside: the video itself as an MP4, to become part of the page. The link is then not used.
+        everything: segments of any confidence, which the slider can show; None means only those of the result.
     """
     level = _least(result)
     segments = result.segments if everything is None else everything
@@ -62,7 +63,7 @@ def page(
     }
     return _filled(
         "report.html",
-        title=_text(_name(result.video)),
+        title=_text(file_name(result.video)),
         about=_text(_about(result)),
         notes="".join(f'<p class="note">{_text(note)}</p>' for note in _notes(result)),
         css=_asset("report.css"),
@@ -73,7 +74,7 @@ def page(
 
 
 def _least(result: Result) -> float:
-    """The confidence below which the result's segments were left out."""
+    """The confidence below which segments were left out of the result."""
     localize = result.provenance.get("localize")
     least = localize.get("min_confidence") if isinstance(localize, dict) else None
     return float(least) if isinstance(least, int | float) else 0.0
@@ -97,7 +98,7 @@ def _notes(result: Result) -> list[str]:
 
 
 def _lines(curves: Curves, segments: Sequence[Segment], labels: Sequence[str]) -> dict[str, Any]:
-    """Actionness, and A · softmax(S) of the classes that are drawn longest, as 16-bit fractions in base64."""
+    """Actionness, and A · softmax(S) of the classes with the most seconds, as 16-bit fractions in base64."""
     seconds: dict[str, float] = defaultdict(float)
     for s in segments:
         seconds[s.label] += s.end - s.start
@@ -119,15 +120,17 @@ def _fractions(values: np.ndarray) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """One video on the index. link: of its page; thumbnail: JPEG, or None."""
+    """One video on the index."""
 
     result: Result
     link: str
+    """address of its page"""
     thumbnail: bytes | None
+    """JPEG"""
 
 
 def index(title: str, entries: Sequence[Entry]) -> str:
-    """The page over a folder: totals per class, and a card a video with the link to its page."""
+    """The index page of a folder: totals for each class, and a card for each video with a link to its page."""
     seconds: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
     videos: dict[str, set[int]] = defaultdict(set)
@@ -161,15 +164,13 @@ def _card(entry: Entry, shown: str) -> str:
     found: dict[str, int] = defaultdict(int)
     for s in entry.result.segments:
         found[s.label] += 1
-    said = ", ".join(f"{_text(label)} × {count}" for label, count in sorted(found.items(), key=lambda i: (-i[1], i[0])))
+    labels = ", ".join(
+        f"{_text(label)} × {count}" for label, count in sorted(found.items(), key=lambda i: (-i[1], i[0]))
+    )
     return (
         f'<li>{image}<div class="about"><a href="{escape(entry.link)}">{name}</a>'
-        f'<p class="muted">{clock(entry.result.duration)}</p><p>{said or "nothing found"}</p></div></li>'
+        f'<p class="muted">{clock(entry.result.duration)}</p><p>{labels or "nothing found"}</p></div></li>'
     )
-
-
-def _name(video: str) -> str:
-    return video.replace("\\", "/").rpartition("/")[2] or video
 
 
 def _text(text: str) -> str:
@@ -177,7 +178,7 @@ def _text(text: str) -> str:
 
 
 def _json(data: Any) -> str:
-    # In a script element "<" could end it, whatever the type; as an escape it is the same JSON.
+    # "<" could end the script element, whatever its type. Escaped, it is the same JSON.
     return json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 

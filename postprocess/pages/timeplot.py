@@ -1,4 +1,4 @@
-"""What was found in one video, over time, as in the paper's Figure 4; and S^coarse beside S, as in its Figure 3b."""
+"""A plot of one video over time, as in Figure 4 of the paper, with S^coarse beside S, as in its Figure 3b."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,12 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from postprocess.curves import Curves
+from postprocess.formats.text import encodable, file_name
 from postprocess.formats.writers import clock
 from postprocess.pages.plots import FAINT, INK, drawn
 from postprocess.palette import COLOURS
 from postprocess.segment import Result
 
-MOST = 8  # classes that one can still tell apart
+MOST = 8  # more classes cannot be told apart
 Span = tuple[float, float, str]
 
 
@@ -29,14 +30,14 @@ def timeline(
     """Draw one video.
 
     Args:
-        result: its segments are bars, as strong as they are sure.
-        curves: actionness and A · softmax(S) over time, and softmax(S^coarse) beside softmax(S); None: bars alone.
-        frames: (H, W, 3) RGB, from the middles of as many equal stretches of the video, above all.
-        truth: (start, end, label) of what is there, drawn above what was found.
+        result: its segments become bars; surer segments have stronger colours.
+        curves: actionness and A · softmax(S) over time, and softmax(S^coarse) beside softmax(S); None draws bars only.
+        frames: (H, W, 3) RGB pictures for the top row. Each is from the middle of one of as many equal stretches.
+        truth: (start, end, label) of the true actions, drawn above the found ones.
         form: "png" or "svg".
 
     Returns:
-        The file's bytes.
+        The bytes of the file.
     """
     if curves is not None and not len(curves.actionness):
         curves = None
@@ -48,7 +49,7 @@ def timeline(
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(len(rows), 2, height_ratios=[height for _, height in rows])
     axes: dict[str, Any] = {name: figure.add_subplot(grid[i, :]) for i, (name, _) in enumerate(rows) if name != "maps"}
-    figure.suptitle(_plain(result.video.replace("\\", "/").rpartition("/")[2]), fontsize=11)
+    figure.suptitle(_plain(file_name(result.video)), fontsize=11)
     if frames:
         _frames(axes["frames"], frames, result.duration)
     if truth is not None:
@@ -73,7 +74,7 @@ def timeline(
 
 
 def _shown(result: Result, truth: Sequence[Span]) -> list[str]:
-    """The labels of most seconds, found or true, in the order of their first appearance."""
+    """The labels with the most seconds, found or true, in the order of their first appearance."""
     spans = [(s.start, s.end, s.label) for s in result.segments] + list(truth)
     seconds: dict[str, float] = {}
     for start, end, label in sorted(spans):
@@ -83,7 +84,7 @@ def _shown(result: Result, truth: Sequence[Span]) -> list[str]:
 
 
 def _frames(axis: Axes, frames: Sequence[np.ndarray], duration: float) -> None:
-    """Frames side by side, each over its stretch of the video."""
+    """Draw frames side by side, each above its stretch of the video."""
     axis.set_axis_off()
     height = max(frame.shape[0] / frame.shape[1] for frame in frames)
     for i, frame in enumerate(frames):
@@ -118,7 +119,7 @@ def _scores(axis: Axes, curves: Curves, colour: dict[str, str]) -> None:
 
 
 def _map(axis: Axes, curves: Curves, logits: np.ndarray, labels: Sequence[str], name: str, first: bool) -> None:
-    """softmax over all classes and the background, of which the shown ones are rows: classes by snippets."""
+    """Draw the softmax over all classes and the background, with the shown classes as rows and snippets as columns."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
     share = shifted / shifted.sum(axis=1, keepdims=True)
     known = [label for label in labels if label in curves.classes]
@@ -131,5 +132,5 @@ def _map(axis: Axes, curves: Curves, logits: np.ndarray, labels: Sequence[str], 
 
 
 def _plain(text: str) -> str:
-    """A name as it is: a dollar sign would begin mathematics."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("$", r"\$")
+    """A name as plain text: without the backslash, a dollar sign would begin mathematics."""
+    return encodable(text).replace("$", r"\$")

@@ -23,6 +23,7 @@ from model.train import initialise, train
 from postprocess.evaluation.annotations import Action, Predicted, read_ground_truth
 from postprocess.evaluation.evaluate import evaluate
 from postprocess.evaluation.metrics import Instances, Predictions, average_precision, detect
+from postprocess.evaluation.protocols import Scoring
 
 torch.set_num_threads(1)
 
@@ -350,7 +351,7 @@ def test_numbers_are_those_of_evaluate(bench: Path) -> None:
                 v: [Action(s.start, s.end, s.label, getattr(s, by)) for s in each]
                 for v, each in zip(task.test.names, segments, strict=True)
             }
-            theirs = evaluate(read_ground_truth(bench / "truth.json"), Predicted(found), subset="test")
+            theirs = evaluate(read_ground_truth(bench / "truth.json"), Predicted(found), Scoring(subset="test"))
             assert judged["rules"][name]["average"] == pytest.approx(theirs.overall.average["0.3:0.9"], abs=1e-3)
             assert judged["rules"][name]["mAP"]["0.5"] == pytest.approx(theirs.overall.mean_ap["0.5"], abs=1e-3)
             assert judged["rules"][name]["predictions"] == theirs.predictions

@@ -412,7 +412,7 @@ def test_train_on_footage_and_run_the_model(jcdnet, tmp_path: Path) -> None:
     labels.write_text(labels.read_text().replace("v0.mp4", "kept.mp4"))
     code, _, said = jcdnet("train", labels, "--videos", videos, *quick)
     assert code == 2
-    assert "of another training" in one_sentence(said)
+    assert "belongs to another training" in one_sentence(said)
     labels.write_text(labels.read_text().replace("kept.mp4", "v0"))
     (videos / "kept.mp4").rename(videos / "v0.mp4")
     assert (out / "model.safetensors").read_bytes() == before
@@ -453,7 +453,7 @@ def test_train_on_features_says_how_good_it_is(jcdnet, feature_set: tuple[Path, 
     assert jcdnet(*command)[:2] == (0, printed)
     code, _, said = jcdnet(*command, "--seed", 1)
     assert code == 2
-    assert "of another training" in one_sentence(said)
+    assert "belongs to another training" in one_sentence(said)
     assert jcdnet(*command, "--seed", 1, "--overwrite")[0] == 0
 
 
@@ -502,7 +502,7 @@ def test_all_that_is_wrong_with_labels_is_one_message(jcdnet, feature_set: tuple
     labels.write_text("video,labels\nv0,golf\nv1,Golf\nv9,golf\nv0,ski\n")
     code, _, said = jcdnet("train", labels, "--features", features, "-o", tmp_path / "x")
     assert code == 2
-    assert one_sentence(said) == f"error: {labels}: 3 to mend before training:"
+    assert one_sentence(said) == f"error: {labels}: 3 to fix before training:"
     for cause in ("v9 is not there", "v0 comes 2 times", "'ski' has 1"):
         assert cause in said
     assert not (tmp_path / "x").exists()
@@ -612,7 +612,7 @@ def test_one_training_at_a_time_in_a_folder(jcdnet, feature_set: tuple[Path, Pat
     labels, features = feature_set
     out = tmp_path / "x"
     command = ("train", labels, "--features", features, "-o", out, "--steps", 2, "--dim", 4, "--folds", 0)
-    with training.alone(out):
+    with training.exclusive(out):
         code, _, said = jcdnet(*command)
     assert code == 2
     assert "another training is at work there" in one_sentence(said)
@@ -628,7 +628,7 @@ DIES = """
 import os, sys
 from pathlib import Path
 from pipeline.training import fit as training
-with training.alone(Path(sys.argv[1])):
+with training.exclusive(Path(sys.argv[1])):
     os._exit(9)
 """
 

@@ -169,17 +169,17 @@ def test_resume_is_exact(tmp_path: Path, stop: int, sampling: str, averaging: fl
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda t, h: t.pop("history"), "lacks history"),
-        (lambda t, h: t.update(history=torch.zeros(3)), "lacks history"),
-        (lambda t, h: t.pop(next(n for n in t if n.startswith("net."))), "lacks net"),
-        (lambda t, h: t.update({n: torch.zeros(1) for n in t if n.startswith("net.")}), "lacks net"),
-        (lambda t, h: t.update({n: torch.zeros(1) for n in t if n.endswith("exp_avg")}), "lacks adam"),
-        (lambda t, h: t.pop("mean.alpha"), r"lacks mean\.alpha"),
-        (lambda t, h: t.update({n: torch.zeros(1) for n in t if n.startswith("mean.")}), "lacks mean"),
-        (lambda t, h: h.update(train="[]"), "is not a whole training state|is of another training"),
-        (lambda t, h: h.update(train="3"), "is not a whole training state"),
-        (lambda t, h: h.update(train="[" * 100_000), "is not a whole training state"),
-        (lambda t, h: h.clear(), "is not a whole training state"),
+        (lambda t, h: t.pop("history"), "has no history"),
+        (lambda t, h: t.update(history=torch.zeros(3)), "has no history"),
+        (lambda t, h: t.pop(next(n for n in t if n.startswith("net."))), "has no net"),
+        (lambda t, h: t.update({n: torch.zeros(1) for n in t if n.startswith("net.")}), "has no net"),
+        (lambda t, h: t.update({n: torch.zeros(1) for n in t if n.endswith("exp_avg")}), "has no adam"),
+        (lambda t, h: t.pop("mean.alpha"), r"has no mean\.alpha"),
+        (lambda t, h: t.update({n: torch.zeros(1) for n in t if n.startswith("mean.")}), "has no mean"),
+        (lambda t, h: h.update(train="[]"), "is not a complete training state|belongs to another training"),
+        (lambda t, h: h.update(train="3"), "is not a complete training state"),
+        (lambda t, h: h.update(train="[" * 100_000), "is not a complete training state"),
+        (lambda t, h: h.clear(), "is not a complete training state"),
     ],
 )
 def test_a_state_of_a_stranger_is_one_sentence(tmp_path: Path, change: Any, said: str) -> None:
@@ -272,7 +272,7 @@ def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
         (DATA, short, start(seed=1), "initial weights "),
         (DATA, short, start(replace(MODEL, dropout=0.5)), r"dropout 0\.7, now 0\.5"),
     ):
-        with pytest.raises(TrainError, match=f"is of another training .*{words}"):
+        with pytest.raises(TrainError, match=f"belongs to another training .*{words}"):
             train(begin, data, config, tmp_path)
     assert (tmp_path / STATE_NAME).read_bytes() == kept
 
@@ -285,7 +285,7 @@ def test_a_damaged_state_is_named(tmp_path: Path, content: bytes | str) -> None:
         save(start(), path)
     else:
         path.write_bytes(path.read_bytes()[:-9] if content == "cut" else content)  # type: ignore[arg-type]
-    with pytest.raises(TrainError, match=r"not a whole training state.*delete it"):
+    with pytest.raises(TrainError, match=r"not a complete training state.*delete it"):
         train(start(), DATA, CONFIG, tmp_path)
 
 

@@ -17,8 +17,8 @@ from postprocess.config import LocalizeConfig
 from postprocess.evaluation.annotations import Action, AnnotatedVideo
 from postprocess.evaluation.evaluate import evaluate
 from postprocess.evaluation.metrics import video_scores
-from postprocess.evaluation.protocols import EvaluateError
-from postprocess.localize import localize
+from postprocess.evaluation.protocols import EvaluateError, Scoring
+from postprocess.localize import Activations, localize
 from support.errors import UsageError
 
 CLASSES = ("jump", "run")
@@ -44,9 +44,9 @@ def test_segments_and_scores_are_those_of_each_video_alone(stored, rule):
     assert set(predicted.actions) == {"a", "b"}
     for name, video in stored.videos.items():
         found = predict(checkpoint.build(), video.load())
-        segments = localize(
-            found.cas, found.actionness, found.video, video.times, CLASSES, duration=video.times[-1, 1], config=config
-        )
+        ends = float(video.times[-1, 1])
+        given = Activations(found.cas, found.actionness, found.video, video.times, CLASSES, ends)
+        segments = localize(given, config)
         ranked = [s.score if rule == "paper" else s.confidence for s in segments]
         expected = [Action(s.start, s.end, s.label, r) for s, r in zip(segments, ranked, strict=True)]
         assert predicted.actions[name] == expected
@@ -90,7 +90,7 @@ def test_a_class_that_nobody_annotated_is_found_falsely_and_said(stored, tmp_pat
     assert result.overall.videos == 2
     assert any("no jump" in note and "false positives" in note for note in result.notes)
     assert result.unannotated["jump"] > 0
-    without = evaluate_model(model(), tmp_path, tmp_path / "truth.json", ignore_unknown=True)
+    without = evaluate_model(model(), tmp_path, tmp_path / "truth.json", Scoring(ignore_unknown=True))
     assert without.predictions == result.predictions - result.unannotated["jump"] and without.unannotated == {}
     assert any("no jump" in note and "left out" in note for note in without.notes)
     assert without.overall == result.overall

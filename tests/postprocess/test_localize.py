@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postprocess.config import LocalizeConfig
-from postprocess.localize import localize
+from postprocess.localize import NO_GROUPS, Activations, localize
 
 SNIPPET = 0.64
 CLASSES = ("golf", "tennis", "dunking", "dribbling")
@@ -32,17 +32,20 @@ def find(curves, *, actionness=None, video=None, times=None, duration=None, keep
         probability[:, CLASSES.index(name)] = np.maximum(curve, 1e-9)
     probability[:, -1] = np.maximum(1 - probability[:, :-1].sum(axis=1), 1e-9)
     times = grid(steps) if times is None else np.array(times)
-    return localize(
+    given = Activations(
         np.log(probability),
         np.ones(steps) if actionness is None else np.array(actionness),
         np.zeros(len(CLASSES)) if video is None else np.array(video),
         times,
         CLASSES,
-        duration=(times[-1, 1] if steps else 0.0) if duration is None else duration,
-        config=LocalizeConfig(**({"smooth": 1} | config)),
-        groups=groups,
-        keep=keep,
+        (times[-1, 1] if steps else 0.0) if duration is None else duration,
     )
+    return localize(given, LocalizeConfig(**({"smooth": 1} | config)), groups=groups, keep=keep)
+
+
+def located(*, config, groups=NO_GROUPS, keep=None, bars=(), **given):
+    """The segments of a scene: the fields of `Activations`, and what `localize` takes beside them."""
+    return localize(Activations(**given), config, groups=groups, keep=keep, bars=bars)
 
 
 def drawn(segments):
@@ -153,9 +156,8 @@ def test_min_confidence_filters_both_rules():
 def test_psi_is_the_contrast_of_suppressed_logits_plus_the_videos_score():
     cas = np.array([[4.0, 0.0], [9.0, 0.0], [9.0, 0.0], [9.0, 0.0], [9.0, 0.0], [2.0, 0.0]])
     actionness = np.array([0.1, 1, 1, 1, 1, 0.1])
-    (found,) = localize(
-        cas, actionness, np.array([0.5]), grid(6), ["golf"], duration=4.0, config=LocalizeConfig(smooth=1)
-    )
+    given = Activations(cas, actionness, np.array([0.5]), grid(6), ["golf"], 4.0)
+    (found,) = localize(given, LocalizeConfig(smooth=1))
     # Inside 9; around it .4 and .2; γ p = .1.
     assert found.score == pytest.approx(9 - 0.3 + 0.1)
 
@@ -467,7 +469,7 @@ paper_configs = st.builds(
 @given(scene=scenes(), config=configs | paper_configs)
 def test_what_holds_of_every_segment_of_either_rule(scene, config):
     allowed = scene["classes"] if scene["keep"] is None else scene["keep"]
-    for s in localize(**scene, config=config):
+    for s in located(**scene, config=config):
         assert 0 <= s.start < s.end <= scene["duration"]
         assert config.min_confidence <= s.confidence <= 1
         assert math.isfinite(s.score)
@@ -478,15 +480,15 @@ def test_what_holds_of_every_segment_of_either_rule(scene, config):
 @patient
 @given(scene=scenes(), config=configs)
 def test_runs_are_in_order_and_never_overlap(scene, config):
-    for before, after in pairwise(localize(**scene, config=config)):
+    for before, after in pairwise(located(**scene, config=config)):
         assert before.end <= after.start
 
 
 @patient
 @given(scene=scenes(), config=configs, constant=st.sampled_from([-(2.0**20), 256.0, 2.0**20]))
 def test_runs_do_not_depend_on_a_constant_in_the_logits(scene, config, constant):
-    plain = localize(**scene, config=config)
-    lifted = localize(**(scene | {"cas": scene["cas"] + constant}), config=config)
+    plain = located(**scene, config=config)
+    lifted = located(**(scene | {"cas": scene["cas"] + constant}), config=config)
     # ψ is a contrast of A ⊙ S and does depend on it (equation 6, literal).
     assert [(s.start, s.end, s.confidence, s.label) for s in lifted] == [
         (s.start, s.end, s.confidence, s.label) for s in plain
@@ -497,15 +499,15 @@ def test_runs_do_not_depend_on_a_constant_in_the_logits(scene, config, constant)
 @given(scene=scenes(), config=configs)
 def test_an_empty_street_gives_nothing(scene, config):
     scene["cas"][:, -1] = 60.0
-    assert localize(**scene, config=LocalizeConfig(rule="runs")) == []
+    assert located(**scene, config=LocalizeConfig(rule="runs")) == []
     scene["actionness"] = np.zeros_like(scene["actionness"])
-    assert localize(**scene, config=config) == []
+    assert located(**scene, config=config) == []
 
 
 @patient
 @given(scene=scenes(), config=paper_configs)
 def test_paper_is_in_order_of_score_and_within_its_cap(scene, config):
-    found = localize(**scene, config=config)
+    found = located(**scene, config=config)
     assert len(found) <= config.max_segments
     assert all(a.score >= b.score for a, b in pairwise(found))
     assert len({(s.start, s.end, s.label) for s in found}) == len(found) or scene["duration"] < scene["times"][-1, 1]
@@ -517,9 +519,9 @@ def test_float32_and_a_transposed_layout_are_taken_as_they_come(scene, rule):
     config = LocalizeConfig(rule=rule)
     other = scene | {"cas": np.asfortranarray(scene["cas"].astype(np.float32)), "keep": scene["keep"]}
     before = other["cas"].copy()
-    found = localize(**other, config=config)
+    found = located(**other, config=config)
     assert (other["cas"] == before).all()
-    plain = localize(**scene, config=config)
+    plain = located(**scene, config=config)
     assert [(s.start, s.end, s.label) for s in found] == [(s.start, s.end, s.label) for s in plain]
 
 
@@ -617,10 +619,10 @@ def test_every_piece_that_stands_alone_is_covered_by_a_segment_of_its_own_mean(v
 def test_what_is_found_from_a_bar_on_is_found_without_it_too(scene, config, bar):
     """`run --all` and the page's slider: nothing else, and nothing less, than `run` from the bar on."""
     config = dataclasses.replace(config, min_confidence=bar)
-    shown = localize(**scene, config=config)
-    everything = localize(**scene, config=dataclasses.replace(config, min_confidence=0.0), bars=(bar,))
+    shown = located(**scene, config=config)
+    everything = located(**scene, config=dataclasses.replace(config, min_confidence=0.0), bars=(bar,))
     assert [s for s in everything if s.confidence >= bar] == shown
-    assert localize(**scene, config=config, bars=(bar,)) == shown
+    assert located(**scene, config=config, bars=(bar,)) == shown
     for before, after in pairwise(everything):
         assert before.end <= after.start
 
@@ -646,7 +648,7 @@ def test_a_piece_that_nobody_contests_is_never_lost(scene, config, bar):
             if n and s - pieces[n - 1][1] - 1 <= config.merge_gap:
                 spread |= set(range(pieces[n - 1][1], s))
         touched[k] = spread
-    found = drawn(localize(**scene, config=config))
+    found = drawn(located(**scene, config=config))
     for k, values in curves.items():
         others = set().union(*(touched[o] for o in curves if o != k))
         for s, e in naive_pieces(values, config.threshold):
@@ -681,7 +683,7 @@ def test_runs_equal_the_oracle_where_groups_cannot_collide(scene, threshold, sho
                 start = None
     expected.sort()
     config = LocalizeConfig(smooth=1, threshold=threshold, merge_gap=0, min_snippets=shortest)
-    found = localize(**scene, config=config)
+    found = located(**scene, config=config)
     assert [(s, e, label) for label, s, e in drawn(found)] == [x[:3] for x in expected]
     assert [s.confidence for s in found] == pytest.approx([x[3] for x in expected])
 
@@ -725,7 +727,7 @@ def test_paper_with_hard_nms_equals_the_oracle(scene):
                 kept.append((psi, s, e))
         expected += [(psi, s, e, names[c]) for psi, s, e in kept]
     expected.sort(key=lambda x: -x[0])
-    found = localize(**scene, config=LocalizeConfig(rule="paper", nms="hard"))
+    found = located(**scene, config=LocalizeConfig(rule="paper", nms="hard"))
     assert [s.score for s in found] == pytest.approx([x[0] for x in expected[:PLENTY]], abs=1e-9)
     assert {(s, e, label) for label, s, e in drawn(found)} == {x[1:] for x in expected[:PLENTY]}
 
@@ -762,9 +764,9 @@ def test_wrong_input_is_one_clear_sentence(changes, says, rule):
         "classes": ["a", "b"],
         "duration": 2.0,
     }
-    localize(**scene, config=LocalizeConfig(rule=rule))
+    located(**scene, config=LocalizeConfig(rule=rule))
     with pytest.raises(ValueError, match=says) as caught:
-        localize(**(scene | changes), config=LocalizeConfig(rule=rule))
+        located(**(scene | changes), config=LocalizeConfig(rule=rule))
     assert "\n" not in str(caught.value)
 
 
@@ -784,8 +786,8 @@ def test_calibration_maps_the_mean_probability_and_the_least_confidence_is_asked
 @given(scene=scenes(), config=configs, slope=st.floats(0.1, 5), shift=st.floats(-3, 3))
 def test_calibration_changes_no_segment_but_its_confidence_and_no_order(scene, config, slope, shift):
     config = dataclasses.replace(config, min_confidence=0.0)
-    plain = localize(**scene, config=config)
-    mapped = localize(**scene, config=dataclasses.replace(config, confidence_slope=slope, confidence_shift=shift))
+    plain = located(**scene, config=config)
+    mapped = located(**scene, config=dataclasses.replace(config, confidence_slope=slope, confidence_shift=shift))
     assert [dataclasses.replace(s, confidence=0.0) for s in plain] == [
         dataclasses.replace(s, confidence=0.0) for s in mapped
     ]
@@ -796,8 +798,8 @@ def test_calibration_changes_no_segment_but_its_confidence_and_no_order(scene, c
 @patient
 @given(scene=scenes(), config=configs | paper_configs, top=st.integers(1, 5))
 def test_top_keeps_the_best_in_the_rule_s_own_order(scene, config, top):
-    everything = localize(**scene, config=config)
-    kept = localize(**scene, config=dataclasses.replace(config, top=top))
+    everything = located(**scene, config=config)
+    kept = located(**scene, config=dataclasses.replace(config, top=top))
     worth = (lambda s: s.score) if config.rule == "paper" else (lambda s: s.confidence)
     assert len(kept) == min(top, len(everything))
     assert sorted(map(worth, kept)) == sorted(map(worth, everything))[-top:]
@@ -820,7 +822,7 @@ def test_classes_that_are_not_asked_for_are_background(scene, config):
         "classes": kept,
         "keep": None,
     }
-    wanted, found = localize(**scene, config=config), localize(**smaller, config=config)
+    wanted, found = located(**scene, config=config), located(**smaller, config=config)
     assert [(s.label, s.start, s.end) for s in wanted] == [(s.label, s.start, s.end) for s in found]
     assert np.allclose([s.confidence for s in wanted], [s.confidence for s in found])
 

@@ -172,7 +172,7 @@
       pen.fillText(data.labels[label], 6, top + 9, view - 12);
     });
   };
-  // Curves cost most, and change only with the zoom, the place, the filter and the theme: else they are kept.
+  // Drawing curves is slow, so they are drawn again only after a change of zoom, place, filter or theme.
   const kept = document.createElement("canvas");
   let keptFor = "";
   const curvesBehind = (view, left, ratio) => {
@@ -196,7 +196,7 @@
       pen.lineWidth = line.label === null ? 1.6 : 1.2;
       pen.globalAlpha = line.label === null ? 0.55 : 1;
       pen.beginPath();
-      // Of the snippets that share a pixel the highest is drawn: peaks are what one looks for.
+      // If several snippets share a pixel, the highest is drawn, because people look for peaks.
       let column = null, top = 0, begun = false, gone = null;
       const put = () => { if (column !== null) { begun ? pen.lineTo(column, y(top)) : pen.moveTo(column, y(top)); begun = true; } };
       for (let i = first; i < last; i++) {
@@ -253,7 +253,7 @@
   };
   const show = (time) => { now = Math.min(duration, Math.max(0, time)); place(); tell(); };
   const seek = (time) => {
-    // A hair later, or a player shows the frame that ends there.
+    // Slightly later, or a player would show the frame that ends there.
     const wanted = Math.min(duration, Math.max(0, time));
     if (video.readyState > 0) video.currentTime = Math.min(wanted + 0.001, video.duration || wanted);
     show(wanted);
@@ -330,7 +330,7 @@
       "+": () => (setZoom(zoom * 2), true), "-": () => (setZoom(zoom / 2), true), 0: () => (setZoom(1), true),
     };
     if (keys[event.key] && keys[event.key]()) event.preventDefault();
-  }, true); // before the player, which has keys of its own
+  }, true); // capture the keys before the player, which has its own
   new ResizeObserver(layout).observe(scroller);
 
   // --- begin ---

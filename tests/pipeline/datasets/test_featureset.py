@@ -27,8 +27,8 @@ from pipeline.datasets.wtalc import VideoLabels, labels_from_ground_truth, read_
 from postprocess.config import LocalizeConfig
 from postprocess.evaluation.annotations import Action, AnnotatedVideo, from_results, read_ground_truth
 from postprocess.evaluation.evaluate import evaluate
-from postprocess.evaluation.protocols import CONJOINT, EvaluateError
-from postprocess.localize import localize
+from postprocess.evaluation.protocols import CONJOINT, EvaluateError, Scoring
+from postprocess.localize import Activations, localize
 from postprocess.segment import Result
 
 torch.set_num_threads(1)
@@ -653,16 +653,9 @@ def test_published_features_train_and_are_scored(tmp_path: Path) -> None:
     for v in (v for v in found.videos.values() if v.subset == "test"):
         scores = predict(net, v.load())
         assert v.duration is not None
-        segments = localize(
-            scores.cas,
-            scores.actionness,
-            scores.video,
-            v.times,
-            trained.classes,
-            duration=v.duration,
-            config=LocalizeConfig(rule="paper"),
-        )
+        given = Activations(scores.cas, scores.actionness, scores.video, v.times, trained.classes, v.duration)
+        segments = localize(given, LocalizeConfig(rule="paper"))
         results.append(Result(v.name, v.duration, {}, tuple(segments), (), {}, False))
-    scored = evaluate(found.ground_truth, from_results(results), subset="test")
+    scored = evaluate(found.ground_truth, from_results(results), Scoring(subset="test"))
     assert (scored.overall.videos, scored.overall.instances) == (4, sum(len(v["segments"]) for v in written[8:]))
     assert scored.predictions > 0 and not scored.notes

@@ -283,8 +283,8 @@ def test_elan_annotations_without_times_have_those_that_elan_shows(tmp_path: Pat
     assert [note.removeprefix(f"{tmp_path / 'a.eaf'}: ") for note in notes] == [
         "tier 'quarter': 2 annotations have no times of their own, and got those that ELAN shows.",
         "tier 'half': 5 annotations have no times of their own, and got those that ELAN shows.",
-        "tier 'word': 3 annotations have no times of their own, and got those of what they refer to.",
-        "tier 'by': 1 annotation has no times of their own, and got those of what they refer to.",
+        "tier 'word': 3 annotations have no times of their own, and got those of the annotations that they refer to.",
+        "tier 'by': 1 annotation has no times of their own, and got those of the annotations that they refer to.",
     ]
 
 
@@ -297,9 +297,9 @@ def test_elan_annotations_that_can_have_no_times_are_left_out_and_said(tmp_path:
     spans, notes = drawn(eaf(tmp_path, tiers, slots))
     assert spans == [("x", 1.0, 2.0)]
     assert [note.removeprefix(f"{tmp_path / 'a.eaf'}: ") for note in notes] == [
-        "tier 'b': 3 annotations have no times, nor any to take theirs from: left out.",
-        "tier 'c': 2 annotations have no times, nor any to take theirs from: left out.",
-        "tier 'd': 1 annotation has no times, nor any to take theirs from: left out.",
+        "tier 'b': 3 annotations have no times and nothing to take times from: left out.",
+        "tier 'c': 2 annotations have no times and nothing to take times from: left out.",
+        "tier 'd': 1 annotation has no times and nothing to take times from: left out.",
     ]
 
 
@@ -331,17 +331,17 @@ def test_elan_times_are_those_of_the_video_whose_origin_they_count_from(tmp_path
         ('MEDIA_URL="https://host/v/a%20b.mp4?t=1#x" MIME_TYPE="video/mp4"', "a b.mp4", ""),
         ('MEDIA_URL="" RELATIVE_MEDIA_URL="../v/./a.mp4" MIME_TYPE="video/mp4"', "a.mp4", ""),
         ('MEDIA_URL="file:///d/a.3gp" MIME_TYPE="audio/3gpp"', "a.3gp", ""),
-        ('MEDIA_URL="file:///d/a.WAV" MIME_TYPE="unknown"', "a", "links sound alone"),
+        ('MEDIA_URL="file:///d/a.WAV" MIME_TYPE="unknown"', "a", "links only sound"),
         (
             'MEDIA_URL="file:///d/x.wav" EXTRACTED_FROM="file:///d/a.mpg" MIME_TYPE="audio/x-wav"',
             "a.mpg",
-            "sound alone",
+            "only sound",
         ),
         (
             'MEDIA_URL="file:///d/a.mp4" MIME_TYPE="video/mp4"/>'
             '<MEDIA_DESCRIPTOR MEDIA_URL="file:///d/b.mp4" MIME_TYPE="x/y"',
             "a.mp4",
-            "links 2 videos, and was taken to be of the first",
+            "links 2 videos, and was taken to belong to the first",
         ),
     ],
 )

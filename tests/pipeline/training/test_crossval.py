@@ -14,8 +14,7 @@ from model.config import LossConfig, ModelConfig, TrainConfig
 from model.datasets import VideoSet
 from model.train import TrainError, initialise
 from pipeline.training import crossval
-from pipeline.training.crossval import ENOUGH, FILE_NAME, ClassQuality, Quality, assign_folds, cross_validate
-from postprocess.config import LocalizeConfig
+from pipeline.training.crossval import ENOUGH, FILE_NAME, Check, ClassQuality, Quality, assign_folds, cross_validate
 
 torch.set_num_threads(1)
 patient = settings(deadline=None)
@@ -45,7 +44,7 @@ START = initialise(ModelConfig(classes=2, in_dim=WIDTH, dim=4), CLASSES, ("rgb",
 
 
 def check(folder: Path, *, data: VideoSet = DATA, start=START, config=CONFIG, folds: int = 2, **rest) -> Quality:
-    return cross_validate(start, data, config, LocalizeConfig(), folds, folder, **rest)
+    return cross_validate(start, data, config, Check(folds), folder, **rest)
 
 
 @pytest.fixture
@@ -220,7 +219,7 @@ def test_what_a_killed_check_left_does_not_stop_another_one(tmp_path: Path) -> N
     ]
     with pytest.raises(Killed):
         check(tmp_path, folds=4, on_progress=killed_at(5))
-    with pytest.raises(TrainError, match="of another training"):
+    with pytest.raises(TrainError, match="belongs to another training"):
         check(tmp_path, folds=4, config=replace(CONFIG, lr=2e-3))
     check(tmp_path, folds=4, config=replace(CONFIG, lr=2e-3), resume=False)
 
@@ -257,7 +256,10 @@ def quality(*classes: ClassQuality, empty: int = 8, empty_right: int = 8) -> Qua
             quality(ClassQuality("golf", 2, 2, 0, 1.0, None)),
             ["golf: 2 videos are few; with 10 or more"],
         ),
-        (quality(ClassQuality("golf", 20, 20, 0, 1.0, None), empty=0), ["no video is without action; a few"]),
+        (
+            quality(ClassQuality("golf", 20, 20, 0, 1.0, None), empty=0),
+            ["every video shows an action; add a few without any"],
+        ),
         (
             quality(ClassQuality("golf", 20, 20, 0, 1.0, None), empty=8, empty_right=5),
             ["something is drawn in 3 of 8 videos without action; add more of them."],

@@ -122,7 +122,7 @@ def test_videos_that_break_on_the_way_are_all_named(tmp_path: Path, monkeypatch:
     with pytest.raises(DatasetError) as error:
         gather(wanted, Extractor(), Cache())  # type: ignore[arg-type]
     first, *sentences = str(error.value).splitlines()
-    assert first == "2 of 3 videos could not be extracted; mend them or take their rows out:"
+    assert first == "2 of 3 videos could not be extracted; repair them or remove their rows:"
     assert [sentence.strip() for sentence in sentences] == [f"{tmp_path / n}: is broken." for n in ("a.mp4", "c.mp4")]
 
     only = replace(
@@ -271,9 +271,9 @@ def test_a_folder_of_another_training(data: Gathered, tmp_path: Path) -> None:
     run = tmp_path / "run"
     first = fit(data, replace(QUICK, folds=2), run)
     before = {name: (run / name).read_bytes() for name in names(run)}
-    with pytest.raises(TrainError, match="of another training"):
+    with pytest.raises(TrainError, match="belongs to another training"):
         fit(data, replace(QUICK, seed=1), run)
-    with pytest.raises(TrainError, match="more than the 3 asked for"):
+    with pytest.raises(TrainError, match="more than the 3 requested"):
         fit(data, replace(QUICK, steps=3, folds=2), run)
     assert before == {name: (run / name).read_bytes() for name in names(run)}
     other = fit(data, replace(QUICK, seed=1, folds=2), run, overwrite=True)

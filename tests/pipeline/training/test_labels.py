@@ -293,7 +293,7 @@ def test_a_row_may_be_a_path_that_leads_through_the_folder(tmp_path: Path) -> No
 
 def test_another_case_is_said_once() -> None:
     there = {"heat.MP4": Path("v/heat.mp4"), "A": Path("v/a.mp4"), "b": Path("v/b.mp4"), "C.mp4": Path("v/c.mp4")}
-    assert other_case(there) == ["2 videos are there in another case or with other blanks: A as a.mp4."]
+    assert other_case(there) == ["2 videos are found only in another case or with other blanks: A as a.mp4."]
     assert other_case({"b": Path("v/b.mp4")}) == []
 
 
@@ -389,7 +389,7 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path, footage: Path) -> None
     with pytest.raises(DatasetError) as error:
         plan(file, videos=footage)
     first, *sentences = str(error.value).splitlines()
-    assert first == f"{file}: {len(sentences)} to mend before training:"
+    assert first == f"{file}: {len(sentences)} to fix before training:"
     for wanted in (
         "line 6: notes.txt is not there",
         "line 7: bb.mp4 is not there; did you mean b.mp4?",
@@ -413,7 +413,7 @@ def test_what_was_taken_for_something_else_is_said_beside_the_plan(tmp_path: Pat
     assert [note.removeprefix(f"{file}: ") for note in made.notes] == [
         "is not UTF-8 and was read as Windows-1252; where letters are wrong, save it as CSV in UTF-8.",
         "labels 'pitch' and 'Pitch' are one class, 'pitch'.",
-        "1 video is there in another case or with other blanks: A.MP4 as a.mp4.",
+        "1 video is found only in another case or with other blanks: A.MP4 as a.mp4.",
     ]
 
 

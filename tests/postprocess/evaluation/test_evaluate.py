@@ -15,6 +15,7 @@ from postprocess.evaluation.names import elsewhere, find_names, match_names, res
 from postprocess.evaluation.protocols import (
     CONJOINT,
     EvaluateError,
+    Scoring,
     averages,
     choose_subset,
     find_protocol,
@@ -75,7 +76,7 @@ EVERYWHERE = Predicted({name: [Action(0, 4, "Diving", 1)] for name in THUMOS if 
 
 
 def test_thumos14_leaves_out_the_mislabelled_and_the_empty_videos():
-    result = evaluate(THUMOS, EVERYWHERE, protocol="thumos14")
+    result = evaluate(THUMOS, EVERYWHERE, Scoring(protocol="thumos14"))
     assert (result.overall.videos, result.overall.instances, result.predictions) == (1, 3, 1)
     # One prediction finds one of the two equal instances.
     assert result.overall.mean_ap["0.9"] == pytest.approx(100 / 3)
@@ -84,7 +85,7 @@ def test_thumos14_leaves_out_the_mislabelled_and_the_empty_videos():
 
 
 def test_thumos14_tad_keeps_1496_and_removes_duplicates():
-    result = evaluate(THUMOS, EVERYWHERE, protocol="thumos14-tad")
+    result = evaluate(THUMOS, EVERYWHERE, Scoring(protocol="thumos14-tad"))
     # Videos 1, 1496 and the empty one would be three, but those without annotations are not scored.
     assert (result.overall.videos, result.overall.instances, result.predictions) == (2, 3, 2)
     assert result.overall.mean_ap["0.9"] == pytest.approx(200 / 3)
@@ -93,11 +94,11 @@ def test_thumos14_tad_keeps_1496_and_removes_duplicates():
 
 def test_thumos14_tad_takes_a_millisecond_for_a_duplicate_and_no_more():
     truth = {"v": video((0, 4, "Diving"), (0.001, 4, "Diving"), (0.003, 4, "Diving"), (0, 4, "Shotput"))}
-    assert evaluate(truth, predicted(v=[]), protocol="thumos14-tad").overall.instances == 3
+    assert evaluate(truth, predicted(v=[]), Scoring(protocol="thumos14-tad")).overall.instances == 3
 
 
 def test_thumos14_co2_keeps_212_and_rounds_to_snippets():
-    result = evaluate(THUMOS, EVERYWHERE, protocol="thumos14-co2")
+    result = evaluate(THUMOS, EVERYWHERE, Scoring(protocol="thumos14-co2"))
     assert (result.overall.videos, result.overall.instances, result.unit) == (3, 5, "snippets")
     assert any("--ambiguous" in note for note in result.notes)
 
@@ -107,8 +108,8 @@ def test_co2_rounding_by_hand():
     assert to_snippets(np.array([[1.6, 2.24], [0.3, 0.33]])).tolist() == [[2, 4], [0, 1]]
     truth = {"v": video((0.7, 6.7, "Diving"), (10.0, 10.1, "Diving"))}  # 1.09 to 10.47 snippets; 15.6 to 15.8: none
     exact = predicted(v=[(0.64, 6.4, "Diving", 1)])  # snippets 1 to 10
-    seconds = evaluate(truth, exact, protocol="thumos14", tious=[0.9, 0.95])
-    snippets = evaluate(truth, exact, protocol="thumos14-co2", tious=[0.9, 0.95])
+    seconds = evaluate(truth, exact, Scoring(protocol="thumos14", tious=(0.9, 0.95)))
+    snippets = evaluate(truth, exact, Scoring(protocol="thumos14-co2", tious=(0.9, 0.95)))
     assert list(seconds.overall.mean_ap.values()) == pytest.approx([50, 0])  # 5.7 of 6.06 s: .94
     assert list(snippets.overall.mean_ap.values()) == pytest.approx([50, 50])
     assert any("1 instances have no length in snippets" in note for note in snippets.notes)
@@ -122,23 +123,23 @@ def test_ambiguous_segments_drop_predictions_of_any_class_that_share_time_with_t
     )
     listed = tmp_path / "Ambiguous_test.txt"
     listed.write_text("v  4.0 6.0\nv  10.9 12.0\n\nelsewhere  0.0 99.0\n")
-    plain = evaluate(truth, found, protocol="thumos14-co2")
+    plain = evaluate(truth, found, Scoring(protocol="thumos14-co2"))
     assert plain.overall.mean_ap["0.5"] == pytest.approx(100 * (1 / 2 * 1 / 3 + 1 / 2) / 2)
     ambiguous = read_ambiguous(listed)
     assert ambiguous["v"] == [(4, 6), (10.9, 12)]
-    result = evaluate(truth, found, protocol="thumos14-co2", ambiguous=ambiguous)
+    result = evaluate(truth, found, Scoring(protocol="thumos14-co2", ambiguous=ambiguous))
     # (0, 4) ends at snippet 6, where (4, 6) begins, and (9, 11) at 17, where (10.9, 12) begins: to meet is not to
     # share. The one in w is another video's.
     assert "1 predictions that touch one of 2 ambiguous segments were dropped." in result.notes
     assert result.overall.mean_ap["0.5"] == pytest.approx(100 * (1 / 2 * 1 / 2 + 1 / 2) / 2)
-    in_seconds = evaluate(truth, found, protocol="thumos14", ambiguous=ambiguous)
+    in_seconds = evaluate(truth, found, Scoring(protocol="thumos14", ambiguous=ambiguous))
     assert "2 predictions that touch one of 2 ambiguous segments were dropped." in in_seconds.notes
     assert in_seconds.overall.mean_ap["0.5"] == pytest.approx(100 * (1 / 2 * 1 / 2 + 1) / 2)
 
 
 def test_activitynet_thresholds_and_average():
     truth = {"a": video((0, 10, "x"), subset="validation")}
-    result = evaluate(truth, predicted(a=[(0, 7, "x", 1)]), protocol="activitynet")
+    result = evaluate(truth, predicted(a=[(0, 7, "x", 1)]), Scoring(protocol="activitynet"))
     assert list(result.overall.mean_ap) == ["0.5", "0.55", "0.6", "0.65", "0.7", "0.75", "0.8", "0.85", "0.9", "0.95"]
     assert list(result.overall.mean_ap.values()) == [100] * 5 + [0] * 5
     assert result.overall.average == {"0.5:0.95": 50}
@@ -150,7 +151,7 @@ def test_the_conjoint_subset_is_its_classes_in_its_videos():
     found = as_predictions(truth, "test")
     found.actions["golf"].append(Action(5, 6, "Diving", 2))  # in a video that is not of the subset: not counted there
     found.actions["v0"].append(Action(5, 6, labels[0], 2))  # a false positive there, too
-    result = evaluate(truth, found, protocol="thumos14")
+    result = evaluate(truth, found, Scoring(protocol="thumos14"))
     assert {name: (v.videos, v.instances) for name, v in result.conjoint.items()} == {
         "all": (11, 11),
         "without diving": (9, 9),
@@ -160,7 +161,7 @@ def test_the_conjoint_subset_is_its_classes_in_its_videos():
     assert result.conjoint["without diving"].average["0.3:0.9"] == pytest.approx(100 * 8.5 / 9)
     del truth["v3"]
     found.actions.pop("v3")
-    assert evaluate(truth, found, protocol="thumos14").conjoint == {}
+    assert evaluate(truth, found, Scoring(protocol="thumos14")).conjoint == {}
 
 
 # --- THUMOS14 itself ---
@@ -186,7 +187,7 @@ def test_thumos14_counts_and_its_own_truth_scores_100(thumos14, tmp_path):
     path = tmp_path / "p.json"
     path.write_text(json.dumps({"results": results}))
     for protocol in ("thumos14", "default"):
-        result = evaluate_files([path], thumos14, protocol=protocol)
+        result = evaluate_files([path], thumos14, Scoring(protocol=protocol))
         assert (result.subset, result.overall.videos, result.overall.instances) == ("test", 210, 3311)
         assert result.predictions == 3311 and len(result.per_class) == 20
         assert set(result.overall.mean_ap.values()) == {100}
@@ -196,7 +197,7 @@ def test_thumos14_counts_and_its_own_truth_scores_100(thumos14, tmp_path):
         }
         assert not any("published" in note for note in result.notes)
     # 16 of these instances are shorter than half a snippet, so under CO2's rounding even the truth misses them.
-    rounded = evaluate_files([path], thumos14, protocol="thumos14-co2")
+    rounded = evaluate_files([path], thumos14, Scoring(protocol="thumos14-co2"))
     assert any("16 instances have no length" in note for note in rounded.notes)
     assert 98 < rounded.overall.mean_ap["0.9"] < 100
 
@@ -272,7 +273,7 @@ def test_a_class_that_the_model_does_not_know_counts_0_in_classification():
 def test_the_json_document_and_the_tables(tmp_path):
     truth = write(tmp_path / "truth.json", TRUTH)
     found = write(tmp_path / "p.json", {"results": {"clip1": [entry(), entry((1, 3))], "clip2": []}})
-    result = evaluate_files([found], truth, tiou="0.3:0.7:0.2", diagnosis=True)
+    result = evaluate_files([found], truth, Scoring(tious=parse_tious("0.3:0.7:0.2"), diagnosis=True))
     document = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert document["mAP"] == {"0.3": 50, "0.5": 50, "0.7": 50}
     assert document["average"] == {"0.3:0.7": 50}
@@ -372,12 +373,12 @@ def test_what_cannot_be_read_or_asked_for_is_said(tmp_path):
     with pytest.raises(EvaluateError, match="video 'clip1' was predicted before"):
         evaluate_files([found, found], truth)
     with pytest.raises(EvaluateError, match="unknown protocol 'thumos'; there are: default, thumos14"):
-        evaluate_files([found], truth, protocol="thumos")
+        evaluate_files([found], truth, Scoring(protocol="thumos"))
     with pytest.raises(EvaluateError, match=r"no subset 'test' in the ground truth, only 'val' \(2 videos\)"):
-        evaluate_files([found], truth, protocol="thumos14")
-    assert evaluate_files([found], truth, protocol="thumos14", subset="VAL").subset == "val"
+        evaluate_files([found], truth, Scoring(protocol="thumos14"))
+    assert evaluate_files([found], truth, Scoring(protocol="thumos14", subset="VAL")).subset == "val"
     with pytest.raises(EvaluateError, match=r"a\.txt, line 2: a segment is a start and an end"):
-        evaluate_files([found], truth, ambiguous=write(tmp_path / "a.txt", "clip1 1 2\nclip1 1\n"))
+        read_ambiguous(write(tmp_path / "a.txt", "clip1 1 2\nclip1 1\n"))
     write(tmp_path / "bom.json", "\ufeff" + json.dumps(GOOD))
     assert evaluate_files([tmp_path / "bom.json"], truth).predictions == 1
 
@@ -407,7 +408,7 @@ json_values = st.recursive(
 def test_whatever_the_json_holds_only_an_evaluate_error_comes_out(tmp_path_factory, found, truth):
     folder = tmp_path_factory.getbasetemp()
     try:
-        evaluate_files([write(folder / "fp.json", found)], write(folder / "fg.json", truth), diagnosis=True)
+        evaluate_files([write(folder / "fp.json", found)], write(folder / "fg.json", truth), Scoring(diagnosis=True))
     except EvaluateError as error:
         assert "\n" not in str(error)
 
@@ -502,7 +503,7 @@ def test_results_are_ranked_as_people_see_them(rule, ranked):
 
 def test_ambiguous_segments_are_found_under_any_name_of_their_video():
     truth, found = {"a": video((0, 4, "x"))}, predicted(a=[(0, 4, "x", 0.9), (10, 12, "x", 0.5)])
-    result = evaluate(truth, found, ambiguous={"test/a.mp4": [(11, 11.5)], "nobody": [(0, 9)]})
+    result = evaluate(truth, found, Scoring(ambiguous={"test/a.mp4": [(11, 11.5)], "nobody": [(0, 9)]}))
     assert "1 predictions that touch one of 1 ambiguous segments were dropped." in result.notes
     assert "1 of 2 videos of --ambiguous are not in the ground truth." in result.notes
     days = {"day1/a.mp4": video((0, 4, "x"))}
@@ -512,7 +513,7 @@ def test_ambiguous_segments_are_found_under_any_name_of_their_video():
         ({"day1/a.mp4": [(20, 30)], "day2/a.mp4": [(0, 30)]}, 2),
         ({"a": [(0, 1)], "a.mp4": [(11, 12)]}, 0),
     ):
-        assert evaluate(days, shot, ambiguous=listed).predictions == left
+        assert evaluate(days, shot, Scoring(ambiguous=listed)).predictions == left
     assert result.predictions == 1
 
 
@@ -542,7 +543,7 @@ def test_case_counts_only_where_no_name_is_the_same():
     result = evaluate(truth, predicted(match=[(0, 4, "x", 1.0)]))
     assert result.overall.mean_ap["0.9"] == 100
     assert [n for n in result.notes if "case" in n] == [
-        "1 videos were taken for those whose names differ in case or blanks alone, 'match' for 'Match.mp4'."
+        "1 videos were taken for those whose names differ in case or blanks only, 'match' for 'Match.mp4'."
     ]
 
 
@@ -596,7 +597,7 @@ def test_a_label_that_nobody_annotated_is_a_false_positive():
         a=[*right_of(right, "a"), (0, 4, "golf", 0.99), (9, 13, "zumba", 0.4)],
         b=[*right_of(right, "b"), (20, 24, "golf", 0.7)],
     )
-    clean, result = evaluate(FALSELY, right, diagnosis=True), evaluate(FALSELY, wrong, diagnosis=True)
+    clean, result = evaluate(FALSELY, right, Scoring(diagnosis=True)), evaluate(FALSELY, wrong, Scoring(diagnosis=True))
     assert result.unannotated == {"golf": 2, "zumba": 1} and clean.unannotated == {}
     assert (clean.predictions, result.predictions) == (3, 6)
     # The mAP is over the classes of the truth: theirs alone can lower it.
@@ -625,7 +626,7 @@ def right_of(found, name):
 
 def test_labels_that_nobody_annotated_can_be_left_out():
     found = predicted(a=[(0, 4, "x", 0.9), (0, 4, "golf", 0.99)], b=[(20, 24, "golf", 0.7)])
-    result = evaluate(FALSELY, found, diagnosis=True, ignore_unknown=True)
+    result = evaluate(FALSELY, found, Scoring(diagnosis=True, ignore_unknown=True))
     assert result.unannotated == {} and result.predictions == 1
     assert sum(result.diagnosis.counts.values()) == 1
     assert "the ground truth has no golf (2 predictions): left out." in result.notes
@@ -636,7 +637,7 @@ def test_a_label_of_another_subset_alone_is_a_false_positive_too():
     truth = FALSELY | {"c": video((0, 1, "z"), subset="train")}
     found = predicted(a=[(0, 4, "x", 0.9), (20, 24, "z", 0.3)])
     for ignore in (False, True):  # the ground truth knows it
-        result = evaluate(truth, found, diagnosis=True, ignore_unknown=ignore)
+        result = evaluate(truth, found, Scoring(diagnosis=True, ignore_unknown=ignore))
         assert result.unannotated == {"z": 1}
         assert result.diagnosis.counts["background"] == 1
         assert any("no instance of z: such predictions are false positives" in note for note in result.notes)
@@ -647,7 +648,7 @@ def test_every_protocol_counts_them_outside_its_map(protocol):
     name = find_protocol(protocol).subset or "test"
     truth = {"v": video((0, 4, "x"), (6, 10, "y"), subset=name)}
     found = predicted(v=[(0, 4, "x", 0.9), (6, 10, "golf", 0.99)])
-    result = evaluate(truth, found, protocol=protocol)
+    result = evaluate(truth, found, Scoring(protocol=protocol))
     assert result.unannotated == {"golf": 1}
     assert set(result.overall.mean_ap.values()) == {50.0}
 

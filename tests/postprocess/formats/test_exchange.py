@@ -279,7 +279,7 @@ def test_every_format_takes_a_result_without_a_segment() -> None:
 
 @pytest.mark.parametrize("name", FRAMES)
 def test_what_counts_frames_needs_their_rate(name: str) -> None:
-    with pytest.raises(ResultError, match="knows no frame rate"):
+    with pytest.raises(ResultError, match="has no frame rate"):
         written(name, Result("v.mp4", 1.0, {}, (), (), {}))
 
 

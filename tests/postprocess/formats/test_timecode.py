@@ -76,7 +76,7 @@ def test_the_rate_is_exact(given_rate: object, rate: Fraction) -> None:
 
 @pytest.mark.parametrize("media", [{}, {"rate": "0"}, {"rate": None}, {"rate": "1/0"}, {"rate": "fast"}])
 def test_without_a_rate_it_is_one_sentence(media: dict[str, object]) -> None:
-    with pytest.raises(ResultError, match=r"v\.mp4: its result knows no frame rate"):
+    with pytest.raises(ResultError, match=r"v\.mp4: its result has no frame rate"):
         rate_of(of(**media))
 
 

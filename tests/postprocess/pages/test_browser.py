@@ -18,7 +18,7 @@ from benchmarks import report_page
 from pipeline.run.views import write_page
 from postprocess.config import LocalizeConfig
 from postprocess.curves import Curves
-from postprocess.localize import localize
+from postprocess.localize import Activations, localize
 from postprocess.segment import Result, Segment
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -62,9 +62,8 @@ def scores(seed: int = 3) -> Curves:
 def found(curves: Curves, least: float) -> list[Segment]:
     video = np.full(len(curves.classes), 0.3)
     config = LocalizeConfig(min_confidence=least)
-    return localize(
-        curves.cas, curves.actionness, video, curves.times, curves.classes, duration=DURATION, config=config
-    )
+    given = Activations(curves.cas, curves.actionness, video, curves.times, curves.classes, DURATION)
+    return localize(given, config)
 
 
 @pytest.fixture(scope="module")
