@@ -95,7 +95,8 @@ def test_an_input_error_is_no_damage(originals: Path, tmp_path: Path, number: st
         )
         damage = Damage()
         with pytest.raises(
-            ReadError, match=r"a\.mp4: cannot be read to its end \(.+\); look after .*run again\."
+            ReadError,
+            match=r"a\.mp4: cannot be read to its end \(.+\); check the disk or the network.*run again\.",
         ) as said:
             list(decode(stub, stream, damage))  # type: ignore[arg-type]
         assert str(said.value).startswith(f"{path}: ")

@@ -406,7 +406,7 @@ def test_a_bug_in_the_decoder_or_a_worker_is_no_fault_of_the_video(
     """Nor is its traceback lost on the way from the process in which it happened."""
     from support.errors import BUG, as_bug, exit_code
 
-    monkeypatch.setattr(Decoder, "_command", lambda self: BROKEN_COMMAND)
+    monkeypatch.setattr(Decoder, "_command", _broken_decoder)
     monkeypatch.setattr(backends, "work", _with_a_broken_decoder)
     done = run(Engine(jobs=jobs, small=0), Extractor(SMALL), videos[:1], FeatureCache(tmp_path / "cache"))
     error = done["a.mp4"].error
@@ -420,20 +420,23 @@ def test_a_bug_in_the_decoder_or_a_worker_is_no_fault_of_the_video(
 
 # A decoder's process in which a mistake of ours shows when a video is opened.
 BROKEN_DECODER = """
-from extractors.decode import child as decoding
+from extractors.decode import child
 def broken(request, questions, answers):
     def _serve_video():
         1 / 0
     _serve_video()
-decoding._serve_video = broken
-decoding.serve(0)
+child._serve_video = broken
+child.serve(0)
 """
-BROKEN_COMMAND = [sys.executable, "-P", "-c", BROKEN_DECODER]
+
+
+def _broken_decoder(decoder: Decoder) -> list[str]:
+    return [sys.executable, "-P", "-c", BROKEN_DECODER]
 
 
 def _with_a_broken_decoder(setup: Any, task: Any, run: Path) -> Any:
     """A worker's work, with such a decoder."""
     from pipeline.workers import worker
 
-    Decoder._command = lambda self: BROKEN_COMMAND  # type: ignore[method-assign]
+    Decoder._command = _broken_decoder  # type: ignore[method-assign]
     return worker.work(setup, task, run)
