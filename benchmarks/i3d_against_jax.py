@@ -26,7 +26,7 @@ def ours(file: Path, corpus: Path) -> None:
     from extractors.backbones import registry as backbones
     from extractors.config import FeatureConfig
     from extractors.decode.grid import Frames
-    from extractors.features import rgb_input
+    from extractors.inputs.host import rgb_input
     from extractors.snippets import snippets
 
     config = FeatureConfig()

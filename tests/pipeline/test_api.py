@@ -1,6 +1,7 @@
 """Joining the parts: settings, names of results, classes, and the features that a model asks for."""
 
 import dataclasses
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -205,6 +206,13 @@ def test_a_model_runs_at_the_stride_that_it_was_trained_at() -> None:
 
 
 def test_exit_codes() -> None:
+    for module in (
+        "model.train",
+        "model.datasets",
+        "postprocess.evaluation.protocols",
+        "postprocess.formats.annotated",
+    ):
+        importlib.import_module(module)  # each has a kind of its own
     kinds = [errors.UserError]
     for kind in kinds:
         kinds += [other for other in kind.__subclasses__() if other not in kinds]

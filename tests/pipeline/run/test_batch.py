@@ -645,13 +645,13 @@ def test_a_result_stays_until_the_new_one_is_whole(jcdnet, night: Path, monkeypa
     before = {path.name: path.read_bytes() for path in Path("out").glob("a.*")}
 
     def broken(*_: object, **__: object) -> None:
-        raise OSError(5, "Input/output error")
+        raise OSError(13, "Permission denied")
 
     for name, place in (("pipeline.run.views.page", None), ("srt", writers.WRITERS)):
         with monkeypatch.context() as patch:
             patch.setitem(place, name, broken) if place is not None else patch.setattr(name, broken)
             code, _, said = jcdnet(*run, "--threshold", "0.5", "--overwrite")
-            assert code == 3 and "cannot be written (Input/output error)" in said
+            assert code == 3 and "cannot be written (Permission denied)" in said
         assert {path.name: path.read_bytes() for path in Path("out").glob("a.*")} == before
         assert not [path for path in Path("out").iterdir() if path.name.startswith(".")]
     for stop in range(1, 6):  # the renames one by one
