@@ -1,4 +1,4 @@
-"""`cache`: how large it is, what is in it, and taking out what is old, too much or damaged."""
+"""`cache`: how large the feature cache is, what it holds, and how to remove what is old or damaged."""
 
 import re
 from typing import TYPE_CHECKING, Annotated
@@ -22,7 +22,7 @@ cache_app = typer.Typer(
 
 @cache_app.callback()
 def size(context: typer.Context, cache_dir: CacheDir = None) -> None:
-    """Where the cache is, and how large."""
+    """Show where the cache is and how large it is."""
     from support.paths import cache_dir as folder
 
     choose_cache(cache_dir)
@@ -43,7 +43,7 @@ def size(context: typer.Context, cache_dir: CacheDir = None) -> None:
 @cache_app.command("list", cls=Command)
 @grouped
 def list_entries() -> None:
-    """What is in it, last used first."""
+    """List what the cache holds, last used first."""
     from pipeline.cache.care import scan
 
     rows = [
@@ -64,7 +64,7 @@ def prune(
         typer.Option(help="Take out what was used longest ago, down to this size: 10GB, 500MB.", show_default="any"),
     ] = None,
 ) -> None:
-    """Take out what is old, or too much. It would have to be extracted again; results stay."""
+    """Remove features that are old, or more than you want to keep. Results stay."""
     from pipeline.cache import care as cachecare
 
     if older_than is None and larger_than is None:
@@ -86,7 +86,7 @@ def prune(
 @cache_app.command(cls=Command)
 @grouped
 def verify() -> None:
-    """Read all of it; what is damaged is taken out, and extracted again when it is wanted."""
+    """Read everything and remove what is damaged. It is extracted again when it is needed."""
     from pipeline.cache import care as cachecare
 
     damaged = 0

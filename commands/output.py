@@ -1,4 +1,4 @@
-"""What `-o` names: a folder, or one file where one file is what comes out."""
+"""What `-o` names: a folder, or one file if the command writes one file."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ FILES = frozenset({".htm", ".jpg", ".npz", ".pdf", ".png", ".safetensors", ".svg
 
 
 def is_file_name(output: str | Path) -> bool:
-    """Whether somebody who writes this means a file: by its ending, unless a folder stands there or / ends it."""
+    """Whether this names a file: its ending says so, no folder of that name exists, and it does not end in /."""
     from pipeline.run.videos import VIDEO_SUFFIXES
 
     if str(output).endswith((os.sep, "/")) or Path(output).is_dir():
@@ -23,7 +23,7 @@ def is_file_name(output: str | Path) -> bool:
 
 
 def one_result(output: str | None, formats: list[str] | None, videos: int) -> tuple[Path, Path, str] | None:
-    """(folder, name, format) of the one file that `run -o` names; None where it names a folder, or none.
+    """(folder, name, format) of the one file that `run -o` names; None if it names a folder or nothing.
 
     Raises:
         UsageError: a file that `run` does not write, or cannot write of so many videos in so many formats.
@@ -53,7 +53,7 @@ def one_result(output: str | None, formats: list[str] | None, videos: int) -> tu
 
 
 def folder_only(output: Path | None, what: str, example: str) -> None:
-    """Refuse a file's name where a folder is wanted.
+    """Refuse the name of a file if a folder is needed.
 
     Raises:
         UsageError: it is one.
@@ -63,7 +63,7 @@ def folder_only(output: Path | None, what: str, example: str) -> None:
 
 
 def csv_only(output: Path | None) -> None:
-    """Refuse what is the name of another kind of file where a CSV is written.
+    """Refuse the name of another kind of file if a CSV is written.
 
     Raises:
         UsageError: it is one.

@@ -65,7 +65,7 @@ class Running:
         self._prepare = prepare_output
 
     def choose_engine(self, extractor: Any) -> None:
-        """How many workers, which depends on what there is to do and on the device."""
+        """Choose the number of workers, by what there is to do and by the device."""
         import dataclasses
 
         from pipeline.workers.engine import choose_jobs
@@ -83,12 +83,12 @@ class Running:
 
     @property
     def speed_key(self) -> str:
-        """What a speed is remembered by: workers, and what they have to do."""
+        """The name under which a speed is remembered: the workers, and what they have to do."""
         return f"{self.engine.kind} {self.engine.jobs} {self._work}"
 
     @contextlib.contextmanager
     def started(self, stretch: Stretch) -> "Iterator[tuple[Any, Callable[[], bool]]]":
-        """Bars and what tells whether to stop; the report is written however the block ends."""
+        """Give the block its bars and a function that says whether to stop; write the report however it ends."""
         from pipeline.run import summary as runreport
 
         if self.out is not None:
@@ -115,7 +115,7 @@ class Running:
             raise typer.Exit(INTERRUPTED)
 
     def each(self, outcomes: "Iterable[Outcome]") -> "Iterator[Outcome]":
-        """Those that did not fail; the others are complained about."""
+        """The outcomes of videos that did not fail. The errors of the others are printed."""
         for outcome in outcomes:
             self._bars.done(outcome)
             with self._bars.away():
@@ -128,7 +128,7 @@ class Running:
                     yield outcome
 
     def _report(self, interrupted: bool) -> None:
-        """Write it, and show the table where there was more than one video."""
+        """Write the report, and print a summary if there was more than one video."""
         from pipeline.run import summary as runreport
 
         self.report.write(interrupted)
@@ -151,12 +151,12 @@ class Running:
                     err.print(f"[red]failed:[/] {escape(row['error'])}", soft_wrap=True)
 
     def finish(self) -> None:
-        """Exit code 1 where a video failed over a bug, else 3 where one failed."""
+        """Exit with code 1 if a video failed because of a bug, else with 3 if a video failed."""
         if errors := self.report.errors:
             raise typer.Exit(failure(errors))
 
     def dry_run(self, extractor: Any, cache: Any, existing: "Existing", stretch: Stretch) -> None:
-        """Show what would be done."""
+        """Print what a run would do."""
         from pipeline.run import summary as runreport
         from pipeline.run.dryrun import plan
         from pipeline.workers.engine import Request
@@ -189,13 +189,13 @@ class Running:
 
 @contextlib.contextmanager
 def single(remaining: Remaining) -> Iterator[Any]:
-    """Bars of the stages of one video."""
+    """Show bars for the stages of one video."""
     with progress() as bars:
         yield _One(bars, remaining)
 
 
 def measure(remaining: Remaining, job: "Job", stage: str, done: int, total: int) -> None:
-    """Take a video's progress into the estimate."""
+    """Use the progress of a video for the estimate."""
     if stage in COMPUTED:
         remaining.progress(job.name, done, time.monotonic())
     elif stage == "compile" and done == total:
@@ -203,7 +203,7 @@ def measure(remaining: Remaining, job: "Job", stage: str, done: int, total: int)
 
 
 def size_of(job: "Job") -> int:
-    """Bytes of a video, 0 where it is not there or may not be looked at."""
+    """The size of a video in bytes; 0 if it is not there or cannot be read."""
     try:
         return job.video.stat().st_size if job.video.is_file() else 0
     except OSError:
@@ -256,7 +256,7 @@ class Bars:
         self.clear()
 
     def _read_headers(self) -> None:
-        """How long the videos are, beside the work: nothing but the estimate waits for it."""
+        """Read how long the videos are, while the work goes on. Only the estimate waits for this."""
         from extractors.decode.headers import durations
 
         names = {job.video: job.name for job in self.jobs}
@@ -265,7 +265,7 @@ class Bars:
                 self.remaining.header(names[path], seconds)
 
     def video(self, job: "Job") -> Any:
-        """Progress callable for a video."""
+        """The progress function of one video."""
 
         def on_progress(stage: str, done: int, total: int) -> None:
             with self._lock:
@@ -289,13 +289,13 @@ class Bars:
         return on_progress
 
     def done(self, outcome: "Outcome") -> None:
-        """One less to do."""
+        """Count a video as done."""
         with self._lock:
             self.finished += 1
             self.remaining.finished(outcome.job.name, outcome.seconds)
 
     def clear(self) -> None:
-        """Take the bars away."""
+        """Remove the bars."""
         with self._lock:
             live, self.live, self.tasks = self.live, None, {}
             if live is not None:
@@ -303,7 +303,7 @@ class Bars:
 
     @contextlib.contextmanager
     def away(self) -> Iterator[None]:
-        """Without bars: nothing is printed while they are drawn, they would be drawn over it."""
+        """Remove the bars while the block prints; otherwise they would be drawn over what it prints."""
         self.clear()
         self._away = True
         try:
@@ -328,7 +328,7 @@ class Bars:
         return self.live
 
     def _overall(self) -> None:
-        """The bar over all, and how long the rest takes as soon as that can be known."""
+        """Update the bar over all videos, with the time left as soon as it can be estimated."""
         left, total = self.remaining.left(time.monotonic()), self.remaining.total()
         said = "" if left is None else f", {clock(left).partition('.')[0]} left"
         share = self.remaining.through() / total if total else self.finished / self.total

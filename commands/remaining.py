@@ -1,4 +1,4 @@
-"""How long a run over many videos still takes: what is left of them, by how fast this run has been."""
+"""Estimate how long a run over many videos still takes, from what is left and from how fast this run is."""
 
 import math
 from collections.abc import Hashable, Mapping
@@ -8,7 +8,7 @@ PIECE = 64  # snippets: several workers may be at different stretches of one vid
 
 
 class Remaining:
-    """Seconds of video that are through, and how long the rest takes. Videos go by any name.
+    """Seconds of video that are done, and how long the rest takes. A video may have any hashable name.
 
     All times are given, by whatever clock: nothing here looks at one.
     """
@@ -16,30 +16,30 @@ class Remaining:
     def __init__(
         self, sizes: Mapping[Hashable, int], step: float = 0.64, start: float = 0.0, end: float = math.inf
     ) -> None:
-        """`sizes`: bytes of each video; `step`: seconds of video from one snippet to the next; the rest: the range."""
+        """`sizes`: bytes of each video; `step`: seconds from one snippet to the next; `start`, `end`: seconds."""
         self.sizes, self.step, self.start, self.end = dict(sizes), step, start, end
         self._seconds: dict[Hashable, float] = {}
-        """of video, by the header, or as it turned out"""
+        """seconds of each video, from its header or from its result"""
         self._asked: set[Hashable] = set()
-        """whose headers were read, whatever they said"""
+        """videos whose headers were read, even if they say nothing"""
         self._finished: set[Hashable] = set()
         self._before: dict[Hashable, int] = {}
         """snippets that an earlier run had done"""
         self._reached: dict[Hashable, dict[int, int]] = {}
-        """by video and stretch: the snippet up to which it is done"""
+        """for each video and stretch, the snippet up to which it is done"""
         self.worked = 0.0
         """seconds of video extracted in this run"""
         self._began: tuple[float, float] | None = None
-        """when the networks had been loaded, and what was worked by then"""
+        """the time at which the networks were loaded, and the seconds of video done by then"""
 
     def header(self, name: Hashable, seconds: float) -> None:
-        """What a video's header says of its duration; 0: nothing."""
+        """Note the duration from a video's header; 0 if the header does not say."""
         self._asked.add(name)
         if seconds > 0 and name not in self._finished:
             self._seconds[name] = max(min(seconds, self.end) - self.start, 0.0)
 
     def progress(self, name: Hashable, done: int, now: float) -> None:
-        """The networks have done a video's first `done` snippets, or a stretch that ends there."""
+        """Note that the first `done` snippets of a video, or a stretch that ends there, are done."""
         stretches = self._reached.setdefault(name, {})
         stretch = max(done - 1, 0) // PIECE
         if not stretches:
@@ -52,35 +52,35 @@ class Remaining:
             self._began = (now, self.worked)
 
     def compiled(self, now: float) -> None:
-        """Something was compiled, once for all: what was measured before says nothing of the speed."""
+        """Note that kernels were compiled, which happens once. Earlier measurements say nothing about the speed."""
         self._began = (now, self.worked)
 
     def finished(self, name: Hashable, seconds: float) -> None:
-        """A video is through; `seconds` of it, 0 when it failed."""
+        """Note that a video is done. `seconds`: its length; 0 if it failed."""
         self._finished.add(name)
         self._seconds[name] = seconds
 
     def speed(self, now: float) -> float | None:
-        """Seconds of video in a second, the start apart; None: not enough was seen yet."""
+        """Seconds of video done in one second, without the start-up; None if too little was measured so far."""
         if self._began is None or now - self._began[0] < EVIDENCE or self.worked <= self._began[1]:
             return None
         return (self.worked - self._began[1]) / (now - self._began[0])
 
     def left(self, now: float) -> float | None:
-        """Seconds until all is done; None: it cannot be known yet."""
+        """Seconds until everything is done; None if that cannot be estimated yet."""
         speed, total = self.speed(now), self.total()
         if speed is None or total is None or not all(n in self._asked or n in self._finished for n in self.sizes):
             return None
         return max(total - self.through(), 0.0) / speed
 
     def total(self) -> float | None:
-        """Seconds of video; where nothing says, as many a byte as the others have. None: nothing says of any."""
+        """Seconds of video. An unknown video gets as many seconds per byte as the others; None if all are unknown."""
         if (rate := self._rate()) is None:
             return None
         return sum(self._weight(name, rate) for name in self.sizes)
 
     def through(self) -> float:
-        """Seconds of video that are done, in whichever way."""
+        """Seconds of video that are done, extracted or not."""
         rate = self._rate() or 0.0
         return sum(
             self._weight(name, rate) if name in self._finished else min(self._done(name), self._weight(name, rate))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first finishes cleanly what is at hand, the second stops at once."""
+"""Ctrl-C and SIGTERM: the first one finishes what is in progress and then stops, the second one stops at once."""
 
 import contextlib
 import signal
@@ -11,7 +11,7 @@ from commands.terminal import err
 
 @contextlib.contextmanager
 def stopping() -> Iterator[Callable[[], bool]]:
-    """Gives what tells whether to stop."""
+    """Give the block a function that says whether the user asked to stop."""
     asked = threading.Event()
 
     def handle(number: int, frame: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the command line shows: bars, tables and notes. Standard output carries data, standard error all else."""
+"""What the command line shows: bars, tables and notes. Only data goes to standard output."""
 
 import contextlib
 import os
@@ -44,23 +44,23 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def printable(text: str) -> str:
-    """`text` for a terminal: what a file's label or name would order it to do is shown instead."""
+    """Make text safe for a terminal: control characters in a label or a name are shown, not obeyed."""
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def escape(text: str) -> str:
-    """`text` within rich's markup, as itself and printable."""
+    """Make text safe within rich's markup, and printable."""
     return markup.escape(printable(text))
 
 
 class Bars:
-    """Progress of one video at a time, a bar a stage, on stderr."""
+    """Progress of one video at a time on standard error, with a bar for each stage."""
 
     def __init__(self) -> None:
         self.live: Progress | None = None
 
     def video(self, path: Path) -> Any:
-        """Progress callable for a video; the bars of the one before go."""
+        """The progress function of a video. It removes the bars of the video before."""
         self.clear()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         # stdout carries data: rich must not lead it to stderr.
@@ -83,7 +83,7 @@ class Bars:
         return on_progress
 
     def clear(self) -> None:
-        """Take the bars away. Nothing else is printed while they are drawn: they would be drawn over it."""
+        """Remove the bars, so that something can be printed; otherwise they would be drawn over it."""
         if self.live is not None:
             self.live.stop()
             self.live = None
@@ -91,7 +91,7 @@ class Bars:
 
 @contextlib.contextmanager
 def progress() -> Iterator[Bars]:
-    """Bars that are gone when the block ends, however it ends."""
+    """Give the block bars, and remove them when it ends, also after an error."""
     bars = Bars()
     try:
         yield bars
@@ -100,7 +100,7 @@ def progress() -> Iterator[Bars]:
 
 
 def result_table(result: Any, remark: str) -> None:
-    """The segments of a video, or that there is none."""
+    """Print the segments of a video, or that there is none."""
     shown = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("start", "end", "conf"):
         shown.add_column(column, justify="right")
@@ -115,12 +115,12 @@ def result_table(result: Any, remark: str) -> None:
 
 
 def note(text: str) -> None:
-    """Something worth knowing, on standard error."""
+    """Print a remark on standard error."""
     err.print(f"[yellow]note:[/] {escape(text)}", soft_wrap=True)
 
 
 def say_flow(extractor: Any) -> None:
-    """What `auto` chose, and which network reads it."""
+    """Say which flow backend `auto` chose, and with which weights."""
     if extractor.flow_backend is None:
         return
     err.print(f"[dim]flow {extractor.flow_backend}[/]")
@@ -137,7 +137,7 @@ def debugging() -> bool:
 
 
 def complain(error: Exception) -> None:
-    """An error, said even with --quiet; with --debug where it comes from, too."""
+    """Print an error, even with --quiet. With --debug, print its traceback too."""
     said = f"[red]error:[/] {escape(str(circumstance(error) or error))}"
     if debugging():
         said = f"{escape(traceback_of(error))}\n{said}"
@@ -153,7 +153,7 @@ _closed: set[int] = set()  # of 0, 1 and 2
 
 
 def without_closed_streams() -> None:
-    """Lead standard streams that the caller closed (`>&-`) to nowhere.
+    """Connect standard streams that the caller closed (`>&-`) to the null device.
 
     Else the next file that is opened gets such a stream's number, and what a C library prints goes into that file.
     """
@@ -168,7 +168,7 @@ def without_closed_streams() -> None:
 
 
 def need_stdout() -> None:
-    """Before work whose whole outcome goes to standard output.
+    """Check that standard output is open, before work whose results all go there.
 
     Raises:
         EnvironmentMissing: the caller closed it.
@@ -178,7 +178,7 @@ def need_stdout() -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """A table on standard output: the first column is a name, the others are numbers."""
+    """Print a table on standard output. The first column holds names, the others numbers."""
     drawn = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     for i, column in enumerate(columns):
         drawn.add_column(escape(column), justify="left" if i == 0 else "right", overflow="fold")
@@ -190,7 +190,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = ""
 
 
 def finish(done: int, errors: Sequence[Exception], jobs: Sequence[Any]) -> None:
-    """Say how many are done; exit code 1 where one failed over a bug, else 3 where one failed."""
+    """Say how many are done. Exit with code 1 if one failed because of a bug, else with 3 if one failed."""
     if len(jobs) > 1:
         err.print(f"{done} done, {len(errors)} failed")
     if errors:
@@ -198,5 +198,5 @@ def finish(done: int, errors: Sequence[Exception], jobs: Sequence[Any]) -> None:
 
 
 def failure(errors: Sequence[Exception]) -> int:
-    """The exit code of a command of which some inputs failed: a bug among them is the worse news."""
+    """The exit code if some inputs failed: that of a bug if there was one, else that of failed inputs."""
     return BUG if any(exit_code(error) == BUG for error in errors) else INPUT_FAILED
