@@ -65,7 +65,7 @@ def prune(
     ] = None,
 ) -> None:
     """Remove features that are old, or more than you want to keep. Results stay."""
-    from pipeline.cache import care as cachecare
+    from pipeline.cache import care
 
     if older_than is None and larger_than is None:
         raise UsageError("say what is to go: --older-than 30d, or --larger-than 10GB.")
@@ -75,7 +75,7 @@ def prune(
         if larger_than is None
         else _amount(larger_than, {"GB": 10**9, "MB": 10**6, "KB": 10**3, "TB": 10**12}, "--larger-than")
     )
-    gone, stuck = cachecare.prune(age, most)
+    gone, stuck = care.prune(age, most)
     print(f"{len(gone)} taken out\t{_bytes(gone)}")
     for entry in stuck:
         complain(ValueError(f"{entry.path}: may not be taken out; it is somebody else's."))
@@ -87,11 +87,11 @@ def prune(
 @grouped
 def verify() -> None:
     """Read everything and remove what is damaged. It is extracted again when it is needed."""
-    from pipeline.cache import care as cachecare
+    from pipeline.cache import care
 
     damaged = 0
-    entries = cachecare.scan()
-    for path, cause in cachecare.verify(entries):
+    entries = care.scan()
+    for path, cause in care.verify(entries):
         damaged += 1
         complain(ValueError(f"{cause} It was taken out: {path}"))
     print(f"{len(entries)} read, {damaged} damaged")

@@ -40,7 +40,7 @@ class Running:
         work: WorkOptions,
         retry_failed: bool = False,
     ) -> None:
-        from pipeline.run import summary as runreport
+        from pipeline.run import summary
         from pipeline.run.results import video_in
         from pipeline.run.store import prepare_output
         from pipeline.run.videos import in_their_places
@@ -56,12 +56,12 @@ class Running:
                 raise UsageError(
                     "--retry-failed reads the report among the results of earlier runs; name its folder with -o."
                 )
-            self.jobs = runreport.failed_before(out, self.jobs)
+            self.jobs = summary.failed_before(out, self.jobs)
             if not self.jobs:
                 note("nothing had failed when it was last run into this folder.")
         self.engine = Engine(work.engine, address=work.address, gpus_per_worker=work.gpus_per_worker)
         check_engine(self.engine)
-        self.report = runreport.RunReport(command, self.jobs, out)
+        self.report = summary.RunReport(command, self.jobs, out)
         self._prepare = prepare_output
 
     def choose_engine(self, extractor: Any) -> None:
@@ -89,7 +89,7 @@ class Running:
     @contextlib.contextmanager
     def started(self, stretch: Stretch) -> "Iterator[tuple[Any, Callable[[], bool]]]":
         """Give the block its bars and a function that says whether to stop; write the report however it ends."""
-        from pipeline.run import summary as runreport
+        from pipeline.run import summary
 
         if self.out is not None:
             self._prepare(self.out, self.jobs)
@@ -109,7 +109,7 @@ class Running:
                     raise
         finally:
             if (speed := remaining.speed(time.monotonic())) is not None and remaining.worked > TELLING:
-                runreport.remember_speed(self.speed_key, speed)
+                summary.remember_speed(self.speed_key, speed)
             self._report(interrupted)
         if interrupted:
             raise typer.Exit(INTERRUPTED)
@@ -129,7 +129,7 @@ class Running:
 
     def _report(self, interrupted: bool) -> None:
         """Write the report, and print a summary if there was more than one video."""
-        from pipeline.run import summary as runreport
+        from pipeline.run import summary
 
         self.report.write(interrupted)
         if self.command == "run":
@@ -140,7 +140,7 @@ class Running:
             err.print(f"[dim]results are in {escape(str(self.out))}[/]", soft_wrap=True)
         if len(self.report.rows) > 1:
             counts = self.report.counts
-            shown = {name: counts[name] for name in runreport.STATUSES if counts[name] or name in ("done", "failed")}
+            shown = {name: counts[name] for name in summary.STATUSES if counts[name] or name in ("done", "failed")}
             seconds, elapsed = self.report.seconds, self.report.elapsed
             speed = f", {self.report.computed / elapsed:.2f} × real time" if self.report.computed else ""
             said = ", ".join(f"{count} {name}" for name, count in shown.items())
@@ -157,7 +157,7 @@ class Running:
 
     def dry_run(self, extractor: Any, cache: Any, existing: "Existing", stretch: Stretch) -> None:
         """Print what a run would do."""
-        from pipeline.run import summary as runreport
+        from pipeline.run import summary
         from pipeline.run.dryrun import plan
         from pipeline.workers.engine import Request
 
@@ -176,7 +176,7 @@ class Running:
                 mute += planned.mute
                 rows.append((str(planned.job.video), planned.what, clock(planned.seconds) if planned.seconds else ""))
         draw(("video", "would", "video time"), rows)
-        speed = runreport.speeds().get(self.speed_key)
+        speed = summary.speeds().get(self.speed_key)
         took = (
             f"about {clock(seconds / speed)} at {speed:.2f} × real time" if speed else "at a speed not yet known here"
         )
