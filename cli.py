@@ -1,46 +1,54 @@
 """The command line: joins the commands, and turns every user error into one sentence and an exit code."""
 
+import importlib
 import io
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-# torch and the siblings are imported inside the commands: `--help` answers in under a second.
-from commands.bench import bench
-from commands.cache import cache_app
-from commands.clips import clips
-from commands.doctor import doctor
-from commands.evaluate import evaluate
-from commands.extract import extract
 from commands.groups import Command, Group
-from commands.labels import labels_app
-from commands.models import models_app
-from commands.plot import plot
-from commands.report import report
-from commands.run import run
 from commands.terminal import complain, debugging, err, without_closed_streams
-from commands.train import train
 from support.errors import BUG, FULL, DiskFull, EnvironmentMissing, circumstance, exit_code
 from support.paths import program
 
 INSTALLED = program() == "jcdnet"  # shells complete the word jcdnet; in a checkout that word would be python
-app = typer.Typer(
-    cls=Group, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich", add_completion=INSTALLED
-)
 PANELS = {
-    "Find actions": (run, extract, report, clips, plot),
-    "Teach and score": (train, evaluate),
-    "This machine": (doctor, bench),
+    "Find actions": ("run", "extract", "report", "clips", "plot"),
+    "Teach and score": ("train", "evaluate", "labels"),
+    "This machine": ("doctor", "bench", "models", "cache"),
 }
-for panel, commands in PANELS.items():
-    for command in commands:
-        app.command(cls=Command, rich_help_panel=panel)(command)
-app.add_typer(labels_app, name="labels", rich_help_panel="Teach and score")
-app.add_typer(models_app, name="models", rich_help_panel="This machine")
-app.add_typer(cache_app, name="cache", rich_help_panel="This machine")
+PANEL_OF = {name: panel for panel, names in PANELS.items() for name in names}
+
+
+class Commands(Group):
+    """The commands by name. Each is in the file of its name in commands/, which is imported when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of the commands, in the order of `--help`."""
+        return list(PANEL_OF)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name; None if there is none."""
+        for name in (cmd_name,) if cmd_name in PANEL_OF else PANEL_OF:  # all, for Typer's "did you mean"
+            if name not in self.commands:
+                self.add_command(_load(name), name)
+        return self.commands.get(cmd_name)
+
+
+def _load(name: str) -> Any:
+    module, made = importlib.import_module(f"commands.{name}"), typer.Typer(**LOOKS)
+    if (inner := getattr(module, f"{name}_app", None)) is not None:
+        made.add_typer(inner, name=name, rich_help_panel=PANEL_OF[name])
+    else:
+        made.command(name, cls=Command, rich_help_panel=PANEL_OF[name])(getattr(module, name))
+    return typer.main.get_group(made).commands[name]
+
+
+LOOKS: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode": "rich"}
+app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=INSTALLED, **LOOKS)
 
 
 def _version(asked: bool) -> None:

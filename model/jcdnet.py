@@ -1,6 +1,7 @@
-"""JCDNet: the network of Liu et al., "Joint of Common and Definite phases Network", equations 1-6.
+"""JCDNet: the network of Liu et al., "Joint of Common and Definite phases Network", equations 1-7.
 
-This file is only the architecture. Where the paper is silent, a comment beside the line explains the choice.
+This file is the architecture, and the pooling of its logits over a video. Where the paper is silent, a comment beside
+the line explains the choice.
 """
 
 import math
@@ -179,6 +180,29 @@ class JCDNet(nn.Module):
         if mask is not None and (mask.dtype != torch.bool or mask.shape != x.shape[:2]):
             shape = tuple(mask.shape)
             raise ValueError(f"The mask must be bool {tuple(x.shape[:2])}, not {mask.dtype} {shape}.")
+
+
+def top_k_mean(cas: Tensor, mask: Tensor | None, divisor: int) -> Tensor:
+    """Equation 7: for each video and class, the mean of the k = max(1, T // divisor) largest logits.
+
+    Args:
+        cas: (B, T, J) logits.
+        mask: (B, T) bool or None. T in the equation counts the snippets of a video without its padding.
+        divisor: r.
+
+    Returns:
+        (B, J) logits; 0 for a row without snippets.
+    """
+    if mask is None:
+        return cas.topk(max(1, cas.shape[1] // divisor), dim=1).values.mean(dim=1)
+    lengths = mask.sum(dim=1)
+    k = (lengths // divisor).clamp(min=1)
+    # The shape bounds the largest k, so .item(), which would wait for the GPU, is not needed.
+    most = max(1, cas.shape[1] // divisor)
+    largest = cas.masked_fill(~mask.unsqueeze(-1), -torch.inf).topk(most, dim=1).values
+    counted = torch.arange(most, device=cas.device) < torch.minimum(k, lengths).unsqueeze(1)
+    # Filled before the sum, because -inf times 0 would be NaN.
+    return largest.masked_fill(~counted.unsqueeze(-1), 0).sum(dim=1) / k.unsqueeze(1)
 
 
 def _zero_padding(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""The losses of JCDNet, equations 7-12, with one function for each term. They need only labels per video.
+"""The losses of JCDNet, equations 8-12, with one function for each term. They need only labels per video.
 
 `mask` (B, T) bool is true for snippets and false for padding; None means that there is no padding. Padding never
 counts, and a row of padding only is ignored. Every loss is a finite scalar with finite gradients.
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.config import LossConfig
-from model.jcdnet import Output
+from model.jcdnet import Output, top_k_mean
 
 # Avoids division by a norm of 0: in a video of one snippet, the low-activation side of L_cas is empty.
 _EPS = 1e-8
@@ -50,29 +50,6 @@ def total(
     found = {name: term() for name, term in terms.items() if getattr(config, name)}
     weighted = [getattr(config, name) * value for name, value in found.items()]
     return torch.stack(weighted).sum(), found
-
-
-def top_k_mean(cas: Tensor, mask: Tensor | None, divisor: int) -> Tensor:
-    """Equation 7: for each video and class, the mean of the k = max(1, T // divisor) largest logits.
-
-    Args:
-        cas: (B, T, J) logits.
-        mask: (B, T) bool or None. T in the equation counts the snippets of a video without its padding.
-        divisor: r.
-
-    Returns:
-        (B, J) logits; 0 for a row without snippets.
-    """
-    if mask is None:
-        return cas.topk(max(1, cas.shape[1] // divisor), dim=1).values.mean(dim=1)
-    lengths = mask.sum(dim=1)
-    k = (lengths // divisor).clamp(min=1)
-    # The shape bounds the largest k, so .item(), which would wait for the GPU, is not needed.
-    most = max(1, cas.shape[1] // divisor)
-    largest = cas.masked_fill(~mask.unsqueeze(-1), -torch.inf).topk(most, dim=1).values
-    counted = torch.arange(most, device=cas.device) < torch.minimum(k, lengths).unsqueeze(1)
-    # Filled before the sum, because -inf times 0 would be NaN.
-    return largest.masked_fill(~counted.unsqueeze(-1), 0).sum(dim=1) / k.unsqueeze(1)
 
 
 def mil(cas: Tensor, targets: Tensor, mask: Tensor | None, divisor: int) -> Tensor:

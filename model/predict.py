@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.jcdnet import JCDNet
-from model.losses import top_k_mean
+from model.jcdnet import JCDNet, top_k_mean
 
 FloatArray = NDArray[np.float32]
 

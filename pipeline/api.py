@@ -19,13 +19,12 @@ from extractors.backbones import weights
 from extractors.config import Stretch
 from extractors.exact import exact
 from extractors.features import Extractor, Features
-from model import checkpoint, kinetics
+from model import checkpoint
 from model.checkpoint import Checkpoint
 from model.jcdnet import JCDNet
 from model.predict import PredictError, Scores, predict
 from pipeline.cache.entries import FeatureCache, content_hash
 from pipeline.config import Config, adopt, asked
-from postprocess.evaluation.names import nfc
 from postprocess.localize import Activations, localize
 from postprocess.segment import Result, Segment
 from support.errors import EnvironmentMissing, UsageError
@@ -295,6 +294,8 @@ def load_model(name: str, rgb_weights: str | None = None) -> Checkpoint:
         if not Path(name).exists():
             raise UsageError(f"unknown model {name!r}: neither {EMBEDDED} nor a checkpoint's path.")
         return checkpoint.load(Path(name))
+    from model import kinetics  # only here: a checkpoint does not need it
+
     weight, bias, identity = backbones.i3d_head(Path(rgb_weights) if rgb_weights else None)
     return kinetics.build(weight, bias, weights.kinetics400_names(), identity, kinetics.Tuning.load())
 
@@ -327,6 +328,8 @@ def choose_classes(model: Checkpoint, asked: str) -> frozenset[str] | None:
         if not model.groups:
             raise UsageError("this model has no list of sports; use --classes all, or names.")
         return frozenset(model.groups)
+    from postprocess.evaluation.names import nfc  # only here: most runs name no class
+
     chosen: set[str] = set()
     for name in filter(None, (nfc(part.strip()) for part in asked.split(","))):
         members = {c for c, group in model.groups.items() if nfc(group) == name}

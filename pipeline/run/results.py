@@ -12,7 +12,6 @@ import numpy as np
 from extractors.decode.container import VideoError
 from extractors.featurefile import made_of
 from postprocess.curves import Curves
-from postprocess.evaluation.names import FORMS, as_path, told_apart
 from postprocess.formats.writers import RUN, is_result
 from postprocess.segment import Result, ResultError
 from support.errors import UsageError
@@ -144,6 +143,8 @@ def pack(curves: Curves, written: Mapping[str, str] | None = None) -> bytes:
 
 def stems(stored: Sequence[Stored]) -> list[tuple[Stored, str]]:
     """Pair results with their stems. Equal stems get as many of their folders in front as make them differ."""
+    from postprocess.evaluation.names import told_apart  # a run needs none of that file
+
     names = [one.path.absolute().with_name(one.stem).as_posix() for one in stored]
     return list(zip(stored, told_apart(names), strict=True))
 
@@ -198,6 +199,8 @@ def video_of(stored: Stored, folder: Path | None = None) -> Path:
     Raises:
         VideoError: the video is in none of these places.
     """
+    from postprocess.evaluation.names import FORMS, as_path  # a run needs none of that file
+
     video = Path(stored.result.video)
     places = [video, stored.path.parent / video.name]
     if folder is not None:
@@ -222,7 +225,7 @@ def truth_of(stored: Stored, path: Path) -> list[tuple[float, float, str]]:
     Raises:
         EvaluateError: the ground truth cannot be read, or lacks the video.
     """
-    from postprocess.evaluation.annotations import read_ground_truth  # only here: a run needs neither
+    from postprocess.evaluation.annotations import read_ground_truth
     from postprocess.evaluation.names import match_labels, match_names
 
     truth = read_ground_truth(path)

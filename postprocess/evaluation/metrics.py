@@ -151,7 +151,7 @@ def average_precision(hits: np.ndarray, positives: float, weight: float = 1.0) -
 def video_scores(cas: np.ndarray, divisor: int = 8) -> np.ndarray:
     """Class scores of a video as in W-TALC: softmax over the mean of the ⌈T/divisor⌉ largest logits of each class.
 
-    Classification mAP is defined on these. The network itself pools with `model.losses.top_k_mean` (equation 7), which
+    Classification mAP is defined on these. The network itself pools with `model.jcdnet.top_k_mean` (equation 7), which
     rounds T/divisor down.
 
     Args:

@@ -1,25 +1,18 @@
 """Writers of results as text. To add a format, add an entry to WRITERS and to SUFFIXES.
 
-Our own formats are in this file; each format of another tool has a file beside it. A writer writes only to the stream
-that it is given.
+Our own formats are in this file; each format of another tool has a file beside it, which is imported when a result is
+written in that format. A writer writes only to the stream that it is given.
 
 Streams must be UTF-8. Every line of every format ends with a plain newline, which CSV and SRT readers accept like
 CR LF. Open files with encoding="utf-8", newline="", and the bytes are the same on every system.
 """
 
+import importlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TextIO
 
-from postprocess.formats.activitynet import write_activitynet
-from postprocess.formats.chapters import write_chapters
-from postprocess.formats.edl import write_edl
-from postprocess.formats.elan import write_elan
-from postprocess.formats.fcpxml import write_fcpxml
-from postprocess.formats.labelstudio import write_labelstudio
-from postprocess.formats.sportscode import write_sportscode
-from postprocess.formats.subtitles import write_srt, write_vtt
 from postprocess.formats.text import encodable
 from postprocess.segment import Result
 
@@ -58,19 +51,26 @@ def write_csv(results: Iterable[Result], out: TextIO, clocks: bool = False) -> N
             out.write(f"{_cell(result.video)},{start},{end},{_cell(s.label)},{confidence},{score}{more}\n")
 
 
+def _in_file(name: str, writer: str) -> Writer:
+    def write(result: Result, out: TextIO) -> None:
+        getattr(importlib.import_module(f"postprocess.formats.{name}"), writer)(result, out)
+
+    return write
+
+
 WRITERS: dict[str, Writer] = {
     "json": write_json,
     "jsonl": write_jsonl,
     "csv": lambda result, out: write_csv([result], out),
-    "srt": write_srt,
-    "vtt": write_vtt,
-    "activitynet": write_activitynet,
-    "edl": write_edl,
-    "fcpxml": write_fcpxml,
-    "elan": write_elan,
-    "sportscode": write_sportscode,
-    "labelstudio": write_labelstudio,
-    "chapters": write_chapters,
+    "srt": _in_file("subtitles", "write_srt"),
+    "vtt": _in_file("subtitles", "write_vtt"),
+    "activitynet": _in_file("activitynet", "write_activitynet"),
+    "edl": _in_file("edl", "write_edl"),
+    "fcpxml": _in_file("fcpxml", "write_fcpxml"),
+    "elan": _in_file("elan", "write_elan"),
+    "sportscode": _in_file("sportscode", "write_sportscode"),
+    "labelstudio": _in_file("labelstudio", "write_labelstudio"),
+    "chapters": _in_file("chapters", "write_chapters"),
 }
 
 # The suffix of each format. All must differ, or one file would overwrite another.

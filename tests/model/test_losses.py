@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from model import losses
 from model.config import TERMS, LossConfig, ModelConfig, TrainConfig
-from model.jcdnet import JCDNet, Output
+from model.jcdnet import JCDNet, Output, top_k_mean
 from model.presets import experiment
 
 torch.set_num_threads(1)
@@ -152,10 +152,10 @@ def test_padding_and_empty_rows_count_nowhere(lengths: list[int], more: int) -> 
 
 def test_k_counts_what_a_video_has_not_what_it_is_padded_to() -> None:
     cas = torch.arange(20.0).reshape(1, 20, 1)
-    assert losses.top_k_mean(cas, None, 5).item() == (19 + 18 + 17 + 16) / 4
-    assert losses.top_k_mean(cas, mask_of([10], 20), 5).item() == (9 + 8) / 2
-    assert losses.top_k_mean(cas, mask_of([4], 20), 5).item() == 3
-    assert losses.top_k_mean(cas, mask_of([0], 20), 5).item() == 0
+    assert top_k_mean(cas, None, 5).item() == (19 + 18 + 17 + 16) / 4
+    assert top_k_mean(cas, mask_of([10], 20), 5).item() == (9 + 8) / 2
+    assert top_k_mean(cas, mask_of([4], 20), 5).item() == 3
+    assert top_k_mean(cas, mask_of([0], 20), 5).item() == 0
 
 
 def test_no_background_in_a_suppressed_target() -> None:

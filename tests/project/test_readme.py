@@ -268,8 +268,9 @@ def test_commands_and_options_of_every_document_exist() -> None:
     for name, words in mentioned():
         command, names = root, {option for p in root.params for option in p.opts}
         for word in words:
-            if hasattr(command, "commands") and word in command.commands:
-                command = command.commands[word]
+            inner = command.get_command(None, word) if hasattr(command, "get_command") else None
+            if inner is not None:
+                command = inner
                 names |= {option for p in command.params for option in p.opts} | {"--help"}
             elif re.match(r"--?[a-z]", word):
                 assert word in names, f"{name}: {' '.join(words)}: no option {word}"
