@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.groups import grouped
-from commands.options import Results, Videos
-from commands.output import folder_only
+from commands.options import Results, Videos, folder_only
 from commands.terminal import complain, err, failure, note, progress
 from support.errors import UsageError
 

@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from commands.groups import grouped, settings_of
-from commands.options import FeatureOptions, Paths, RangeOptions, RerunOptions, WorkOptions
-from commands.output import folder_only, is_file_name
+from commands.options import FeatureOptions, Paths, RangeOptions, RerunOptions, WorkOptions, folder_only, is_file_name
 from commands.progress import Running
 from commands.terminal import note, say_flow
 from pipeline.config import asked, load_config

@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from commands.groups import Command, Group, grouped
-from commands.options import Classes, Device, Precision
-from commands.output import csv_only
+from commands.options import Classes, Device, Precision, csv_only
 from commands.terminal import complain, err, escape, finish, note, progress
 from pipeline.config import load_config
 from support.errors import UsageError, cannot_write

@@ -1,4 +1,7 @@
-"""Options that several commands share, in groups. Help shows the defaults of the settings, which live elsewhere."""
+"""Options that several commands share, in groups, and what `-o` may name.
+
+Help shows the defaults of the settings, which live elsewhere.
+"""
 
 import math
 import os
@@ -12,6 +15,7 @@ from commands.groups import Setting
 from extractors.config import PRECISIONS, FeatureConfig, Limits, Stretch
 from pipeline.config import STREAM_CHOICES, Config
 from postprocess.config import RULES, LocalizeConfig
+from postprocess.formats.writers import SEVERAL, SUFFIXES
 from support.errors import UsageError
 
 F, C, G, L = FeatureConfig(), Config(), Limits(), LocalizeConfig()
@@ -201,3 +205,69 @@ class RerunOptions:
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, how long it takes and how much disk it needs.")
     ] = False
+
+
+# What nobody calls a folder, beside the endings of videos and of our own formats.
+FILES = frozenset({".htm", ".jpg", ".npz", ".pdf", ".png", ".safetensors", ".svg", ".toml", ".tsv", ".txt", ".xlsx",
+                   ".xml", ".zip"})  # fmt: skip
+
+
+def is_file_name(output: str | Path) -> bool:
+    """Whether this names a file: its ending says so, no folder of that name exists, and it does not end in /."""
+    from pipeline.run.videos import VIDEO_SUFFIXES
+
+    if str(output).endswith((os.sep, "/")) or Path(output).is_dir():
+        return False
+    end = Path(output).suffix.lower()
+    ours = {f".{suffix.rpartition('.')[2]}" for suffix in SUFFIXES.values()}
+    return end in ours or end in FILES or end in VIDEO_SUFFIXES
+
+
+def one_result(output: str | None, formats: list[str] | None, videos: int) -> tuple[Path, Path, str] | None:
+    """(folder, name, format) of the one file that `run -o` names; None if it names a folder or nothing.
+
+    Raises:
+        UsageError: a file that `run` does not write, or cannot write of so many videos in so many formats.
+    """
+    if output in (None, "-") or not is_file_name(str(output)):
+        return None
+    path = Path(str(output))
+    fitting = [name for name, suffix in SUFFIXES.items() if path.name.lower().endswith(suffix)]
+    if not fitting:
+        known = ", ".join(SUFFIXES.values())
+        raise UsageError(f"-o {output}: no result is such a file; name a folder, or a file that ends in {known}.")
+    name = max(fitting, key=lambda name: len(SUFFIXES[name]))  # .activitynet.json is no .json
+    if formats is not None and formats != [name]:
+        raise UsageError(
+            f"-o {output}: is a file of the format {name}, and --format asks for {','.join(formats)}; leave --format "
+            "out, or name a folder."
+        )
+    if videos != 1:
+        stream = f", or take -o - -f {name} for all in one" if name in SEVERAL else ""
+        raise UsageError(f"-o {output}: is one file, and there are {videos} videos; name a folder{stream}.")
+    stem = path.name[: -len(SUFFIXES[name])]
+    if not stem:
+        raise UsageError(f"-o {output}: is an ending without a name; give the file one.")
+    if path.name != stem + SUFFIXES[name]:
+        raise UsageError(f"-o {output}: write the ending as {SUFFIXES[name]}.")
+    return path.parent, Path(stem), name
+
+
+def folder_only(output: Path | None, what: str, example: str) -> None:
+    """Refuse the name of a file if a folder is needed.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if output is not None and is_file_name(output):
+        raise UsageError(f"-o {output}: {what}; name a folder, as -o {example}.")
+
+
+def csv_only(output: Path | None) -> None:
+    """Refuse the name of another kind of file if a CSV is written.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if output is not None and is_file_name(output) and output.suffix.lower() not in (".csv", ".txt"):
+        raise UsageError(f"-o {output}: what is written is a CSV; name a .csv file.")

@@ -12,8 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from commands.options import WorkOptions
 from commands.remaining import Remaining
-from commands.stop import stopping
-from commands.terminal import STAGES, complain, err, escape, failure, note, out, progress
+from commands.terminal import STAGES, complain, err, escape, failure, note, out, progress, stopping
 from commands.terminal import table as draw
 from extractors.config import Stretch
 from postprocess.formats.writers import clock

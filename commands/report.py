@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from commands.groups import grouped
-from commands.options import Results, Videos
-from commands.output import folder_only, is_file_name
+from commands.options import Results, Videos, folder_only, is_file_name
 from commands.terminal import complain, finish, note, progress
 from support.errors import UsageError
 

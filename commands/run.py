@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.groups import grouped, settings_of
-from commands.options import FeatureOptions, FindOptions, Paths, RangeOptions, RerunOptions, WorkOptions
-from commands.output import one_result
+from commands.options import FeatureOptions, FindOptions, Paths, RangeOptions, RerunOptions, WorkOptions, one_result
 from commands.progress import Running
 from commands.terminal import err, escape, need_stdout, note, result_table, say_flow
 from pipeline.config import load_config

@@ -1,10 +1,12 @@
-"""What the command line shows: bars, tables and notes. Only data goes to standard output."""
+"""What the command line shows (bars, tables, notes), and Ctrl-C. Only data goes to standard output."""
 
 import contextlib
 import os
 import re
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -200,3 +202,28 @@ def finish(done: int, errors: Sequence[Exception], jobs: Sequence[Any]) -> None:
 def failure(errors: Sequence[Exception]) -> int:
     """The exit code if some inputs failed: that of a bug if there was one, else that of failed inputs."""
     return BUG if any(exit_code(error) == BUG for error in errors) else INPUT_FAILED
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Give the block a function that says whether the user asked to stop, by Ctrl-C or SIGTERM.
+
+    The first signal finishes what is in progress and then stops; the second one stops at once.
+    """
+    asked = threading.Event()
+
+    def handle(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        err.print("[yellow]stopping:[/] what is at hand is finished and kept; once more stops at once")
+
+    before = {}
+    with contextlib.suppress(ValueError):  # not the main thread
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, handle)
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

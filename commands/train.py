@@ -7,8 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from commands.groups import grouped, settings_of
-from commands.options import DecoderName, Device, Flow, Precision, Stride
-from commands.output import folder_only
+from commands.options import DecoderName, Device, Flow, Precision, Stride, folder_only
 from commands.terminal import err, escape, note, progress, say_flow, table
 from model.presets import PRESETS
 from pipeline.config import load_config

@@ -1,17 +1,26 @@
-"""The content of a video file and whether it changes: features are kept only if they came from the hashed content."""
+"""The content of a video file, whether it changes, and where the features of a content are kept.
+
+Features are kept only if they came from the content that was hashed.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from extractors.config import Stretch
 from extractors.decode.container import ReadError, VideoError
+from extractors.features import PART
+from support.locks import Lock
+from support.paths import cache_dir
 from support.progress import Progress, silent
 
 CONTENT_BLOCK = 1 << 20
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -145,3 +154,20 @@ class Watched:
             raise ReadError(str(error)) from error
         if found != self.content:
             raise changed(self.path)
+
+
+class CacheFolder:
+    """One file for each stream of a video, named by the video's content and by every setting that changes it."""
+
+    def __init__(self, folder: Path | None = None, part: int = PART) -> None:
+        """`part`: the number of snippets in a part."""
+        self.folder, self.part = folder or cache_dir() / "features", part
+
+    def entry(self, content: str, settings: Mapping[str, object], stretch: Stretch) -> Path:
+        """The file for the features of one stream."""
+        key = json.dumps({"settings": settings, "range": [stretch.start, stretch.end]}, sort_keys=True)
+        return self.folder / content[:2] / f"{content}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
+
+    def lock(self, content: str) -> Lock:
+        """The lock that a process holds while it extracts a video, so that no other process extracts it too."""
+        return Lock(self.folder / content[:2] / f"{content}{LOCK}")

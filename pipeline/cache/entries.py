@@ -8,9 +8,8 @@ from pathlib import Path
 from extractors.config import WHOLE, Stretch
 from extractors.decode.container import VideoError
 from extractors.features import Extractor, Features
-from pipeline.cache.content import content_hash
+from pipeline.cache.content import CacheFolder, content_hash
 from pipeline.cache.extraction import Extraction, Notify, merge
-from pipeline.cache.folder import CacheFolder
 from support.errors import Busy, Stopped
 from support.progress import Progress, silent
 

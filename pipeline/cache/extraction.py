@@ -18,8 +18,7 @@ from extractors.decode.grid import is_partial
 from extractors.features import Extractor, Features, FeaturesError, load, save
 from extractors.parts import Part, consistent, from_the_start, gaps, load_part, ordered, save_part
 from extractors.snippets import nothing_there, snippet_range
-from pipeline.cache.content import Watched
-from pipeline.cache.folder import CacheFolder
+from pipeline.cache.content import CacheFolder, Watched
 from support.files import sweep
 from support.progress import Progress, silent
 

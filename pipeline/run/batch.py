@@ -13,21 +13,22 @@ from extractors.decode.container import VideoError
 from extractors.features import Extractor, Features, load, save
 from pipeline.api import Pipeline
 from pipeline.cache.entries import FeatureCache, content_hash
-from pipeline.run.existing import (
+from pipeline.run.outcome import (
+    Existing,
     FeatureOutput,
+    Outcome,
     ResultOutput,
     covers,
     described,
     existing_features,
     existing_results,
+    failed,
     same_numbers,
 )
-from pipeline.run.outcome import Existing, Outcome, failed
 from pipeline.run.remaking import Redo
 from pipeline.run.store import standing_formats, with_suffix, write_alone, write_result
 from pipeline.run.videos import Job
-from pipeline.workers.engine import Done, Engine, Item, Request
-from pipeline.workers.extract import extract
+from pipeline.workers.engine import Done, Engine, Item, Request, clear_runs, extract_here
 from postprocess.curves import Curves
 from support.errors import DiskFull, OutputError, Stopped, cannot_write
 from support.files import back_up
@@ -138,6 +139,22 @@ def extract_batch(
 
     request = Request(extractor, cache, stretch, lambda item: on_progress(item.key), stop)
     return _Batch(request, existing_features(extractor, output, stretch), finish).run(engine or Engine(), jobs)
+
+
+def extract(engine: Engine, request: Request, items: Iterable[Item]) -> Iterator[Done]:
+    """The features of the videos, each as soon as it is done: extracted in this process, or by workers.
+
+    Raises:
+        Stopped: `request.stop` returned true; whatever is complete is in the cache.
+        EnvironmentMissing: no worker can work.
+    """
+    clear_runs(request.cache.folder)
+    if engine.here:
+        yield from extract_here(request, items)
+        return
+    from pipeline.workers.scheduler import Scheduler  # here, since it loads joblib
+
+    yield from Scheduler(engine, request).run(items)
 
 
 def _messages(redo: Redo | None, saved: Sequence[Path]) -> tuple[str, ...]:

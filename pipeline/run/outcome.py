@@ -1,16 +1,37 @@
-"""The outcome of a video: its result or features, or the error that it failed with."""
+"""What becomes of a video: its outcome, and whether output that is there stays, is made again, or is in the way."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from extractors.config import Stretch
 from extractors.decode.container import VideoError
-from extractors.featurefile import Features
-from pipeline.run.remaking import Redo
+from extractors.featurefile import Features, load, made_of
+from extractors.features import Extractor
+from pipeline.api import Pipeline
+from pipeline.run.remaking import Redo, another_video, compare
+from pipeline.run.results import CURVES
+from pipeline.run.store import check_names, existing, with_suffix
 from pipeline.run.videos import Job
+from postprocess.formats.writers import SUFFIXES
 from postprocess.segment import Result
-from support.errors import BUG, ENVIRONMENT, FULL, MEMORY, DiskFull, Stopped, as_bug, exit_code
+from support.errors import (
+    BUG,
+    ENVIRONMENT,
+    FULL,
+    MEMORY,
+    DiskFull,
+    OutputError,
+    Stopped,
+    as_bug,
+    cannot_write,
+    exit_code,
+)
 
 
 @dataclass(frozen=True)
@@ -56,3 +77,110 @@ def failed(job: Job, error: Exception) -> Outcome:
     if isinstance(error, OSError) and error.errno in FULL:
         raise DiskFull(f"{job.video}: the disk became full while it was processed; make room and run again.") from error
     return Outcome(job, error=as_bug(error, job.video) if exit_code(error) == BUG else error)
+
+
+@dataclass(frozen=True)
+class ResultOutput:
+    """Which files `run` writes."""
+
+    folder: Path | None = None
+    """None: no files"""
+    formats: Sequence[str] = ("json",)
+    overwrite: bool = False
+    only: str | None = None
+    """the one format that is written, without a result beside it (a JSON still has its curves)"""
+
+    @property
+    def replaces(self) -> bool:
+        """Whether results that are there already do not count."""
+        return self.overwrite or self.only not in (None, "json")
+
+
+@dataclass(frozen=True)
+class FeatureOutput:
+    """Which files `extract` writes."""
+
+    folder: Path
+    overwrite: bool = False
+    asked: Sequence[str] = ()
+    """names of the settings that the user chose (`pipeline.config.asked`)"""
+
+
+def existing_results(pipeline: Pipeline, output: ResultOutput, stretch: Stretch) -> Existing:
+    """A function that finds the result of a video that is there already.
+
+    That function raises OutputError where another result is in the way.
+    """
+    folder = output.folder
+
+    def find(job: Job, content: str) -> Outcome | Redo | None:
+        if folder is not None:
+            suffixes = [".json", CURVES, *(SUFFIXES[name] for name in output.formats)]
+            check_names(folder / job.name, job.video, suffixes)
+        if folder is None or output.replaces:
+            return None
+        wanted = pipeline.provenance(content, stretch.start, stretch.end)
+        found = existing(folder / job.name, wanted, output.formats, job.video)
+        return Outcome(job, result=found, skipped=True) if isinstance(found, Result) else found
+
+    return find
+
+
+def existing_features(extractor: Extractor, output: FeatureOutput, stretch: Stretch) -> Existing:
+    """A function that finds the features file of a video that is there already.
+
+    Files of older versions do not name their video; `same_numbers` compares them once the new features are there.
+    The function raises OutputError where other features are in the way.
+    """
+
+    def find(job: Job, content: str) -> Outcome | Redo | None:
+        path = with_suffix(output.folder / job.name, ".npz")
+        check_names(output.folder / job.name, job.video, [".npz"])
+        try:
+            if output.overwrite or not path.exists():
+                return None
+        except OSError as error:  # a name that is too long
+            raise cannot_write(path, error) from error
+        there, made = load(path), made_of(path)
+        wanted = described(job.video, content, stretch, output.asked)
+        change = compare(
+            made | {"features": there.settings},
+            (wanted if made else {"asked": wanted["asked"]}) | {"features": extractor.settings()},
+        )
+        another = another_video(str(made.get("video")), job.video) if made else None
+        if change.content and another:
+            raise OutputError(
+                f"{path}: holds features of another video, {made['video']}; name another folder with -o, or use "
+                "--overwrite."
+            )
+        if change.asked or not (made or covers(there, stretch)):
+            why = change.conflict() or "other seconds of the video"
+            raise OutputError(
+                f"{path}: holds features made with other settings ({why}); use --overwrite or another -o."
+            )
+        if change.none:
+            return Outcome(job, features=there, skipped=True) if made else None
+        unsure = not made or (change.content and another is None)
+        return Redo(f"{path}: is made anew: {change.why()}", unsure)
+
+    return find
+
+
+def described(video: Path, content: str, stretch: Stretch, asked: Sequence[str]) -> dict[str, Any]:
+    """What a features file records beside its settings."""
+    return {"video": str(video), "content": f"sha256:{content}", "range": stretch.as_json(), "asked": list(asked)}
+
+
+def covers(features: Features, stretch: Stretch) -> bool:
+    """Whether features that do not name their stretch may be those of this one, by their times."""
+    times = features.times
+    length = float(times[0, 1] - times[0, 0])
+    first, last, until = float(times[0, 0]), float(times[-1, 1]), min(stretch.end, features.duration)
+    begins = first < length if stretch.start < length else first <= stretch.start < first + length
+    return begins and until - length < last < until + length
+
+
+def same_numbers(one: Features, other: Features) -> bool:
+    """Whether two features of the same settings hold the same numbers."""
+    names = ("times", *other.settings)
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)

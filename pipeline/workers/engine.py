@@ -1,11 +1,12 @@
-"""Where extraction happens, and what is extracted: the choice of workers, and the request of a run."""
+"""Where extraction happens, and what is extracted: the choice of workers, the request of a run, and its work here."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from extractors.config import WHOLE, Stretch, cores
 from extractors.features import Extractor, Features
 from pipeline.cache.entries import FeatureCache
-from support.errors import EnvironmentMissing, UsageError
+from support.errors import Busy, EnvironmentMissing, Stopped, UsageError
 from support.files import sweep
 from support.progress import Progress, silent
 
@@ -155,3 +156,42 @@ def check_engine(engine: Engine) -> None:
     package = {"dask": "distributed", "ray": "ray"}.get(engine.kind)
     if package is not None and find_spec(package) is None:
         raise EnvironmentMissing(f"--engine {engine.kind} needs {package}: pip install {package}.")
+
+
+def extract_here(request: Request, items: Iterable[Item]) -> Iterator[Done]:
+    """Extract in this process, one video after the other; videos that another process is working on come last.
+
+    Raises:
+        Stopped: `request.stop` returned true; whatever is complete is in the cache.
+    """
+    later: list[Item] = []
+    for item, wait in itertools.chain(((i, False) for i in items), ((i, True) for i in later)):
+        messages: list[str] = []
+        worked: list[str] = []
+        progress = request.on_progress(item)
+
+        def on_progress(stage: str, done: int, total: int, show: Progress = progress, w: list[str] = worked) -> None:
+            w.append(stage) if stage != "wait" and not w else None
+            show(stage, done, total)
+
+        try:
+            features = request.cache.features(
+                item.video,
+                item.content,
+                request.extractor,
+                request.stretch,
+                on_progress,
+                messages.append,
+                request.stop,
+                wait,
+            )
+        except Busy:
+            later.append(item)
+        except Stopped:
+            raise
+        except Exception as error:
+            yield Done(item, error=error)
+        else:
+            yield Done(item, with_warnings(features, messages), cached=not worked)
+        if request.stop():
+            raise Stopped

@@ -26,11 +26,10 @@ from extractors.parts import Part
 from pipeline.cache import content as contents
 from pipeline.cache.entries import FeatureCache, content_hash
 from pipeline.cache.extraction import Chunk
-from pipeline.run.batch import FeatureOutput, extract_batch
+from pipeline.run.batch import FeatureOutput, extract, extract_batch
 from pipeline.run.videos import find_videos
 from pipeline.workers import worker
 from pipeline.workers.engine import Done, Engine, Item, Request
-from pipeline.workers.extract import extract
 from pipeline.workers.worker import Setup, Task, work
 from support.errors import Stopped
 

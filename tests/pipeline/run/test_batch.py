@@ -233,7 +233,7 @@ def test_a_video_is_refused_where_there_is_no_room(tmp_path: Path, monkeypatch: 
 def test_two_signals_and_one(monkeypatch: pytest.MonkeyPatch) -> None:
     import signal
 
-    from commands.stop import stopping
+    from commands.terminal import stopping
 
     before = signal.getsignal(signal.SIGTERM)
     with stopping() as stop:

@@ -27,10 +27,10 @@ from extractors.decode.container import VideoError
 from extractors.decode.process import Decoder
 from extractors.features import Extractor
 from pipeline.cache.entries import FeatureCache, content_hash
+from pipeline.run.batch import extract
 from pipeline.workers import backends, worker
 from pipeline.workers import engine as engines
 from pipeline.workers.engine import Done, Engine, Item, Request, choose_jobs
-from pipeline.workers.extract import extract
 from support.errors import EnvironmentMissing, Stopped, UsageError
 
 pytestmark = pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
