@@ -11,7 +11,7 @@ from commands.progress import Running
 from commands.terminal import note, say_flow
 from pipeline.config import asked, load_config
 from support.errors import UsageError
-from support.paths import program
+from support.paths import program, with_suffix
 
 
 @grouped
@@ -31,8 +31,9 @@ def extract(
 
     from pipeline.api import choose_device, default_streams, make_extractor
     from pipeline.cache.entries import FeatureCache
-    from pipeline.run import batch
-    from pipeline.run.store import prepare_output, with_suffix
+    from pipeline.run.batch import extract_batch
+    from pipeline.run.outcome import FeatureOutput, existing_features
+    from pipeline.run.store import prepare_output
     from pipeline.run.videos import Job, find_videos, left_out
 
     videos = find_videos(paths)
@@ -54,15 +55,15 @@ def extract(
     extractor = make_extractor(settings, declared, choose_device(settings.device))
     say_flow(extractor)
     running.choose_engine(extractor)
-    files = batch.FeatureOutput(output, again.overwrite, given)
+    files = FeatureOutput(output, again.overwrite, given)
     if again.dry_run:
-        existing = batch.existing_features(extractor, files, part.stretch)
+        existing = existing_features(extractor, files, part.stretch)
         running.dry_run(extractor, FeatureCache(), existing, part.stretch)
         return
     if listed is None:
         prepare_output(output)
     with running.started(part.stretch) as (bars, stop):
-        outcomes = batch.extract_batch(
+        outcomes = extract_batch(
             extractor, FeatureCache(), running.jobs, files, part.stretch, bars.video, running.engine, stop
         )
         for outcome in running.each(outcomes):

@@ -9,7 +9,7 @@ from commands.groups import Command, Group, grouped
 from commands.options import Classes, Device, Precision, csv_only
 from commands.terminal import complain, err, escape, finish, note, progress
 from pipeline.config import load_config
-from support.errors import UsageError, cannot_write
+from support.errors import UsageError, writing
 from support.paths import program
 
 labels_app = typer.Typer(cls=Group, help="Labels per video, for `train`.", no_args_is_help=True)
@@ -58,10 +58,8 @@ def labels_propose(
     if output is None:
         print(write(found), end="")
     else:
-        try:
+        with writing(output, "choose another file"):
             write_atomically(output, write(found).encode(errors="surrogateescape"))
-        except OSError as error:
-            raise cannot_write(output, error, "choose another file") from error
         err.print(f"correct {escape(str(output))}, then: {program()} train {escape(str(output))} "
                   f"--videos {escape(str(folder))} -o runs/NAME", soft_wrap=True)  # fmt: skip
     errors = [proposal.error for proposal in found if proposal.error is not None]
@@ -98,10 +96,8 @@ def labels_import(
     spans = sum(len(video.spans) for video in found)
     for path, text in ((output, labels_csv(found)), (ground_truth, ground_truth_json(found))):
         if path is not None:
-            try:
+            with writing(path, "choose another file"):
                 write_atomically(path, text.encode(errors="surrogateescape"))
-            except OSError as error:
-                raise cannot_write(path, error, "choose another file") from error
     if output is None:
         print(labels_csv(found), end="")
     err.print(f"{len(found)} video{'s' if len(found) != 1 else ''}, {spans} segment{'s' if spans != 1 else ''}")

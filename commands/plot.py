@@ -8,7 +8,7 @@ import typer
 from commands.groups import grouped
 from commands.options import Videos
 from commands.terminal import note
-from support.errors import UsageError, cannot_write
+from support.errors import UsageError, writing
 
 
 @grouped
@@ -41,8 +41,6 @@ def plot(
     truth = None if ground_truth is None else truth_of(stored, ground_truth)
     shown = stills(video_of(stored, videos), stored.result.duration, frames) if frames else []
     picture = timeline(stored.result, curves, shown, truth, forms[path.suffix.lower()])
-    try:
+    with writing(path, "choose another file"):
         write_atomically(path, picture)
-    except OSError as error:
-        raise cannot_write(path, error, "choose another file") from error
     print(path)

@@ -15,7 +15,7 @@ from postprocess.formats.writers import SEVERAL, SUFFIXES, VIEWS, WRITERS, write
 from support.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipeline.run.batch import Outcome
+    from pipeline.run.outcome import Outcome
 
 
 @grouped
@@ -45,7 +45,8 @@ def run(
     wanted = _formats(formats)
 
     from pipeline.api import Pipeline
-    from pipeline.run import batch
+    from pipeline.run.batch import run_batch
+    from pipeline.run.outcome import ResultOutput, existing_results
     from pipeline.run.store import check_alone, prepare_output, write_index
     from pipeline.run.videos import Job, find_videos, left_out
 
@@ -65,9 +66,9 @@ def run(
     err.print(f"[dim]{escape(settings.model)} on {pipeline.device}[/]")
     say_flow(pipeline.extractor)
     running.choose_engine(pipeline.extractor)
-    files = batch.ResultOutput(folder, wanted, again.overwrite, only)
+    files = ResultOutput(folder, wanted, again.overwrite, only)
     if again.dry_run:
-        existing = batch.existing_results(pipeline, files, part.stretch)
+        existing = existing_results(pipeline, files, part.stretch)
         running.dry_run(pipeline.extractor, pipeline.cache, existing, part.stretch)
         return
     single = len(videos) == 1
@@ -75,7 +76,7 @@ def run(
     if folder is not None and only is not None:
         prepare_output(folder)
     with running.started(part.stretch) as (bars, stop):
-        outcomes = batch.run_batch(pipeline, running.jobs, files, part.stretch, bars.video, running.engine, stop)
+        outcomes = run_batch(pipeline, running.jobs, files, part.stretch, bars.video, running.engine, stop)
         for outcome in running.each(outcomes):
             assert outcome.result is not None
             results.append(outcome.result)

@@ -23,7 +23,8 @@ from model import checkpoint
 from model.checkpoint import Checkpoint
 from model.jcdnet import JCDNet
 from model.predict import PredictError, Scores, predict
-from pipeline.cache.entries import FeatureCache, content_hash
+from pipeline.cache.content import content_hash
+from pipeline.cache.entries import FeatureCache
 from pipeline.config import Config, adopt, asked
 from postprocess.localize import Activations, localize
 from postprocess.segment import Result, Segment

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from postprocess.config import LocalizeConfig
-from postprocess.nms import hard_nms, soft_nms
 from postprocess.proposals import (
     blocks,
     cells,
@@ -121,6 +120,8 @@ def localize(
 
 
 def _paper(scene: _Scene, classes: Sequence[str], config: LocalizeConfig) -> list[Segment]:
+    from postprocess.nms import hard_nms, soft_nms  # only here: the rule `runs` needs none of it
+
     chosen = [c for c in scene.chosen if scene.video[c] >= config.class_threshold]
     chosen = chosen or [max(scene.chosen, key=lambda c: scene.video[c])]
     thresholds = np.linspace(config.actionness_start, config.actionness_stop, config.actionness_count)

@@ -8,12 +8,10 @@ from pathlib import Path
 from extractors.config import WHOLE, Stretch
 from extractors.decode.container import VideoError
 from extractors.features import Extractor, Features
-from pipeline.cache.content import CacheFolder, content_hash
-from pipeline.cache.extraction import Extraction, Notify, merge
+from pipeline.cache.content import CacheFolder
+from pipeline.cache.extraction import Extraction, Notify
 from support.errors import Busy, Stopped
 from support.progress import Progress, silent
-
-__all__ = ["FeatureCache", "content_hash", "merge"]
 
 
 class FeatureCache(CacheFolder):

@@ -12,7 +12,8 @@ from extractors.config import WHOLE, Stretch
 from extractors.decode.container import VideoError
 from extractors.features import Extractor, Features, load, save
 from pipeline.api import Pipeline
-from pipeline.cache.entries import FeatureCache, content_hash
+from pipeline.cache.content import content_hash
+from pipeline.cache.entries import FeatureCache
 from pipeline.run.outcome import (
     Existing,
     FeatureOutput,
@@ -26,25 +27,14 @@ from pipeline.run.outcome import (
     same_numbers,
 )
 from pipeline.run.remaking import Redo
-from pipeline.run.store import standing_formats, with_suffix, write_alone, write_result
+from pipeline.run.store import standing_formats, write_alone, write_result
 from pipeline.run.videos import Job
 from pipeline.workers.engine import Done, Engine, Item, Request, clear_runs, extract_here
 from postprocess.curves import Curves
-from support.errors import DiskFull, OutputError, Stopped, cannot_write
+from support.errors import DiskFull, OutputError, Stopped, writing
 from support.files import back_up
-from support.paths import program
+from support.paths import program, with_suffix
 from support.progress import Progress, silent
-
-__all__ = [
-    "Existing",
-    "FeatureOutput",
-    "Outcome",
-    "ResultOutput",
-    "existing_features",
-    "existing_results",
-    "extract_batch",
-    "run_batch",
-]
 
 LEAST_ROOM = 4 << 20  # bytes that must be free in the cache, beside half the size of the video
 
@@ -122,7 +112,7 @@ def extract_batch(
     def finish(job: Job, content: str, features: Features, redo: Redo | None) -> Outcome:
         path = with_suffix(output.folder / job.name, ".npz")
         saved = []
-        try:
+        with writing(path):
             if redo is None and not output.overwrite and path.exists():  # by an older version, which named no video
                 there = load(path)
                 if there.settings != features.settings or not covers(there, stretch):
@@ -133,8 +123,6 @@ def extract_batch(
             if redo is not None and redo.unsure:
                 saved.append(back_up(path))
             save(features, path, described(job.video, content, stretch, output.asked))
-        except OSError as error:
-            raise cannot_write(path, error) from error
         return Outcome(job, features=features, messages=_messages(redo, saved))
 
     request = Request(extractor, cache, stretch, lambda item: on_progress(item.key), stop)

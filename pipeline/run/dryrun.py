@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from extractors.config import NOTHING
 from extractors.decode.container import VideoError
-from pipeline.cache.entries import content_hash
+from pipeline.cache.content import content_hash
 from pipeline.cache.extraction import Extraction
 from pipeline.run.outcome import Existing
 from pipeline.run.remaking import Redo

@@ -16,7 +16,7 @@ from extractors.features import Extractor
 from pipeline.api import Pipeline
 from pipeline.run.remaking import Redo, another_video, compare
 from pipeline.run.results import CURVES
-from pipeline.run.store import check_names, existing, with_suffix
+from pipeline.run.store import check_names, existing
 from pipeline.run.videos import Job
 from postprocess.formats.writers import SUFFIXES
 from postprocess.segment import Result
@@ -29,9 +29,10 @@ from support.errors import (
     OutputError,
     Stopped,
     as_bug,
-    cannot_write,
     exit_code,
+    writing,
 )
+from support.paths import with_suffix
 
 
 @dataclass(frozen=True)
@@ -136,11 +137,9 @@ def existing_features(extractor: Extractor, output: FeatureOutput, stretch: Stre
     def find(job: Job, content: str) -> Outcome | Redo | None:
         path = with_suffix(output.folder / job.name, ".npz")
         check_names(output.folder / job.name, job.video, [".npz"])
-        try:
+        with writing(path):  # its name may be too long
             if output.overwrite or not path.exists():
                 return None
-        except OSError as error:  # a name that is too long
-            raise cannot_write(path, error) from error
         there, made = load(path), made_of(path)
         wanted = described(job.video, content, stretch, output.asked)
         change = compare(

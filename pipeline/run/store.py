@@ -12,7 +12,7 @@ from pipeline.run.videos import Job
 from postprocess.curves import Curves
 from postprocess.formats.writers import SUFFIXES, VIEWS, WRITERS
 from postprocess.segment import Result, ResultError, Segment
-from support.errors import OutputError, UserError, cannot_write
+from support.errors import OutputError, UserError, cannot_write, writing
 from support.files import back_up, move, sha256, sweep, write_atomically, write_temporary
 from support.paths import with_suffix
 from support.progress import Progress, silent
@@ -25,13 +25,11 @@ def prepare_output(folder: Path, jobs: Sequence[Job] = ()) -> None:
         OutputError: the folder cannot be written.
         DiskFull: the disk is full.
     """
-    try:
+    with writing(folder, "choose another folder with -o"):
         folder.mkdir(parents=True, exist_ok=True)
         write_temporary(folder, "write-test", b"jcdnet").unlink()
         for place in {folder, *((folder / job.name).parent for job in jobs)}:
             sweep(place)
-    except OSError as error:
-        raise cannot_write(folder, error, "choose another folder with -o") from error
 
 
 def check_names(target: Path, video: Path, suffixes: Iterable[str]) -> None:
@@ -124,25 +122,22 @@ def write_result(
         VideoError: a format that shows the video can no longer read it.
     """
     names = sorted({*formats, "json"}, key=lambda name: name == "json")
-    try:
-        with _Place(target) as place:
-            ours = Result.from_dict(json.loads(json.dumps(result.to_dict())))
-            there = place.result
-            alike = there is not None and compare(there.provenance, ours.provenance).none
-            if there is not None and alike and (there.segments == ours.segments or not overwrite):
-                shown = result if there.segments == ours.segments else there
-                missing = [name for name in names if not place.file(name).exists()]
-                place.make(missing, shown, curves, everything, on_progress)
-                place.complete(curves)
-                return []
-            foreign = next(filter(Path.exists, map(place.file, names)), None)
-            if not overwrite and not place.ours and foreign is not None:
-                raise OutputError(f"{foreign}: is there already, and not ours; use --overwrite or another -o.")
-            place.make(names, result, curves, everything, on_progress)
-            worse = there is not None and ours.partial and not there.partial  # the video may be damaged now
-            return place.replace(curves, unsure or worse)
-    except OSError as error:
-        raise cannot_write(target, error) from error
+    with writing(target), _Place(target) as place:
+        ours = Result.from_dict(json.loads(json.dumps(result.to_dict())))
+        there = place.result
+        alike = there is not None and compare(there.provenance, ours.provenance).none
+        if there is not None and alike and (there.segments == ours.segments or not overwrite):
+            shown = result if there.segments == ours.segments else there
+            missing = [name for name in names if not place.file(name).exists()]
+            place.make(missing, shown, curves, everything, on_progress)
+            place.complete(curves)
+            return []
+        foreign = next(filter(Path.exists, map(place.file, names)), None)
+        if not overwrite and not place.ours and foreign is not None:
+            raise OutputError(f"{foreign}: is there already, and not ours; use --overwrite or another -o.")
+        place.make(names, result, curves, everything, on_progress)
+        worse = there is not None and ours.partial and not there.partial  # the video may be damaged now
+        return place.replace(curves, unsure or worse)
 
 
 def check_alone(target: Path, name: str, overwrite: bool) -> None:
@@ -170,12 +165,9 @@ def write_alone(
         OutputError: the disk or the folder does not take the file.
         VideoError: a format that shows the video can no longer read it.
     """
-    try:
-        with _Place(target) as place:
-            place.make([name], result, curves, everything, on_progress)
-            place.put(name)
-    except OSError as error:
-        raise cannot_write(target, error) from error
+    with writing(target), _Place(target) as place:
+        place.make([name], result, curves, everything, on_progress)
+        place.put(name)
 
 
 class _Place:

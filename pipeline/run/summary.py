@@ -15,13 +15,12 @@ from typing import Any
 
 from pipeline.run.outcome import Outcome
 from pipeline.run.results import Stored, standing
-from pipeline.run.store import with_suffix
 from pipeline.run.videos import Job
 from postprocess.formats.writers import RUN, write_csv
-from support.errors import Bug, UsageError, cannot_write
+from support.errors import Bug, UsageError, writing
 from support.files import write_atomically
 from support.locks import Lock
-from support.paths import cache_dir
+from support.paths import cache_dir, with_suffix
 from support.version import package_version
 
 NAME = RUN
@@ -118,7 +117,8 @@ class RunReport:
                 "videos": rows,
             }
             # In ASCII: names that are not UTF-8 reach Python as lone surrogates, which UTF-8 cannot encode.
-            _write(self.out / NAME, json.dumps(document, indent=2).encode())
+            with writing(self.out / NAME):
+                write_atomically(self.out / NAME, json.dumps(document, indent=2).encode())
 
     def write_segments(self) -> None:
         """Write `segments.csv`: the segments of all results in the folder, each content once.
@@ -133,7 +133,8 @@ class RunReport:
         with _exclusive(self.out):  # another run might write a newer file between our reading and writing
             text = io.StringIO()
             write_csv([stored.result for stored in self.results()], text, clocks=True)
-            _write(self.out / "segments.csv", text.getvalue().encode())
+            with writing(self.out / "segments.csv"):
+                write_atomically(self.out / "segments.csv", text.getvalue().encode())
 
     def results(self) -> list[Stored]:
         """Return all results in the folder, each content once, under the name that it has in this run."""
@@ -262,20 +263,11 @@ def _seconds(rows: Iterable[dict[str, Any]]) -> float:
 def _exclusive(out: Path) -> Iterator[None]:
     """Keep other runs from changing the report or the table of this folder until the block ends."""
     lock = Lock(out / LOCK)
-    try:
+    with writing(out / NAME):
         lock.wait()
-    except OSError as error:
-        raise cannot_write(out / NAME, error) from error
     with lock.held():
         yield
 
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        write_atomically(path, data)
-    except OSError as error:
-        raise cannot_write(path, error) from error

@@ -16,7 +16,7 @@ from postprocess.curves import Curves
 from postprocess.formats.writers import PROXY
 from postprocess.pages.report import Entry, index, page
 from postprocess.segment import Result, Segment
-from support.errors import OutputError, UserError, cannot_write
+from support.errors import OutputError, UserError, writing
 from support.files import write_atomically
 from support.progress import Progress, silent
 
@@ -77,15 +77,13 @@ def write_page(
         shown = path.with_name(path.name.removesuffix(".html") + PROXY)
         content = result.provenance.get("content")
         render.proxy(video, shown, content if isinstance(content, str) else "", on_progress)
-    try:
+    with writing(path):
         if embed and shown.stat().st_size > LARGEST_EMBEDDED:
             raise OutputError(
                 f"{shown}: {shown.stat().st_size / 2**20:.0f} MiB do not fit into a page; leave --embed out."
             )
         inside = shown.read_bytes() if embed else None
         write_atomically(place or path, page(result, curves, link(shown, path.parent), inside, everything).encode())
-    except OSError as error:
-        raise cannot_write(path, error) from error
 
 
 def link(to: Path, folder: Path) -> str:
@@ -145,10 +143,8 @@ def write_index(shown: Sequence[tuple[Result, Path | None, Path | None]], out: P
         Entry(result, "" if page is None else link(page, out), None if video is None else _thumbnail(result, video))
         for result, page, video in shown
     ]
-    try:
+    with writing(out / "index.html"):
         write_atomically(out / "index.html", index(out.absolute().name, entries).encode())
-    except OSError as error:
-        raise cannot_write(out / "index.html", error) from error
     return out / "index.html"
 
 

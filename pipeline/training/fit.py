@@ -21,7 +21,8 @@ from model.checkpoint import Checkpoint
 from model.config import ModelConfig, TrainConfig
 from model.datasets import DatasetError, VideoSet
 from model.train import LOG_NAME, STATE_NAME, TrainError, initialise, train
-from pipeline.cache.entries import FeatureCache, content_hash
+from pipeline.cache.content import content_hash
+from pipeline.cache.entries import FeatureCache
 from pipeline.datasets.featureset import FeatureSet
 from pipeline.training.crossval import FILE_NAME as QUALITY_NAME
 from pipeline.training.crossval import Check, Quality, cross_validate, sweep
@@ -29,7 +30,7 @@ from pipeline.training.plan import Plan, listed
 from pipeline.training.settings import Recipe, from_embedded
 from postprocess.config import LocalizeConfig
 from postprocess.pages import plots
-from support.errors import UsageError, cannot_write
+from support.errors import UsageError, writing
 from support.locks import BEAT, STALE, Lock
 from support.progress import Progress, silent
 
@@ -234,12 +235,10 @@ def exclusive(folder: Path, on_wait: Callable[[], None] = lambda: None) -> Itera
         OutputError, DiskFull: the folder cannot be written.
     """
     lock, patience = Lock(folder / LOCK_NAME), time.monotonic() + STALE + 2 * BEAT
-    try:
+    with writing(folder):
         if not (ours := lock.take()) and not lock.holder_lives():
             on_wait()
             ours = lock.wait(lambda: lock.holder_lives() or time.monotonic() > patience)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
     if not ours:
         raise UsageError(
             f"{folder}: another training is at work there; wait for its end, or choose another -o "

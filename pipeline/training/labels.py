@@ -57,11 +57,6 @@ def load_labels(path: Path) -> tuple[tuple[LabelledVideo, ...], list[str]]:
     return tuple(rows), notes
 
 
-def read_labels(path: Path) -> tuple[LabelledVideo, ...]:
-    """The rows of `load_labels`."""
-    return load_labels(path)[0]
-
-
 def one_spelling(rows: Sequence[LabelledVideo]) -> tuple[tuple[LabelledVideo, ...], list[str]]:
     """Give each class one spelling, its most frequent one; and notes about the classes that have several.
 

@@ -22,7 +22,8 @@ from extractors.decode.clock import Damage
 from extractors.decode.container import VideoError
 from extractors.features import Extractor, FeaturesError
 from extractors.parts import Part, Seen, gaps, load_part, ordered, save_part
-from pipeline.cache.entries import FeatureCache, content_hash
+from pipeline.cache.content import content_hash
+from pipeline.cache.entries import FeatureCache
 from pipeline.cache.extraction import Extraction
 from support.errors import Stopped
 

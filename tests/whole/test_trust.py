@@ -32,7 +32,7 @@ from model.config import ModelConfig
 from model.jcdnet import JCDNet
 from pipeline.cache.care import prune, scan, verify
 from pipeline.datasets.wtalc import read_numpy_objects
-from pipeline.training.labels import SHOWN, label_problems, read_labels
+from pipeline.training.labels import SHOWN, label_problems, load_labels
 from support import locks
 from support.npz import SMALL
 from support.pickles import text, unpickle_arrays
@@ -494,7 +494,7 @@ def test_labels_that_are_captions_are_not_compared_with_one_another(
     (tmp_path / "labels.csv").write_text(f"video,labels\n{captions}")
     compared: list[int] = []
     monkeypatch.setattr("difflib.get_close_matches", lambda word, others, **_: compared.append(len(others)) or [])
-    assert len(label_problems(read_labels(tmp_path / "labels.csv"))) == 1000
+    assert len(label_problems(load_labels(tmp_path / "labels.csv")[0])) == 1000
     assert sum(compared) == SHOWN * 999
 
 

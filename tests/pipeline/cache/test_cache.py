@@ -19,7 +19,9 @@ from extractors.decode.container import VideoError
 from extractors.decode.process import Decoder
 from extractors.features import Extractor, Features, FeaturesError
 from extractors.parts import Part
-from pipeline.cache.entries import FeatureCache, content_hash, merge
+from pipeline.cache.content import content_hash
+from pipeline.cache.entries import FeatureCache
+from pipeline.cache.extraction import merge
 
 CONFIG = FeatureConfig(backbone="stub", flow="stub", short_side=48, crop=32)
 

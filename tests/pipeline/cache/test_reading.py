@@ -24,9 +24,11 @@ from extractors.decode.container import ReadError, VideoError, open_video
 from extractors.features import FORMAT, Extractor
 from extractors.parts import Part
 from pipeline.cache import content as contents
-from pipeline.cache.entries import FeatureCache, content_hash
+from pipeline.cache.content import content_hash
+from pipeline.cache.entries import FeatureCache
 from pipeline.cache.extraction import Chunk
-from pipeline.run.batch import FeatureOutput, extract, extract_batch
+from pipeline.run.batch import extract, extract_batch
+from pipeline.run.outcome import FeatureOutput
 from pipeline.run.videos import find_videos
 from pipeline.workers import worker
 from pipeline.workers.engine import Done, Engine, Item, Request

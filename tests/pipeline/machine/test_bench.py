@@ -16,7 +16,8 @@ from pipeline.api import Pipeline
 from pipeline.cache.entries import FeatureCache
 from pipeline.config import Config
 from pipeline.machine import bench
-from pipeline.run.batch import ResultOutput, run_batch
+from pipeline.run.batch import run_batch
+from pipeline.run.outcome import ResultOutput
 from pipeline.run.videos import find_videos
 
 pytestmark = pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")

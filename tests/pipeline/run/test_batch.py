@@ -462,7 +462,7 @@ def test_the_table_is_what_stands_in_the_folder(jcdnet, night: Path) -> None:
 
 def test_two_runs_into_one_folder_at_the_same_time_lose_no_row(night: Path) -> None:
     """Each has done its own video when both come to write; the one that has not reached a video says nothing of it."""
-    from pipeline.run.batch import Outcome
+    from pipeline.run.outcome import Outcome
     from pipeline.run.summary import RunReport
     from pipeline.run.videos import Job
     from postprocess.segment import Result, Segment
@@ -487,7 +487,7 @@ def test_two_runs_into_one_folder_at_the_same_time_lose_no_row(night: Path) -> N
 def test_many_processes_write_the_report_of_one_folder(night: Path) -> None:
     """No row is lost between one that reads and one that writes."""
     script = (
-        "import sys\nfrom pathlib import Path\nfrom pipeline.run.batch import Outcome\n"
+        "import sys\nfrom pathlib import Path\nfrom pipeline.run.outcome import Outcome\n"
         "from pipeline.run.summary import RunReport\nfrom pipeline.run.videos import Job\n"
         "for k in range(8):\n"
         "    job = Job(Path(f'{sys.argv[1]}{k}.mp4'), Path(f'{sys.argv[1]}{k}'))\n"

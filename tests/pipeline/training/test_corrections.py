@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from extractors.features import Features
 from extractors.features import save as save_features
 from pipeline.training.corrections import ground_truth_json, labels_csv, read_corrections
-from pipeline.training.labels import read_labels
+from pipeline.training.labels import load_labels
 from postprocess.evaluation.annotations import read_ground_truth
 from postprocess.formats.annotated import Annotated, ExchangeError, Span
 from postprocess.formats.writers import SUFFIXES, WRITERS
@@ -75,7 +75,9 @@ def test_result_to_label_studio_corrected_to_csv_to_training_to_evaluation(tmp_p
     labels, truth = tmp_path / "labels.csv", tmp_path / "truth.json"
     code, _, said = jcdnet("labels", "import", *exports, "--from", "labelstudio", "-o", labels, "--ground-truth", truth)
     assert code == 0 and "4 videos, 4 segments" in said
-    assert [(row.video, row.labels) for row in read_labels(labels)] == [(f"{n}.mp4", (c,)) for n, c in classes.items()]
+    assert [(row.video, row.labels) for row in load_labels(labels)[0]] == [
+        (f"{n}.mp4", (c,)) for n, c in classes.items()
+    ]
     (ollie,) = read_ground_truth(truth)["c.mp4"].actions
     assert (ollie.start, ollie.end) == pytest.approx((300 * 1.001 / 30, 420 * 1.001 / 30), abs=0.001)
 
@@ -160,7 +162,7 @@ def test_a_label_with_a_comma_is_brought_back_and_said(tmp_path: Path, jcdnet: R
 def test_the_texts_read_back(tmp_path: Path) -> None:
     videos = [Annotated('a "b", c.mp4', (Span(0.1234, 2.0, "x, y"), Span(3.0, 4.0, "ünï"))), Annotated("n.mp4", ())]
     (tmp_path / "l.csv").write_text(labels_csv(videos), encoding="utf-8")
-    assert [(r.video, r.labels) for r in read_labels(tmp_path / "l.csv")] == [
+    assert [(r.video, r.labels) for r in load_labels(tmp_path / "l.csv")[0]] == [
         ('a "b", c.mp4', ("x, y", "ünï")),
         ("n.mp4", ()),
     ]

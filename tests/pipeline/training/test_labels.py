@@ -21,7 +21,6 @@ from pipeline.training.labels import (
     load_labels,
     one_spelling,
     other_case,
-    read_labels,
 )
 from pipeline.training.plan import plan
 from pipeline.training.settings import Settings
@@ -37,7 +36,7 @@ def rows(tmp_path: Path, text: str | bytes) -> list[tuple[str, tuple[str, ...], 
 def read(tmp_path: Path, text: str | bytes):
     file = tmp_path / "labels.csv"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return read_labels(file)
+    return load_labels(file)[0]
 
 
 PLAIN = [("a.mp4", ("golf", "tennis"), ""), ("b.mp4", (), "")]
@@ -139,7 +138,7 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, text: str | bytes, 
 def test_missing_file(tmp_path: Path) -> None:
     for path in (tmp_path / "no.csv", tmp_path):
         with pytest.raises(DatasetError, match="cannot be read"):
-            read_labels(path)
+            load_labels(path)[0]
 
 
 cells = st.text(

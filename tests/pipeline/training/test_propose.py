@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.run.batch import Outcome
+from pipeline.run.outcome import Outcome
 from pipeline.run.videos import Job
-from pipeline.training.labels import read_labels
+from pipeline.training.labels import load_labels
 from pipeline.training.propose import Proposal, propose, rank, write
 from postprocess.segment import Result, Segment
 
@@ -30,7 +30,7 @@ def test_the_csv_is_what_train_reads(tmp_path: Path):
     ]
     path = tmp_path / "labels.csv"
     path.write_text(write(proposals))
-    rows = read_labels(path)
+    rows = load_labels(path)[0]
     assert [(r.video, r.labels) for r in rows] == [("day 1/a.mp4", ("tennis", "golf")), ('b,"c".mp4', ())]
 
 

@@ -26,7 +26,8 @@ from extractors.config import FeatureConfig, Limits
 from extractors.decode.container import VideoError
 from extractors.decode.process import Decoder
 from extractors.features import Extractor
-from pipeline.cache.entries import FeatureCache, content_hash
+from pipeline.cache.content import content_hash
+from pipeline.cache.entries import FeatureCache
 from pipeline.run.batch import extract
 from pipeline.workers import backends, worker
 from pipeline.workers import engine as engines
