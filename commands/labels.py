@@ -9,7 +9,7 @@ from commands.groups import Command, Group, grouped
 from commands.options import Classes, Device, Precision, csv_only
 from commands.terminal import complain, err, escape, finish, note, progress
 from pipeline.config import load_config
-from support.errors import UsageError, writing
+from support.errors import UsageError
 from support.paths import program
 
 labels_app = typer.Typer(cls=Group, help="Labels per video, for `train`.", no_args_is_help=True)
@@ -41,7 +41,7 @@ def labels_propose(
     from pipeline.run.store import prepare_output
     from pipeline.run.videos import find_videos, left_out
     from pipeline.training.propose import propose, write
-    from support.files import write_atomically
+    from support.files import write_atomically, writing
 
     jobs = find_videos([str(folder)])
     for remark in left_out([str(folder)]):
@@ -87,7 +87,7 @@ def labels_import(
             raise UsageError(f"{path}: is there already; use --overwrite or another name.")
 
     from pipeline.training.corrections import ground_truth_json, labels_csv, read_corrections
-    from support.files import write_atomically
+    from support.files import write_atomically, writing
 
     found = read_corrections(files, source, videos)
     for video in found:

@@ -8,7 +8,7 @@ import typer
 from commands.groups import grouped
 from commands.options import Videos
 from commands.terminal import note
-from support.errors import UsageError, writing
+from support.errors import UsageError
 
 
 @grouped
@@ -31,7 +31,7 @@ def plot(
     from pipeline.run.results import curves_of, read_results, truth_of, video_of
     from pipeline.run.views import stills
     from postprocess.pages.timeplot import timeline
-    from support.files import write_atomically
+    from support.files import write_atomically, writing
 
     (stored,) = read_results([result])
     path = output or stored.path.with_name(f"{stored.stem}.png")

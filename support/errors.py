@@ -1,10 +1,8 @@
 """Errors that the user can mend, with their exit codes. Every other exception is a bug."""
 
-import contextlib
 import errno
 import os
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -94,19 +92,6 @@ def cannot_write(path: Path, error: OSError, otherwise: str = "choose another fo
     if error.errno in (errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.EIO):  # another folder would not help
         return EnvironmentMissing(f"{path}: {REFUSALS[error.errno]}.")
     return OutputError(f"{path}: cannot be written ({error.strerror}); {otherwise}.")
-
-
-@contextlib.contextmanager
-def writing(path: Path, otherwise: str = "choose another folder") -> Iterator[None]:
-    """Write a file of the user's in this block: an OSError in it becomes the error of `cannot_write`.
-
-    Raises:
-        OutputError, EnvironmentMissing, DiskFull: as `cannot_write` chooses.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise cannot_write(path, error, otherwise) from error
 
 
 def circumstance(error: BaseException) -> Exception | None:

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from support.errors import cannot_write
+
 # When a temporary file of another machine is this many seconds old, its writer is taken for dead. The file system's
 # clock counts.
 ABANDONED = 3600.0
@@ -73,6 +75,19 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def writing(path: Path, otherwise: str = "choose another folder") -> Iterator[None]:
+    """Write a file of the user's in this block: an OSError in it becomes the error of `cannot_write`.
+
+    Raises:
+        OutputError, EnvironmentMissing, DiskFull: as `cannot_write` chooses.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error, otherwise) from error
 
 
 @contextlib.contextmanager

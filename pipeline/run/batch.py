@@ -31,8 +31,8 @@ from pipeline.run.store import standing_formats, write_alone, write_result
 from pipeline.run.videos import Job
 from pipeline.workers.engine import Done, Engine, Item, Request, clear_runs, extract_here
 from postprocess.curves import Curves
-from support.errors import DiskFull, OutputError, Stopped, writing
-from support.files import back_up
+from support.errors import DiskFull, OutputError, Stopped
+from support.files import back_up, writing
 from support.paths import program, with_suffix
 from support.progress import Progress, silent
 

@@ -20,18 +20,8 @@ from pipeline.run.store import check_names, existing
 from pipeline.run.videos import Job
 from postprocess.formats.writers import SUFFIXES
 from postprocess.segment import Result
-from support.errors import (
-    BUG,
-    ENVIRONMENT,
-    FULL,
-    MEMORY,
-    DiskFull,
-    OutputError,
-    Stopped,
-    as_bug,
-    exit_code,
-    writing,
-)
+from support.errors import BUG, ENVIRONMENT, FULL, MEMORY, DiskFull, OutputError, Stopped, as_bug, exit_code
+from support.files import writing
 from support.paths import with_suffix
 
 

@@ -12,8 +12,8 @@ from pipeline.run.videos import Job
 from postprocess.curves import Curves
 from postprocess.formats.writers import SUFFIXES, VIEWS, WRITERS
 from postprocess.segment import Result, ResultError, Segment
-from support.errors import OutputError, UserError, cannot_write, writing
-from support.files import back_up, move, sha256, sweep, write_atomically, write_temporary
+from support.errors import OutputError, UserError, cannot_write
+from support.files import back_up, move, sha256, sweep, write_atomically, write_temporary, writing
 from support.paths import with_suffix
 from support.progress import Progress, silent
 

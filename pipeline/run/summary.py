@@ -17,8 +17,8 @@ from pipeline.run.outcome import Outcome
 from pipeline.run.results import Stored, standing
 from pipeline.run.videos import Job
 from postprocess.formats.writers import RUN, write_csv
-from support.errors import Bug, UsageError, writing
-from support.files import write_atomically
+from support.errors import Bug, UsageError
+from support.files import write_atomically, writing
 from support.locks import Lock
 from support.paths import cache_dir, with_suffix
 from support.version import package_version

@@ -16,8 +16,8 @@ from postprocess.curves import Curves
 from postprocess.formats.writers import PROXY
 from postprocess.pages.report import Entry, index, page
 from postprocess.segment import Result, Segment
-from support.errors import OutputError, UserError, writing
-from support.files import write_atomically
+from support.errors import OutputError, UserError
+from support.files import write_atomically, writing
 from support.progress import Progress, silent
 
 # A larger page takes long to open, and browsers refuse data: addresses above 512 MB.

@@ -30,7 +30,8 @@ from pipeline.training.plan import Plan, listed
 from pipeline.training.settings import Recipe, from_embedded
 from postprocess.config import LocalizeConfig
 from postprocess.pages import plots
-from support.errors import UsageError, writing
+from support.errors import UsageError
+from support.files import writing
 from support.locks import BEAT, STALE, Lock
 from support.progress import Progress, silent
 
