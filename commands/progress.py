@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import Progress, TaskProgressColumn
 
 from commands.options import WorkOptions
 from commands.remaining import Remaining
-from commands.terminal import STAGES, complain, err, escape, failure, note, out, progress, stopping
+from commands.terminal import STAGES, complain, drawn, err, escape, failure, note, out, progress, stopping
 from commands.terminal import table as draw
 from extractors.config import Stretch
 from postprocess.formats.writers import clock
@@ -312,16 +312,7 @@ class Bars:
 
     def _live(self) -> Progress:
         if self.live is None:
-            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-            # stdout carries data: rich must not lead it to stderr.
-            self.live = Progress(
-                *columns,
-                console=err,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-                disable=not err.is_terminal,
-            )
+            self.live = drawn(TaskProgressColumn())
             self.overall = self.live.add_task("", total=1.0)
             self.live.start()
         return self.live

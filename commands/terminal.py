@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from rich import markup
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from postprocess.formats.writers import clock
@@ -55,6 +55,21 @@ def escape(text: str) -> str:
     return markup.escape(printable(text))
 
 
+def drawn(*columns: ProgressColumn) -> Progress:
+    """Bars on standard error, each with its description in front and these columns behind it."""
+    # stdout carries data: rich must not lead it to stderr. A file would get blank lines, so it gets no bars.
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *columns,
+        console=err,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+        disable=not err.is_terminal,
+    )
+
+
 class Bars:
     """Progress of one video at a time on standard error, with a bar for each stage."""
 
@@ -64,13 +79,7 @@ class Bars:
     def video(self, path: Path) -> Any:
         """The progress function of a video. It removes the bars of the video before."""
         self.clear()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        # stdout carries data: rich must not lead it to stderr.
-        quiet = not err.is_terminal  # a file would get blank lines
-        live = Progress(
-            *columns, console=err, transient=True, redirect_stdout=False, redirect_stderr=False, disable=quiet
-        )
-        self.live = live
+        self.live = live = drawn(MofNCompleteColumn(), TimeRemainingColumn())
         tasks: dict[str, Any] = {}
 
         def on_progress(stage: str, done: int, total: int) -> None:

@@ -123,6 +123,14 @@ def _read(path: Path) -> Stored:
         raise ResultError(f"{path}: is not JSON ({error}); give a result that `run -o` wrote.") from error
 
 
+def result_in(path: Path) -> Result | None:
+    """Return the result in a file; None if it holds none."""
+    try:
+        return _read(path).result
+    except (UsageError, ResultError):
+        return None
+
+
 def pack(curves: Curves, written: Mapping[str, str] | None = None) -> bytes:
     """Pack curves into the bytes of an .npz, which `curves_of` reads.
 
@@ -154,10 +162,8 @@ def video_in(path: Path) -> str | None:
     if path.suffix == ".npz":
         video = made_of(path).get("video")
         return video if isinstance(video, str) else None
-    try:
-        return _read(path).result.video
-    except (UsageError, ResultError):
-        return None
+    found = result_in(path)
+    return None if found is None else found.video
 
 
 def written_beside(path: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.run.remaking import Redo, another_video, compare
-from pipeline.run.results import CURVES, Stored, pack, written_beside
+from pipeline.run.results import CURVES, Stored, pack, result_in, written_beside
 from pipeline.run.videos import Job
 from postprocess.curves import Curves
 from postprocess.formats.writers import SUFFIXES, VIEWS, WRITERS
@@ -175,7 +175,7 @@ class _Place:
 
     def __init__(self, target: Path) -> None:
         self.target, self.stored = target, with_suffix(target, CURVES)
-        self.result = _read(self.file("json"))
+        self.result = result_in(self.file("json"))
         self.ours = self.stored.exists() or self.result is not None
         self.written = written_beside(self.stored)
         self.new: dict[str, Path] = {}
@@ -250,7 +250,7 @@ class _Place:
         if name in VIEWS:  # nobody edits a page or a video
             return False
         if name == "json":
-            new = _read(self.new[name])
+            new = result_in(self.new[name])
             return unsure or self.result is None or new is None or self.result.segments != new.segments
         try:
             return self.result is None or path.read_bytes() != _text(name, self.result)
@@ -262,14 +262,6 @@ def _text(name: str, result: Result) -> bytes:
     text = io.StringIO()
     WRITERS[name](result, text)
     return text.getvalue().encode()
-
-
-def _read(path: Path) -> Result | None:
-    """Return the result in a file, or None if it holds none."""
-    try:
-        return Result.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, ResultError, RecursionError):
-        return None
 
 
 def write_index(results: Iterable[Stored], out: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -24,6 +25,9 @@ MOST_MODULES = 14  # in a folder
 MOST_LINES = 350  # of a file
 MOST_STATEMENT_LINES = 80  # of a function
 MOST_PARAMETERS = 8
+MEDIAN_LINES = 200  # of the files
+# Of a `run` of one clip to JSON: our modules that it imports, and our files whose functions it calls.
+MOST_IMPORTED, MOST_CALLED = 59, 45
 
 # Each with its reason.
 LONG_FILES = {
@@ -159,7 +163,7 @@ def test_help_and_the_torch_free_configs_import_no_torch() -> None:
 
 
 RUN = """
-import json, sys
+import json, sys, threading
 sys.path.insert(0, sys.argv[1])
 import cli, torch
 from extractors.backbones import registry
@@ -169,32 +173,66 @@ class Means(torch.nn.Module):
     def forward(self, x):
         return x.mean(dim=(2, 3, 4)).repeat(1, 342)[:, :1024]
 
+called = set()
+
+def note(frame, event, _):
+    # A function, not the body of a module or of a class, nor a comprehension (a frame of its own before Python 3.12).
+    if event == "call" and frame.f_code.co_flags & 1 and frame.f_code.co_name not in COMPREHENSIONS:
+        called.add(frame.f_code.co_filename)
+
+COMPREHENSIONS = {"<genexpr>", "<listcomp>", "<setcomp>", "<dictcomp>"}
 registry.BACKBONES["i3d"] = lambda stream, path: Backbone(Means, 1024, "means")
 sys.argv = ["jcdnet", "run", sys.argv[2], "-o", sys.argv[3], "-f", "json", "--model", sys.argv[4]]
+threading.setprofile(note)
+sys.setprofile(note)
 try:
     cli.main()
 finally:
-    print(json.dumps(sorted(sys.modules)))
+    sys.setprofile(None)
+    print(json.dumps([sorted(sys.modules), sorted(called)]))
 """
 
 
-def test_a_run_to_json_imports_what_it_uses(tmp_path: Path) -> None:
-    """Neither workers, nor clips, nor pictures."""
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], set[str]]:
+    """All modules that a `run` of one clip to JSON imports, and the files whose functions it calls."""
     from model import checkpoint
     from model.config import ModelConfig
     from model.train import initialise
 
-    video = encode(tmp_path / "clip.mp4", [coded(k) for k in range(40)])
+    folder = tmp_path_factory.mktemp("traced")
+    video = encode(folder / "clip.mp4", [coded(k) for k in range(40)])
     model = initialise(ModelConfig(classes=2, in_dim=1024, dim=8), ("a", "b"), ("rgb",), {}, seed=0)
-    checkpoint.save(model, tmp_path / "model.safetensors")
-    command = [sys.executable, "-c", RUN, ROOT, video, tmp_path / "out", tmp_path / "model.safetensors"]
-    environment = os.environ | {"JCDNET_CACHE": str(tmp_path / "cache")}
+    checkpoint.save(model, folder / "model.safetensors")
+    command = [sys.executable, "-c", RUN, ROOT, video, folder / "out", folder / "model.safetensors"]
+    environment = os.environ | {"JCDNET_CACHE": str(folder / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0 and (tmp_path / "out" / "clip.json").exists(), done.stderr
-    modules = set(json.loads(done.stdout.splitlines()[-1]))
+    assert done.returncode == 0 and (folder / "out" / "clip.json").exists(), done.stderr
+    modules, called = json.loads(done.stdout.splitlines()[-1])
+    return set(modules), set(called)
+
+
+def test_a_run_to_json_imports_what_it_uses(traced: tuple[set[str], set[str]]) -> None:
+    """Neither workers, nor clips, nor pictures."""
+    modules, _ = traced
     assert not {name.split(".")[0] for name in modules} & {"joblib", "matplotlib", "torchvision", "pytorchvideo"}
     ours = modules & MODULES.keys()
     assert not {name for name in ours if name.startswith(("pipeline.clips", "postprocess.pages", "pipeline.training"))}
+    commands = {path.stem for path in ALL if path.parent.name == "commands"} - SHARED
+    assert ours & {f"commands.{name}" for name in commands} == {"commands.run"}
+
+
+def test_a_run_to_json_goes_through_few_files(traced: tuple[set[str], set[str]]) -> None:
+    modules, called = traced
+    ours = sorted(name for name in modules & MODULES.keys() if MODULES[name].name != "__init__.py")
+    assert len(ours) <= MOST_IMPORTED, ours
+    files = sorted(name_of(path) for path in MODULES.values() if str(path) in called and path.name != "__init__.py")
+    assert len(files) <= MOST_CALLED, files
+
+
+def test_half_of_the_files_are_short() -> None:
+    lengths = [path.read_text(encoding="utf-8").count("\n") for path in ALL if path.name != "__init__.py"]
+    assert median(lengths) <= MEDIAN_LINES, sorted(lengths)
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", ".dockerignore", "docker/Dockerfile", ".coveragerc"])
