@@ -7,10 +7,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
+import typer
 from conftest import coded, encode
 
 import cli
@@ -365,6 +367,20 @@ def test_version_and_help_in_a_terminal() -> None:
     assert "--min-confidence" in helped.stdout
     assert terminal("run").returncode == 2
     assert terminal("--show-completion", "bash").returncode == 2  # it would complete the word python
+
+
+def test_commands_that_are_imported_late_are_listed_completed_and_suggested(jcdnet) -> None:
+    code, printed, _ = jcdnet("--help")
+    short = {found[1]: found[2] for found in re.finditer(r"^│ ([a-z]+) +(\S.*?) +│$", printed, re.MULTILINE)}
+    assert code == 0 and set(short) == {*cli.PANEL_OF} and short["doctor"].startswith("Say what this machine has")
+    group: Any = typer.main.get_command(cli.app)
+    with group.make_context("jcdnet", [], resilient_parsing=True) as context:
+        assert [item.value for item in group.shell_complete(context, "r")] == ["run", "report"]
+        inner = group.get_command(context, "labels")
+        with inner.make_context("labels", [], parent=context, resilient_parsing=True) as below:
+            assert [item.value for item in inner.shell_complete(below, "")] == ["propose", "import"]
+    code, _, said = jcdnet("rnu", "match.mp4")
+    assert code == 2 and "No such command 'rnu'. Did you mean 'run'?" in said
 
 
 # --- train ---
