@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -46,7 +45,8 @@ PART = 64  # snippets, 41 s of video: the most that a killed run loses
 
 # The format of the settings and of the features file. Raise it when the same settings would give other numbers. 3: the
 # stream that a player shows, HDR as SDR, one orientation for a stream, raw streams at their declared rate (issue 15).
-FORMAT = 3
+# 4: one pass of swscale makes the small picture, where OpenCV shrank a converted one (issue 17).
+FORMAT = 4
 
 
 class Extractor:
@@ -113,7 +113,7 @@ class Extractor:
             "stride": config.stride,
             "short_side": config.short_side,
             "crop": config.crop,
-            "resize": "device-1" if self.inputs.native else f"opencv-{cv2.__version__}",
+            "resize": f"device-1 {_resizer()}" if self.inputs.native else _resizer(),
             "decoder": f"{'nvdec ' if config.decoder == 'nvdec' else ''}pyav-{av.__version__} {_libraries()}",
             "device": torch.device(self.device).type,
         }
@@ -321,6 +321,11 @@ def gpu_batch(device: str) -> int:
         return 1
     free, _ = torch.cuda.mem_get_info(device)
     return 1 << int(math.log2(min(max(free // SNIPPET_BYTES, 1), MOST_SNIPPETS)))
+
+
+def _resizer() -> str:
+    """What makes the small pictures: FFmpeg's swscale, by its version."""
+    return f"swscale-{'.'.join(map(str, av.library_versions['libswscale']))}"
 
 
 def _libraries() -> str:
