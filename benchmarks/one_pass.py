@@ -81,7 +81,7 @@ def main() -> None:
                     break
         size = fit(look.size, config.short_side)
         frames = frames[: len(frames) // config.length * config.length]
-        if size == look.size or not frames or look.toned:
+        if size == look.size or not frames:
             continue
         new, fast = timed(picture, frames, size, look)
         old, slow = timed(two_passes, frames, size, look)

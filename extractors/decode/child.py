@@ -119,7 +119,7 @@ def _serve_video(request: dict[str, Any], questions: IO[str], answers: IO[str]) 
     if request["home"] is not None:
         os.chdir(request["home"])
     path, gpu, threads = Path(request["path"]), request["gpu"], request["threads"]
-    with Frames(path, config.fps, request["short_side"], gpu, tick, threads, request["native"]) as frames:
+    with Frames(path, config.fps, request["short_side"], gpu, tick, threads) as frames:
         first, last = snippet_range(Stretch(request["start"], end), frames.origin, config)
         begin, stop = request["span"]
         first, last = max(first, begin), min(last, math.inf if stop is None else stop)

@@ -41,9 +41,8 @@ class Frames:
     `end` is the time at which the last frame that was read stops being shown (s), `exhausted` tells whether the video
     has no further frame, `damage` what is wrong with the file, and `sought` whether its beginning was jumped over.
 
-    `short_side`: resize frames to so many pixels; None keeps their size. `native`: keep their size all the same, except
-    for HDR, whose tones are mapped here, at the smaller size. `tick`: called while the file is read, as a sign of life.
-    `gpu`, `threads`: as in `open_video`.
+    `short_side`: resize frames to so many pixels; None keeps their size. `tick`: called while the file is read, as a
+    sign of life. `gpu`, `threads`: as in `open_video`.
 
     Raises (on entering):
         VideoError: the file cannot be opened, or nothing in it can be decoded.
@@ -58,9 +57,7 @@ class Frames:
         gpu: int | None = None,
         tick: Callable[[], None] = lambda: None,
         threads: int = 0,
-        native: bool = False,
     ) -> None:
-        self.native = native
         self.path, self.fps, self.short_side, self.gpu = path, fps, short_side, gpu
         self._tick, self._threads = tick, threads
         self.damage = Damage()
@@ -84,8 +81,7 @@ class Frames:
             self._zero = (self._container.start_time or 0) / 1e6
             self._look.settle(head[1])
             self.info = describe(self.path, self._container, self._stream, self._look.size)
-            whole = self.native and not self._look.toned
-            self.size = self._look.size if self.short_side is None or whole else fit(self._look.size, self.short_side)
+            self.size = self._look.size if self.short_side is None else fit(self._look.size, self.short_side)
             self._stack = stack.pop_all()
         return self
 

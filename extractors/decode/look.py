@@ -32,8 +32,8 @@ class Look:
     """Shows the frames of one stream upright, in the colours of an SDR screen, at a given size.
 
     It is made when a file is opened, before anything is decoded. `settle` gets the first frame, whose orientation holds
-    for all. After that, `size` is (H, W) as a player shows the frames, and `toned` tells whether the first frame is HDR
-    or has wide colours. Then several threads may use it at once, for different frames.
+    for all. After that, `size` is (H, W) as a player shows the frames, and several threads may use it at once, each for
+    frames of its own.
     """
 
     def __init__(self, stream: av.VideoStream) -> None:
@@ -44,13 +44,11 @@ class Look:
         self._tools = _Tools()
         self.upright = Orientation()
         self.size = (0, 0)
-        self.toned = False
 
     def settle(self, first: av.VideoFrame) -> None:
         """Set the orientation and the size, which hold for all frames."""
         self.upright = orientation(first)
         self.size = upright_size(first, self._stream, self.upright)
-        self.toned = not self._colours(first).plain
 
     def _colours(self, frame: av.VideoFrame) -> Colours:
         return Colours(frame.color_trc, frame.color_primaries, frame.colorspace).over(self._declared)

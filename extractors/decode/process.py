@@ -109,7 +109,6 @@ class Decoder:
         path: Path,
         config: FeatureConfig,
         stretch: Stretch = WHOLE,
-        native: bool = False,
         take: Callable[[Image], Any] = np.copy,
         span: tuple[int, float] = (0, math.inf),
         seek: bool = True,
@@ -120,7 +119,6 @@ class Decoder:
         The frames are those of the snippets that cover `stretch`, their short side `config.short_side`.
 
         Args:
-            native: give frames as large as the video has them (except for HDR, see Frames).
             take: is called with each frame in shared memory, which is overwritten afterwards, and returns the value to
                 give in its place.
             span: only the snippets span[0] <= i < span[1] of the video.
@@ -137,7 +135,6 @@ class Decoder:
             "home": None if path.is_absolute() else str(Path.cwd()),  # it may have changed since the child started
             "fps": config.fps,
             "short_side": config.short_side,
-            "native": native,
             "length": config.length,
             "stride": config.stride,
             "start": stretch.start,
