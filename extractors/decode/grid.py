@@ -93,10 +93,25 @@ class Frames:
 
         seek: jump to the first of them if the format allows it; False reads everything before it.
         """
+        shown: tuple[av.VideoFrame, Image] | None = None  # converted once, when a grid point needs it
+        for k, frame in self.frames(first, last, seek):
+            if shown is None or shown[0] is not frame:
+                shown = None  # so that no third frame is held while this one is converted
+                shown = frame, self.picture(frame)
+            yield k, shown[1]
+
+    def frames(
+        self, first: int = 0, last: float = float("inf"), seek: bool = True
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
+        """The same, with frames as they are decoded, of which `picture` makes pictures."""
         head, source = self._head, self._source
         if seek and first > 0 and (sought := self._seek(head[1], self._time(first))):
             head, source = sought
         yield from self._nearest(head, source, first, last)
+
+    def picture(self, frame: av.VideoFrame) -> Image:
+        """(H, W, 3) uint8 RGB of a frame. Several threads may call it at once, for different frames."""
+        return picture(frame, self.size, self._look)
 
     def _decode(self) -> Iterator[tuple[float, av.VideoFrame]]:
         return decode(self._container, self._stream, self.damage, self._tick)
@@ -115,26 +130,23 @@ class Frames:
         source: Iterator[tuple[float, av.VideoFrame]],
         k: int,
         last: float,
-    ) -> Iterator[tuple[int, Image]]:
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
         """Nearest frame for each grid point k..last-1; a tie goes to the earlier frame."""
         time, frame = head
-        shown: Image | None = None  # converted once, when a grid point needs it
         for later, successor in source:
             while k < last and self._time(k) <= (time + later) / 2 + TIME_EPS:
-                shown = picture(frame, self.size, self._look) if shown is None else shown
-                yield k, shown
+                yield k, frame
                 k += 1
             self.end = later
             if k >= last:
                 return
-            time, frame, shown = later, successor, None
+            time, frame = later, successor
         self.exhausted = True
         base = float(frame.time_base or 0)
         lasts = frame.duration * base
         self.end = time + (min(lasts, LONGEST_STILL) if lasts > TIME_EPS else frame_step(self._stream))
         while k < last and self._time(k) < self.end - TIME_EPS:
-            shown = picture(frame, self.size, self._look) if shown is None else shown
-            yield k, shown
+            yield k, frame
             k += 1
 
     def _seek(
