@@ -176,7 +176,7 @@ class _Sending:
         self._group = max(len(ring) // GROUPS, 1)
         self._open: deque[tuple[int, _Seen, Job]] = deque()
         """(grid point, what is known of the file, picture) for each frame that is being converted"""
-        self._newest: tuple[av.VideoFrame, list[NDArray[np.uint8]], Job] | None = None
+        self._newest: tuple[av.VideoFrame, NDArray[np.uint8], Job] | None = None
         self._used = 0
         """slots that were filled and not given back"""
         self._sent = 0
@@ -196,22 +196,20 @@ class _Sending:
         slot = self._ring[self._sent % len(self._ring)]
         self._sent += 1
         self._used += 1
-        if self._newest is not None and self._newest[0] is frame:
-            _, made, before = self._newest
-        else:
-            made, before = [], None
+        before = self._newest[1:] if self._newest is not None and self._newest[0] is frame else None
 
         def convert() -> None:
             if before is None:
-                made.append(self._frames.picture(frame))
+                self._frames.picture(frame, slot)
             else:
-                before.wait()
-            slot[:] = made[0]
+                before[1].wait()
+                slot[:] = before[0]
 
         job = self._pool.submit(convert)
-        self._newest = (frame, made, job)
+        self._newest = (frame, slot, job)
         self._open.append((k, _seen(self._frames), job))
-        self._clear(self._pool.most)
+        # A slot must not be filled again while it is being copied into the next one.
+        self._clear(min(self._pool.most, len(self._ring) - 2))
 
     def go_on(self) -> None:
         """Tell the parent of what is ready, unless it has just heard of something."""

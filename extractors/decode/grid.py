@@ -109,9 +109,9 @@ class Frames:
             head, source = sought
         yield from self._nearest(head, source, first, last)
 
-    def picture(self, frame: av.VideoFrame) -> Image:
-        """(H, W, 3) uint8 RGB of a frame. Several threads may call it at once, for different frames."""
-        return picture(frame, self.size, self._look)
+    def picture(self, frame: av.VideoFrame, out: Image | None = None) -> Image:
+        """(H, W, 3) uint8 RGB of a frame, in `out`. Several threads may call it at once, for different frames."""
+        return picture(frame, self.size, self._look, out)
 
     def _decode(self) -> Iterator[tuple[float, av.VideoFrame]]:
         return decode(self._container, self._stream, self.damage, self._tick)

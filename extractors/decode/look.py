@@ -71,11 +71,19 @@ class Look:
         deep = None if colours.plain else "rgb48le"
         convert = self._tools.convert.reformat
         if size == (frame.height, frame.width):
-            return convert(frame, format=deep or "rgb24", threads=1, **spaces).to_ndarray()
+            whole = convert(frame, format=deep or "rgb24", threads=1, **spaces)
+            return whole.to_ndarray() if deep else _view(whole)
         if frame.interlaced_frame:
             frame = self._tools.whole(frame)
         small = convert(frame, size[1], size[0], deep or PLANES, interpolation=RESIZE, threads=1, **spaces)
         return small.to_ndarray() if deep else _woven(small)
+
+
+def _view(frame: av.VideoFrame) -> Image:
+    """(H, W, 3) of an rgb24 frame, without a copy: a large array for every frame would cost page faults."""
+    plane = frame.planes[0]
+    lines = np.frombuffer(memoryview(plane), np.uint8).reshape(frame.height, plane.line_size)
+    return lines[:, : 3 * frame.width].reshape(frame.height, frame.width, 3)
 
 
 def _woven(frame: av.VideoFrame) -> Image:
@@ -117,8 +125,8 @@ class _Tools(threading.local):
         return made
 
 
-def picture(frame: av.VideoFrame, size: tuple[int, int], look: Look) -> Image:
-    """Upright RGB picture of a frame, resized: (H, W, 3) uint8 for `size` (H, W).
+def picture(frame: av.VideoFrame, size: tuple[int, int], look: Look, out: Image | None = None) -> Image:
+    """Upright RGB picture of a frame, resized: (H, W, 3) uint8 for `size` (H, W), written to `out` if that is given.
 
     Shrinking averages areas, as DeepMind's own pipeline does; enlarging is bilinear. HDR becomes SDR after that, when
     there are fewer pixels (tone.py).
@@ -127,4 +135,8 @@ def picture(frame: av.VideoFrame, size: tuple[int, int], look: Look) -> Image:
     rgb = look.rgb(frame, (size[1], size[0]) if upright.turns % 2 else size)
     if upright.mirrored:
         rgb = rgb[::-1]
-    return np.ascontiguousarray(np.rot90(rgb, upright.turns))
+    shown = np.rot90(rgb, upright.turns)
+    if out is None:
+        return np.ascontiguousarray(shown)
+    out[:] = shown
+    return out
