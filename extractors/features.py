@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,7 +21,6 @@ from extractors.backbones import registry as backbones
 from extractors.config import STREAMS, WHOLE, FeatureConfig, Limits, Stretch
 from extractors.decode.clock import Damage
 from extractors.decode.container import VideoError, require_nvdec
-from extractors.decode.grid import fit
 from extractors.decode.process import Clip, Decoder
 from extractors.exact import exact
 from extractors.featurefile import Features, FeaturesError, Floats, load, save
@@ -46,7 +44,8 @@ PART = 64  # snippets, 41 s of video: the most that a killed run loses
 
 # The format of the settings and of the features file. Raise it when the same settings would give other numbers. 3: the
 # stream that a player shows, HDR as SDR, one orientation for a stream, raw streams at their declared rate (issue 15).
-FORMAT = 3
+# 4: one pass of swscale makes the small picture, where OpenCV shrank a converted one (issue 17).
+FORMAT = 4
 
 
 class Extractor:
@@ -113,7 +112,7 @@ class Extractor:
             "stride": config.stride,
             "short_side": config.short_side,
             "crop": config.crop,
-            "resize": "device-1" if self.inputs.native else f"opencv-{cv2.__version__}",
+            "resize": _resizer(),
             "decoder": f"{'nvdec ' if config.decoder == 'nvdec' else ''}pyav-{av.__version__} {_libraries()}",
             "device": torch.device(self.device).type,
         }
@@ -243,10 +242,10 @@ class _Reading:
         """The parts; ends early when the reading turns out to be unreliable."""
         wanted, config, inputs = self.wanted, self.extractor.config, self.extractor.inputs
         opened = self.extractor.decoder.open(
-            wanted.path, config, wanted.stretch, inputs.native, inputs.frame, self.span, self.seek, wanted.deadline
+            wanted.path, config, wanted.stretch, inputs.frame, self.span, self.seek, wanted.deadline
         )
         with opened as (clip, frames):
-            if inputs.native:  # the decoder's ring holds few frames of full size: a batch of them waits on the device
+            if inputs.ahead:  # the decoder's ring holds less than a batch
                 frames = prefetch(frames, self.extractor.batch * config.length)
             source = Peeking(snippets(frames, length=config.length, stride=config.stride, last=clip.last))
             self.at, more = clip.first, True
@@ -282,9 +281,10 @@ class _Reading:
             done = batch[-1].index + 1 - begin
             wanted.on_progress("decode", done, total)
             if "flow" in wanted.streams and not times:
-                extractor.compile_flow(fit(clip.size, extractor.config.short_side), wanted.on_progress)
+                extractor.compile_flow(clip.size, wanted.on_progress)
+            placed = extractor.inputs.place(batch)
             for name in wanted.streams:
-                rows[name].append(extractor.features(batch, name))
+                rows[name].append(extractor.features(placed, name))
                 wanted.on_progress("flow" if name == "flow" else "i3d", done, total)
             times += [snippet_times(snippet.index, clip.origin, extractor.config) for snippet in batch]
             padded |= batch[0].padded
@@ -321,6 +321,11 @@ def gpu_batch(device: str) -> int:
         return 1
     free, _ = torch.cuda.mem_get_info(device)
     return 1 << int(math.log2(min(max(free // SNIPPET_BYTES, 1), MOST_SNIPPETS)))
+
+
+def _resizer() -> str:
+    """What makes the small pictures: FFmpeg's swscale, by its version."""
+    return f"swscale-{'.'.join(map(str, av.library_versions['libswscale']))}"
 
 
 def _libraries() -> str:

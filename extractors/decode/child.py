@@ -8,19 +8,26 @@ import signal
 import sys
 import time
 import traceback
-from dataclasses import asdict, astuple
+from collections import deque
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+import av
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from extractors.config import FeatureConfig, Stretch, cores
 from extractors.decode.container import MOST_THREADS, THREAD_BYTES, DecoderUnavailable, ReadError, VideoError
+from extractors.decode.converters import MOST, Converters, Job
 from extractors.decode.grid import Frames
 from extractors.snippets import frame_range, snippet_range
 
 SIGN_OF_LIFE = 1.0  # seconds; a child that reads but has no frame for so long sends a sign of life
+GROUPS = 8  # The parent is told of an eighth of the ring at once,
+PATIENCE = 0.01  # or of what is ready after so many seconds.
+FREE = '{"free"'  # how a line begins that gives slots back
 
 
 def serve(memory: int = 0) -> None:
@@ -33,11 +40,11 @@ def serve(memory: int = 0) -> None:
     os.dup2(2, 1)
     _answer(answers, {"alive": True})  # so that a crash over the first video is not mistaken for a failed start
     for line in sys.stdin:
-        if line.strip() in ("", "."):  # slots that were given back after the last frame
+        if line.startswith(FREE) or not line.strip():  # slots that were given back after the last frame
             continue
         try:
             request = json.loads(line)
-            cv2.setNumThreads(threads_of(request))
+            cv2.setNumThreads(1)  # each picture has one thread
             limit_memory(memory and held + memory + beside(threads_of(request)))
             _serve_video(request, sys.stdin, answers)
         except (VideoError, DecoderUnavailable) as error:
@@ -83,8 +90,8 @@ def threads_of(request: dict[str, Any]) -> int:
 def beside(threads: int) -> int:
     """Bytes that this many threads take for any video. They are added to the limit, which is for the video alone.
 
-    Each thread of the decoder, and of OpenCV, which resizes frames, has a stack of mostly 8 MiB, and all of it counts
-    from the start. The decoder's threads also hold frames, THREAD_BYTES in total. For 16 threads that is
+    Each thread of the decoder, and each that makes pictures, has a stack of mostly 8 MiB, and all of it counts from the
+    start. The decoder's threads also hold frames, THREAD_BYTES in total. For 16 threads that is
     2 * 16 * 8 MiB + 1 GiB = 1.25 GiB.
     """
     return 2 * threads * stack_size() + (THREAD_BYTES if threads > 1 else 0)
@@ -109,17 +116,20 @@ def _serve_video(request: dict[str, Any], questions: IO[str], answers: IO[str]) 
     config = FeatureConfig(fps=request["fps"], length=request["length"], stride=request["stride"])
     end = math.inf if request["end"] is None else request["end"]
     alive = time.monotonic()
+    sending: _Sending | None = None
 
     def tick() -> None:
         nonlocal alive
-        if (now := time.monotonic()) > alive + SIGN_OF_LIFE:
+        if sending is not None:
+            sending.go_on()
+        if (now := time.monotonic()) > max(alive, sending.last if sending is not None else 0.0) + SIGN_OF_LIFE:
             alive = now
             _answer(answers, {"alive": True})
 
     if request["home"] is not None:
         os.chdir(request["home"])
     path, gpu, threads = Path(request["path"]), request["gpu"], request["threads"]
-    with Frames(path, config.fps, request["short_side"], gpu, tick, threads, request["native"]) as frames:
+    with Frames(path, config.fps, request["short_side"], gpu, tick, threads) as frames:
         first, last = snippet_range(Stretch(request["start"], end), frames.origin, config)
         begin, stop = request["span"]
         first, last = max(first, begin), min(last, math.inf if stop is None else stop)
@@ -128,32 +138,124 @@ def _serve_video(request: dict[str, Any], questions: IO[str], answers: IO[str]) 
         header["seekable"] = frames.seekable
         _answer(answers, header | {"last": None if math.isinf(last) else last})
         offer = _ask(questions)
-        with Path(offer["ring"]).open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
-            ring = np.frombuffer(mapped, np.uint8).reshape(offer["slots"], *frames.size, 3)
-            _answer(answers, {"ready": True})
-            try:
-                for sent, (k, picture) in enumerate(frames.grid(*frame_range(first, last, config), request["seek"])):
-                    if sent >= offer["slots"]:
-                        _ask(questions)
-                    slot = sent % offer["slots"]
-                    ring[slot] = picture
-                    alive = time.monotonic()
-                    _answer(answers, {"k": k, "slot": slot} | _seen(frames))
-            finally:
-                del ring
+        with Path(offer["ring"]).open("r+b") as file:  # unmapped with the last array that uses it
+            ring = np.frombuffer(mmap.mmap(file.fileno(), 0), np.uint8).reshape(offer["slots"], *frames.size, 3)
+        _answer(answers, {"ready": True})
+        with Converters(converters(threads_of(request))) as pool:
+            sending = _Sending(frames, ring, pool, questions, answers)
+            for k, frame in frames.frames(*frame_range(first, last, config), request["seek"]):
+                sending.add(k, frame)
+            sending.finish()
+        sending = None
         missing = frames.missing if frames.exhausted else 0.0
-        _answer(answers, {"end": frames.end, "exhausted": frames.exhausted, "missing": missing} | _seen(frames))
+        damage, sought = _seen(frames)
+        end_of = {"end": frames.end, "exhausted": frames.exhausted, "missing": missing}
+        _answer(answers, end_of | {"damage": damage, "sought": sought})
 
 
-def _seen(frames: Frames) -> dict[str, Any]:
-    return {"damage": astuple(frames.damage), "sought": frames.sought}
+_Seen = tuple[tuple[int, int, int], bool]
+"""the values of a Damage, and `sought`"""
+
+
+def converters(threads: int) -> int:
+    """How many threads make pictures beside so many threads of the decoder."""
+    return min(MOST, threads // 2) if threads > 2 else 0
+
+
+class _Sending:
+    """Puts the pictures of frames into the ring, in order, and tells the parent of several at once.
+
+    The parent gives slots back in groups, too, and is only asked for them when none is free.
+    """
+
+    def __init__(
+        self, frames: Frames, ring: NDArray[np.uint8], pool: Converters, questions: IO[str], answers: IO[str]
+    ) -> None:
+        self._frames, self._ring, self._pool = frames, ring, pool
+        self._questions, self._answers = questions, answers
+        self._group = max(len(ring) // GROUPS, 1)
+        self._open: deque[tuple[int, _Seen, Job]] = deque()
+        """(grid point, what is known of the file, picture) for each frame that is being converted"""
+        self._newest: tuple[av.VideoFrame, NDArray[np.uint8], Job] | None = None
+        self._used = 0
+        """slots that were filled and not given back"""
+        self._sent = 0
+        self._ready: list[int] = []
+        """grid points whose pictures are in the ring, and of which the parent does not know yet"""
+        self._seen: _Seen = ((0, 0, 0), False)
+        self.last = time.monotonic()
+        """when the parent last heard of a frame"""
+
+    def add(self, k: int, frame: av.VideoFrame) -> None:
+        """Have the picture of a frame made; it is for grid point k."""
+        self.go_on()
+        while self._used == len(self._ring):
+            self._clear(0)
+            self._tell()
+            self._used -= int(_ask(self._questions)["free"])
+        slot = self._ring[self._sent % len(self._ring)]
+        self._sent += 1
+        self._used += 1
+        before = self._newest[1:] if self._newest is not None and self._newest[0] is frame else None
+
+        def convert() -> None:
+            if before is None:
+                self._frames.picture(frame, slot)
+            else:
+                before[1].wait()
+                slot[:] = before[0]
+
+        job = self._pool.submit(convert)
+        self._newest = (frame, slot, job)
+        self._open.append((k, _seen(self._frames), job))
+        # A slot must not be filled again while it is being copied into the next one.
+        self._clear(min(self._pool.most, len(self._ring) - 2))
+
+    def go_on(self) -> None:
+        """Tell the parent of what is ready, unless it has just heard of something."""
+        while self._open and self._open[0][2].done:
+            self._clear(len(self._open) - 1)
+        if self._ready and time.monotonic() > self.last + PATIENCE:
+            self._tell()
+
+    def finish(self) -> None:
+        """Wait for all pictures, and tell of them."""
+        self._newest = None
+        self._clear(0)
+        self._tell()
+
+    def _clear(self, most: int) -> None:
+        """Wait until no more than `most` frames are being converted."""
+        while len(self._open) > most:
+            k, seen, job = self._open.popleft()
+            job.wait()
+            if seen != self._seen:
+                self._tell()
+                self._seen = seen
+            self._ready.append(k)
+            if len(self._ready) >= self._group:
+                self._tell()
+
+    def _tell(self) -> None:
+        if self._ready:
+            self.last = time.monotonic()
+            damage, sought = self._seen
+            ready = {"k": self._ready[0], "frames": len(self._ready)}
+            _answer(self._answers, ready | {"damage": damage, "sought": sought})
+            self._ready.clear()
+
+
+def _seen(frames: Frames) -> _Seen:
+    damage = frames.damage
+    return (damage.errors, damage.jumps, damage.made_up), frames.sought
 
 
 def _ask(questions: IO[str]) -> dict[str, Any]:
     line = questions.readline()
     if not line:
         raise EOFError
-    return {} if line.strip() == "." else json.loads(line)
+    answer: dict[str, Any] = json.loads(line)
+    return answer
 
 
 if __name__ == "__main__":

@@ -10,93 +10,21 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import av
-import cv2
-import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from extractors.decode.clock import LONGEST_STILL, TIME_EPS, Damage, decode, frame_step, raise_if_unreadable
 from extractors.decode.container import (
     UNSEEKABLE,
     Image,
-    Orientation,
     VideoError,
     declared_duration,
     describe,
     open_video,
-    orientation,
-    upright_size,
 )
-from extractors.decode.tone import BT601, BT709, BT2020, FULL, LIMITED, MATRICES, RANGES, UNSPECIFIED, Colours, Tone
+from extractors.decode.look import Look, picture
 
 MISSING_TAIL = 1.0  # seconds; a video that ends so long before its header says is reported as partial
-
-
-class Look:
-    """Shows the frames of one stream upright, in the colours of an SDR screen, at a given size.
-
-    It is made when a file is opened, before anything is decoded. `settle` gets the first frame, whose orientation holds
-    for all. After that, `size` is (H, W) as a player shows the frames, and `toned` tells whether the first frame is HDR
-    or has wide colours.
-    """
-
-    def __init__(self, stream: av.VideoStream) -> None:
-        codec = stream.codec_context
-        # Taken now: decoding may replace the container's values by those of the stream, which may be unspecified.
-        self._declared = Colours(codec.color_trc, codec.color_primaries, codec.colorspace)
-        self._stream = stream
-        # One for all frames: otherwise each makes its own, with threads that live until collected (350 were seen).
-        self._convert = VideoReformatter()
-        self._tone = Tone()
-        self.upright = Orientation()
-        self.size = (0, 0)
-        self.toned = False
-
-    def settle(self, first: av.VideoFrame) -> None:
-        """Set the orientation and the size, which hold for all frames."""
-        self.upright = orientation(first)
-        self.size = upright_size(first, self._stream, self.upright)
-        self.toned = not self._colours(first).plain
-
-    def _colours(self, frame: av.VideoFrame) -> Colours:
-        return Colours(frame.color_trc, frame.color_primaries, frame.colorspace).over(self._declared)
-
-    def rgb(self, frame: av.VideoFrame, size: tuple[int, int]) -> Image:
-        """A frame as it is stored, resized: (H, W, 3) uint8 RGB for BT.709 screens."""
-        colours = self._colours(frame)
-        stored = self._stored(frame, colours)
-        if stored.shape[:2] != size:
-            shrink = size[0] * size[1] < stored.shape[0] * stored.shape[1]
-            how = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
-            stored = cv2.resize(stored, size[::-1], interpolation=how)
-        return np.asarray(stored, np.uint8) if colours.plain else self._tone(np.asarray(stored, np.uint16), colours)
-
-    def _stored(self, frame: av.VideoFrame, colours: Colours) -> Any:
-        """(H, W, 3) RGB in the frame's own size: uint8, or uint16 if its tones must still be mapped."""
-        spaces: dict[str, int] = {}
-        if (not colours.plain and colours.matrix != frame.colorspace) or frame.colorspace not in MATRICES:
-            known = MATRICES - UNSPECIFIED
-            spaces["src_colorspace"] = colours.matrix if colours.matrix in known else BT601 if colours.plain else BT2020
-            spaces["dst_colorspace"] = BT709  # for RGB any value that swscale accepts will do
-        if frame.color_range not in RANGES:
-            spaces |= {"src_color_range": LIMITED, "dst_color_range": FULL}
-        depth = "rgb24" if colours.plain else "rgb48le"
-        return self._convert.reformat(frame, format=depth, threads=1, **spaces).to_ndarray()
-
-
-def picture(frame: av.VideoFrame, size: tuple[int, int], look: Look) -> Image:
-    """Upright RGB picture of a frame, resized: (H, W, 3) uint8 for `size` (H, W).
-
-    Shrinking averages areas, as DeepMind's own pipeline does; enlarging is bilinear. HDR becomes SDR after that, when
-    there are fewer pixels (tone.py).
-    """
-    upright = look.upright
-    rgb = look.rgb(frame, (size[1], size[0]) if upright.turns % 2 else size)
-    if upright.mirrored:
-        rgb = rgb[::-1]
-    return np.ascontiguousarray(np.rot90(rgb, upright.turns))
 
 
 def fit(size: tuple[int, int], short_side: int) -> tuple[int, int]:
@@ -113,9 +41,8 @@ class Frames:
     `end` is the time at which the last frame that was read stops being shown (s), `exhausted` tells whether the video
     has no further frame, `damage` what is wrong with the file, and `sought` whether its beginning was jumped over.
 
-    `short_side`: resize frames to so many pixels; None keeps their size. `native`: keep their size all the same, except
-    for HDR, whose tones are mapped here, at the smaller size. `tick`: called while the file is read, as a sign of life.
-    `gpu`, `threads`: as in `open_video`.
+    `short_side`: resize frames to so many pixels; None keeps their size. `tick`: called while the file is read, as a
+    sign of life. `gpu`, `threads`: as in `open_video`.
 
     Raises (on entering):
         VideoError: the file cannot be opened, or nothing in it can be decoded.
@@ -130,9 +57,7 @@ class Frames:
         gpu: int | None = None,
         tick: Callable[[], None] = lambda: None,
         threads: int = 0,
-        native: bool = False,
     ) -> None:
-        self.native = native
         self.path, self.fps, self.short_side, self.gpu = path, fps, short_side, gpu
         self._tick, self._threads = tick, threads
         self.damage = Damage()
@@ -156,8 +81,7 @@ class Frames:
             self._zero = (self._container.start_time or 0) / 1e6
             self._look.settle(head[1])
             self.info = describe(self.path, self._container, self._stream, self._look.size)
-            whole = self.native and not self._look.toned
-            self.size = self._look.size if self.short_side is None or whole else fit(self._look.size, self.short_side)
+            self.size = self._look.size if self.short_side is None else fit(self._look.size, self.short_side)
             self._stack = stack.pop_all()
         return self
 
@@ -169,10 +93,25 @@ class Frames:
 
         seek: jump to the first of them if the format allows it; False reads everything before it.
         """
+        shown: tuple[av.VideoFrame, Image] | None = None  # converted once, when a grid point needs it
+        for k, frame in self.frames(first, last, seek):
+            if shown is None or shown[0] is not frame:
+                shown = None  # so that no third frame is held while this one is converted
+                shown = frame, self.picture(frame)
+            yield k, shown[1]
+
+    def frames(
+        self, first: int = 0, last: float = float("inf"), seek: bool = True
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
+        """The same, with frames as they are decoded, of which `picture` makes pictures."""
         head, source = self._head, self._source
         if seek and first > 0 and (sought := self._seek(head[1], self._time(first))):
             head, source = sought
         yield from self._nearest(head, source, first, last)
+
+    def picture(self, frame: av.VideoFrame, out: Image | None = None) -> Image:
+        """(H, W, 3) uint8 RGB of a frame, in `out`. Several threads may call it at once, for different frames."""
+        return picture(frame, self.size, self._look, out)
 
     def _decode(self) -> Iterator[tuple[float, av.VideoFrame]]:
         return decode(self._container, self._stream, self.damage, self._tick)
@@ -191,26 +130,23 @@ class Frames:
         source: Iterator[tuple[float, av.VideoFrame]],
         k: int,
         last: float,
-    ) -> Iterator[tuple[int, Image]]:
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
         """Nearest frame for each grid point k..last-1; a tie goes to the earlier frame."""
         time, frame = head
-        shown: Image | None = None  # converted once, when a grid point needs it
         for later, successor in source:
             while k < last and self._time(k) <= (time + later) / 2 + TIME_EPS:
-                shown = picture(frame, self.size, self._look) if shown is None else shown
-                yield k, shown
+                yield k, frame
                 k += 1
             self.end = later
             if k >= last:
                 return
-            time, frame, shown = later, successor, None
+            time, frame = later, successor
         self.exhausted = True
         base = float(frame.time_base or 0)
         lasts = frame.duration * base
         self.end = time + (min(lasts, LONGEST_STILL) if lasts > TIME_EPS else frame_step(self._stream))
         while k < last and self._time(k) < self.end - TIME_EPS:
-            shown = picture(frame, self.size, self._look) if shown is None else shown
-            yield k, shown
+            yield k, frame
             k += 1
 
     def _seek(

@@ -1,9 +1,9 @@
 """Decoding in a process of its own: a file that crashes the decoder costs that video alone (PyAV#2344).
 
 The child decodes frames, resizes them and puts them into a ring of slots in shared memory (a file that both processes
-map, and that is unlinked at once). Its lines on a pipe say which slot holds which frame, and our lines give slots back.
-So the child is at most one ring ahead of the networks, and memory does not grow with the video. One child serves many
-videos.
+map, and that is unlinked at once). Its lines on a pipe say how many slots are filled, in their order, and ours how many
+are free again; one line is for several frames where they come fast. So the child is at most one ring ahead of the
+networks, and memory does not grow with the video. One child serves many videos.
 
 A file may also make the child hang or use too much memory. A watchdog ends a child that gives no sign of life, and the
 child limits its own memory.
@@ -109,7 +109,6 @@ class Decoder:
         path: Path,
         config: FeatureConfig,
         stretch: Stretch = WHOLE,
-        native: bool = False,
         take: Callable[[Image], Any] = np.copy,
         span: tuple[int, float] = (0, math.inf),
         seek: bool = True,
@@ -120,7 +119,6 @@ class Decoder:
         The frames are those of the snippets that cover `stretch`, their short side `config.short_side`.
 
         Args:
-            native: give frames as large as the video has them (except for HDR, see Frames).
             take: is called with each frame in shared memory, which is overwritten afterwards, and returns the value to
                 give in its place.
             span: only the snippets span[0] <= i < span[1] of the video.
@@ -137,7 +135,6 @@ class Decoder:
             "home": None if path.is_absolute() else str(Path.cwd()),  # it may have changed since the child started
             "fps": config.fps,
             "short_side": config.short_side,
-            "native": native,
             "length": config.length,
             "stride": config.stride,
             "start": stretch.start,
@@ -179,11 +176,15 @@ class Decoder:
         path: Path,
         take: Callable[[Image], Any],
     ) -> Iterator[tuple[int, Any]]:
+        taken = 0
         while "end" not in (answer := self._receive(child, path)):
-            frame = take(memory[answer["slot"]])
-            self._send(child, ".", path)  # the slot is free again
             clip.damage, clip.sought = Damage(*answer["damage"]), answer["sought"]
-            yield answer["k"], frame
+            for k in range(answer["k"], answer["k"] + answer["frames"]):
+                frame = take(memory[taken % len(memory)])
+                taken += 1
+                if k == answer["k"] + answer["frames"] - 1:  # their slots are free again
+                    self._send(child, json.dumps({"free": answer["frames"]}), path)
+                yield k, frame
         if child is self._child:  # and not another child that was started since then
             self._busy = False
         clip.damage, clip.sought = Damage(*answer["damage"]), answer["sought"]

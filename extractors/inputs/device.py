@@ -1,61 +1,28 @@
-"""From snippets to network inputs on an accelerator: a frame is uploaded once, then resized, greyed and cropped there.
+"""From snippets to network inputs on an accelerator: frames are uploaded once, then greyed and cropped there.
 
-On CUDA a frame is uploaded from pinned memory in a stream of its own, so that the frames of the next batch arrive while
-the networks work on this one.
+The decoder's process makes the small pictures for the CPU and for accelerators alike, so what travels is small. Frames
+are collected in slabs and a slab is uploaded at once: on CUDA from pinned memory in a stream of its own, and nobody
+waits for it, so that the frames of the next batch arrive while the networks work on this one.
 
-The arithmetic is the same as in host.py, so tests compare it with OpenCV on CPU tensors.
+The arithmetic is the same as in host.py, so tests compare both on CPU tensors.
 """
 
+import threading
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from dataclasses import dataclass
+from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from extractors import flow
 from extractors.config import FeatureConfig
 from extractors.decode.container import Image
-from extractors.decode.grid import fit
-from extractors.exact import exact
 from extractors.inputs.host import centre
 from extractors.snippets import Snippet
 
 # OpenCV's integer weights of R, G, B for grey, over 2**15.
 GREY = (9798, 19235, 3735)
-
-
-@lru_cache(maxsize=16)
-def resampling(source: int, target: int, device: str, shrink: bool) -> Tensor:
-    """(target, source) weights of OpenCV's INTER_AREA (shrink) or INTER_LINEAR along one axis."""
-    weights = np.zeros((target, source))
-    scale = source / target
-    for row in range(target):
-        if shrink:  # each source pixel counts by the share of it that lies under the target pixel
-            edges = np.clip(np.arange(source + 1), row * scale, (row + 1) * scale)
-            weights[row] = np.diff(edges) / scale
-        else:  # half-pixel centres, edges repeated
-            at = np.clip((row + 0.5) * scale - 0.5, 0, source - 1)
-            low = min(int(at), source - 1)
-            high = min(low + 1, source - 1)
-            weights[row, low] += 1 - (at - low)
-            weights[row, high] += at - low
-    return torch.tensor(weights, dtype=torch.float32, device=device)
-
-
-def resize(frame: Tensor, size: tuple[int, int]) -> Tensor:
-    """(H, W, 3) uint8 to (h, w, 3) uint8, by two matrix products; equal to OpenCV within one grey level."""
-    height, width, _ = frame.shape
-    if (height, width) == size:
-        return frame
-    shrink = size[0] * size[1] < height * width
-    device = str(frame.device)
-    rows = resampling(height, size[0], device, shrink)
-    columns = resampling(width, size[1], device, shrink)
-    planes = frame.permute(2, 0, 1).float()
-    with exact():  # TF32 has 10 bits, too few to round as OpenCV does
-        resized = rows @ planes @ columns.T
-    return resized.round_().clamp_(0, 255).to(torch.uint8).permute(1, 2, 0)
 
 
 def grey(frames: Tensor) -> Tensor:
@@ -64,28 +31,103 @@ def grey(frames: Tensor) -> Tensor:
     return ((red * GREY[0] + green * GREY[1] + blue * GREY[2] + (1 << 14)) >> 15).to(torch.uint8)
 
 
-class DeviceInputs:
-    """Network inputs of a batch, made on the device; frames are uploaded once, as they come from the decoder."""
+class Slab:
+    """Frames in the order in which they were decoded: (N, H, W, 3) uint8, on the host and on the device."""
 
-    native = True
+    def __init__(self, shape: tuple[int, ...], device: torch.device, stream: "torch.cuda.Stream | None") -> None:
+        """`stream`: where it is uploaded, on CUDA."""
+        self._host = torch.empty(shape, dtype=torch.uint8, pin_memory=stream is not None)
+        self._stream, self._arrived = stream, None if stream is None else torch.cuda.Event()
+        with torch.cuda.stream(stream):
+            self._placed = torch.empty(shape, dtype=torch.uint8, device=device)
+        self._filled = self._sent = 0
+        self._lock = threading.Lock()
+        """frames are added by the thread that reads them, and asked for by the one that works on them"""
+
+    def add(self, image: Image) -> int:
+        """Copy a frame (H, W, 3) into the slab, and upload the slab if it is full; returns the frame's index."""
+        index = self._filled
+        self._host[index].numpy()[:] = image
+        self._filled += 1
+        if self.full:
+            with self._lock:
+                self._upload(len(self._host))
+        return index
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H, W, 3)."""
+        return tuple(self._host.shape)
+
+    @property
+    def full(self) -> bool:
+        """Whether no further frame fits."""
+        return self._filled == len(self._host)
+
+    def frame(self, index: int) -> Tensor:
+        """A frame on the device; the current stream waits for it."""
+        with self._lock:
+            self._upload(index + 1)
+        if self._arrived is not None:
+            torch.cuda.current_stream(self._placed.device).wait_event(self._arrived)
+        return self._placed[index]
+
+    def _upload(self, until: int) -> None:
+        """Send the frames before `until` that have not been sent yet. PyTorch keeps both memories until it is done."""
+        if until <= self._sent:
+            return
+        part = slice(self._sent, until)
+        with torch.cuda.stream(self._stream):
+            self._placed[part].copy_(self._host[part], non_blocking=self._stream is not None)
+        if self._stream is not None and self._arrived is not None:
+            self._arrived.record(self._stream)
+            self._placed.record_stream(torch.cuda.default_stream(self._placed.device))  # the stream that will read it
+        self._sent = until
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A frame of a slab, which may be on its way."""
+
+    slab: Slab
+    index: int
+
+
+class DeviceInputs:
+    """Network inputs of a batch, made on the device."""
+
+    ahead = True
 
     def __init__(self, config: FeatureConfig, flow_backend: str | None, device: str) -> None:
         self.config, self.flow_backend, self.device = config, flow_backend, torch.device(device)
+        self._slab: Slab | None = None
 
-    def frame(self, image: Image) -> Tensor:
-        """Copy a frame (H, W, 3) onto the device and resize it there: (h, w, 3) uint8."""
-        pixels, size = torch.from_numpy(image), fit(image.shape[:2], self.config.short_side)
-        if self.device.type != "cuda":
-            return resize(pixels.to(self.device, copy=True), size)
-        with torch.cuda.stream(self._uploads):
-            small = resize(pixels.pin_memory().to(self.device, non_blocking=True), size)
-            small.record_stream(torch.cuda.default_stream(self.device))  # the stream that will read it
-        self._uploads.synchronize()  # waits for this frame alone; its pinned memory is then free for the next one
-        return small
+    def frame(self, image: Image) -> Waiting:
+        """A copy of a frame (H, W, 3), which goes to the device together with those around it."""
+        shape = (self.config.length, *image.shape)
+        if self._slab is None or self._slab.full or self._slab.shape != shape:
+            self._slab = Slab(shape, self.device, self._uploads)
+        return Waiting(self._slab, self._slab.add(image))
+
+    def place(self, batch: Sequence[Snippet[Waiting]]) -> list[Snippet[Tensor]]:
+        """The same snippets with their frames on the device: (H, W, 3) uint8."""
+
+        def placed(frame: Waiting) -> Tensor:
+            return frame.slab.frame(frame.index)
+
+        return [
+            Snippet(
+                snippet.index,
+                tuple(map(placed, snippet.frames)),
+                None if snippet.following is None else placed(snippet.following),
+                snippet.padded,
+            )
+            for snippet in batch
+        ]
 
     @cached_property
-    def _uploads(self) -> torch.cuda.Stream:
-        return torch.cuda.Stream(self.device)
+    def _uploads(self) -> "torch.cuda.Stream | None":
+        return torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
 
     def rgb(self, batch: Sequence[Snippet[Tensor]]) -> Tensor:
         """(B, 3, L, crop, crop)."""

@@ -55,15 +55,19 @@ def no_motion(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
 class HostInputs:
     """Network inputs of a batch, made on the CPU."""
 
-    native = False
-    """whether frames come as large as the video has them"""
+    ahead = False
+    """whether frames are read by a thread of their own, a batch in advance"""
 
     def __init__(self, config: FeatureConfig, flow_backend: str | None, threads: int | None = None) -> None:
         self.config, self.flow_backend, self.threads = config, flow_backend, threads
 
     def frame(self, image: Image) -> Image:
-        """A copy of a frame, which the decoder has already resized."""
+        """A copy of a frame."""
         return image.copy()
+
+    def place(self, batch: list[Snippet[Image]]) -> list[Snippet[Image]]:
+        """The snippets are where they are needed."""
+        return batch
 
     def rgb(self, batch: Sequence[Snippet[Image]]) -> Tensor:
         """(B, 3, L, crop, crop)."""

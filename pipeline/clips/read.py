@@ -12,7 +12,8 @@ import numpy as np
 
 from extractors.decode.clock import Damage, decode, frame_step
 from extractors.decode.container import UNSEEKABLE, Image, VideoError, open_video
-from extractors.decode.grid import Look, fit, picture
+from extractors.decode.grid import fit
+from extractors.decode.look import Look, picture
 from extractors.decode.streams import best_sound
 from pipeline.clips.encode import HERTZ, MovieWriter, Samples
 

@@ -229,8 +229,8 @@ def _snippets(video: Path, config: FeatureConfig) -> list[Snippet[Any]]:
 
 def _decode(pipeline: Pipeline, video: Path) -> int:
     extractor = pipeline.extractor
-    native, take = extractor.inputs.native, extractor.inputs.frame
-    with extractor.decoder.open(video, extractor.config, Stretch(end=LONGEST), native=native, take=take) as (_, frames):
+    take = extractor.inputs.frame
+    with extractor.decoder.open(video, extractor.config, Stretch(end=LONGEST), take=take) as (_, frames):
         return sum(1 for _ in frames)
 
 

@@ -228,7 +228,7 @@ def test_reading_up_to_a_late_frame_gives_signs_of_life(
         "start": 14.0,
         "end": None,
     }
-    more = {"span": (0, None), "seek": True, "gpu": None, "threads": 1, "native": False}
+    more = {"span": (0, None), "seek": True, "gpu": None, "threads": 1}
     with pytest.raises(EOFError):  # it asks for the ring, and we have none
         decoding._serve_video(request | more, io.StringIO(""), Ear())  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError):

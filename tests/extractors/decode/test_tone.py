@@ -17,7 +17,6 @@ from extractors.backbones import weights
 from extractors.config import FeatureConfig
 from extractors.decode import tone
 from extractors.decode.grid import Frames
-from extractors.decode.process import Decoder
 from extractors.decode.tone import HLG, PQ, Colours, Tone
 from extractors.features import Extractor
 from extractors.inputs.device import DeviceInputs
@@ -261,7 +260,7 @@ def test_a_recording_that_turns_hdr_midway(tmp_path: Path) -> None:
     bright = hdr(tmp_path / "2.ts", flat(COLOUR, 25))
     path = tmp_path / "a.ts"
     path.write_bytes(plain.read_bytes() + bright.read_bytes())
-    with Frames(path, 25, 64, native=True) as frames:
+    with Frames(path, 25, 64) as frames:
         shown = [image[32, 48] for _, image in frames.grid()]
     assert shown[5] == pytest.approx(np.array(COLOUR) * 255, abs=6)
     assert shown[45] == levels(COLOUR, PQ)
@@ -271,7 +270,7 @@ def test_a_recording_that_turns_hdr_midway(tmp_path: Path) -> None:
 
 
 def test_the_gpus_way_gets_toned_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its frames come as large as they are, but for HDR's, which come shrunk and toned: the CPU's own."""
+    """Its frames come shrunk and toned, as the CPU's do."""
 
     class Found:
         weights, width = "stub", 480
@@ -281,9 +280,6 @@ def test_the_gpus_way_gets_toned_frames(tmp_path: Path, monkeypatch: pytest.Monk
     ramp = [np.roll(np.arange(96 * 128 * 3, dtype=np.uint32).reshape(96, 128, 3) % 251, 5 * k, 1) for k in range(20)]
     path = hdr(tmp_path / "a.mp4", [image.astype(np.uint8) for image in ramp], HLG)
     config = FeatureConfig(short_side=48, crop=32)
-    with Decoder().open(path, config, native=True) as (clip, frames):
-        assert clip.size == (48, 64)
-        assert all(image.shape == (48, 64, 3) for _, image in frames)
     host, there = Extractor(config), Extractor(config)
     there.inputs = DeviceInputs(config, None, "cpu")
     assert torch.equal(*(torch.from_numpy(e.chunk(path).rgb) for e in (host, there)))

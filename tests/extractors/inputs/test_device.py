@@ -8,33 +8,17 @@ import numpy as np
 import pytest
 import torch
 from conftest import coded, encode
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from extractors import features
 from extractors.config import FeatureConfig
-from extractors.decode.grid import fit
-from extractors.decode.process import Decoder
 from extractors.features import Extractor, gpu_batch
 from extractors.inputs import device
-from extractors.inputs.device import DeviceInputs
+from extractors.inputs.device import DeviceInputs, Slab
 from extractors.inputs.host import HostInputs
 from extractors.inputs.prefetch import prefetch
-from extractors.snippets import snippets
+from extractors.snippets import Snippet, snippets
 
 CONFIG = FeatureConfig(length=4, stride=4, short_side=32, crop=32)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(2, 90), st.integers(2, 90), st.sampled_from([8, 16, 24]), st.integers(0, 2**32 - 1))
-def test_resize_is_opencvs_within_one_level(height: int, width: int, side: int, seed: int) -> None:
-    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    size = fit((height, width), side)
-    how = cv2.INTER_AREA if size[0] * size[1] < height * width else cv2.INTER_LINEAR
-    expected = cv2.resize(image, size[::-1], interpolation=how)
-    got = device.resize(torch.from_numpy(image), size).numpy()
-    assert got.shape == expected.shape
-    assert np.abs(got.astype(int) - expected).max() <= 1
 
 
 def test_grey_is_opencvs_exactly() -> None:
@@ -51,17 +35,43 @@ def test_inputs_equal_the_cpus(stride: int, frames: int) -> None:
     host, there = HostInputs(config, "numba"), DeviceInputs(config, "numba", "cpu")
     cut = list(snippets(enumerate(images), length=4, stride=stride))
     placed = ((k, there.frame(image)) for k, image in enumerate(images))
-    moved = list(snippets(placed, length=4, stride=stride))
+    moved = there.place(list(snippets(placed, length=4, stride=stride)))
     assert torch.equal(host.rgb(cut), there.rgb(moved))
     assert torch.allclose(host.flow(cut), there.flow(moved), atol=1e-4)
 
 
 def test_frames_are_copies() -> None:
-    image = coded(1, 32, 44)  # already of the right size
+    image = coded(1, 32, 44)
     kept = image.copy()
-    frames = HostInputs(CONFIG, None).frame(image), DeviceInputs(CONFIG, None, "cpu").frame(image).numpy()
+    host, there = HostInputs(CONFIG, None), DeviceInputs(CONFIG, None, "cpu")
+    frames = host.frame(image), there.frame(image)
     image[:] = 0
-    assert all(np.array_equal(frame, kept) for frame in frames)
+    (snippet,) = there.place([Snippet(0, (frames[1],), frames[1])])
+    assert np.array_equal(frames[0], kept)
+    assert snippet.following is not None
+    assert all(np.array_equal(frame.numpy(), kept) for frame in (*snippet.frames, snippet.following))
+
+
+def test_a_slab_is_sent_once_and_when_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, int]] = []
+    upload = Slab._upload
+
+    def counted(self: Slab, until: int) -> None:
+        if until > self._sent:
+            sent.append((self._sent, until))
+        upload(self, until)
+
+    monkeypatch.setattr(Slab, "_upload", counted)
+    there = DeviceInputs(CONFIG, None, "cpu")  # four frames to a slab
+    waiting = [there.frame(coded(k, 32, 44)) for k in range(10)]
+    assert sent == [(0, 4), (0, 4)]
+    for k, frame in enumerate(waiting):
+        assert np.array_equal(frame.slab.frame(frame.index).numpy(), coded(k, 32, 44))
+    assert sent[2:] == [(0, 1), (1, 2)]  # the last ones are asked for before their slab is full
+    waiting += [there.frame(coded(k, 32, 44)) for k in range(10, 12)]
+    assert sent[4:] == [(2, 4)]
+    other = there.frame(coded(12, 48, 64))  # of another video
+    assert np.array_equal(other.slab.frame(other.index).numpy(), coded(12, 48, 64))
 
 
 class Mean(torch.nn.Module):
@@ -92,15 +102,14 @@ def on_device(config: FeatureConfig, batch: int, backend: str = "numba") -> Extr
 
 
 def test_a_video_gives_the_same_features_by_either_way(stubbed: None, tmp_path: Path) -> None:
-    # Already of the right size: one grey level more or less, which resizing may give, moves TV-L1 on such a pattern.
-    video = encode(tmp_path / "v.mp4", [coded(k, 32, 44) for k in range(9)])
+    video = encode(tmp_path / "v.mp4", [coded(k, 64, 88) for k in range(9)])
     host = Extractor(replace(CONFIG, flow="torch"), ("rgb", "flow")).chunk(video)
     there = on_device(CONFIG, 3, "torch").chunk(video)
     assert np.array_equal(host.times, there.times)
     assert len(there.times) == 2
-    assert np.allclose(host.rgb, there.rgb, atol=1e-6)
+    assert np.array_equal(host.rgb, there.rgb)
     assert np.allclose(host.flow, there.flow, atol=1e-4)
-    assert there.settings["rgb"]["resize"] == "device-1"
+    assert host.settings == there.settings
 
 
 def test_a_full_gpu_halves_the_batch(stubbed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,13 +130,6 @@ def test_a_full_gpu_halves_the_batch(stubbed: None, tmp_path: Path, monkeypatch:
     assert np.allclose(got.flow, expected.flow, atol=1e-4)
 
 
-def test_native_frames_are_as_large_as_the_video(tmp_path: Path) -> None:
-    video = encode(tmp_path / "v.mp4", [coded(k, 64, 96) for k in range(3)])
-    with Decoder().open(video, CONFIG, native=True) as (clip, frames):
-        assert clip.size == (64, 96)
-        assert [image.shape for _, image in frames] == [(64, 96, 3)] * 3
-
-
 def test_precisions(stubbed: None, tmp_path: Path) -> None:
     video = encode(tmp_path / "v.mp4", [coded(k, 64, 96) for k in range(8)])
     plain = Extractor(CONFIG).chunk(video)
@@ -140,15 +142,15 @@ def test_precisions(stubbed: None, tmp_path: Path) -> None:
 @pytest.mark.gpu
 def test_uploads_while_the_gpu_is_busy() -> None:
     rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (180, 320, 3), dtype=np.uint8) for _ in range(400)]
+    images = [rng.integers(0, 256, (180, 320, 3), dtype=np.uint8) for _ in range(402)]
     there, busy = DeviceInputs(CONFIG, None, "cuda"), torch.randn(4096, 4096, device="cuda")
     sums = []
     for frame in prefetch((there.frame(image) for image in images), 64):
         busy = torch.tanh(busy @ busy)
-        sums.append(frame.long().sum())  # queued behind that, when the next frames have long come
-        del frame
-    expected = [device.resize(torch.from_numpy(image), (32, 57)).long().sum() for image in images]
-    assert torch.allclose(torch.stack(sums).cpu().float(), torch.stack(expected).float(), rtol=1e-4)
+        (snippet,) = there.place([Snippet(0, (frame,), None)])
+        sums.append(snippet.frames[0].long().sum())  # queued behind that, when the next frames have long come
+        del frame, snippet
+    assert torch.stack(sums).tolist() == [int(image.sum()) for image in images]
 
 
 @pytest.mark.gpu
