@@ -16,18 +16,12 @@
 // Each slot of scratch memory has 18 planes of the largest level: state (2 sides of u v p11 p12 p21 p22), slopes
 // (ix iy rho 1/|grad I|^2), smooth (u v after the median), taps (I, Ix, Iy, 0 of the second frame, with a frame of zeros).
 //
-// The host defines THETA, TAUT, CLAMP, EPSILON2, FLAT, CUBIC_A, ZOOM, WARPS, OUTER and INNER (tvl1.py).
+// The arithmetic is that of numba_kernels.py, operation by operation, so both give the same bytes. (Sums of |du|^2 alone are
+// added up in another order, which matters only if one is within a few ulps of the threshold.)
+//
+// The host defines THREADS, BLOCKS_PER_CORE, THETA, TAUT, CLAMP, EPSILON2, FLAT, CUBIC_A, ZOOM, WARPS, OUTER and INNER.
 
-#ifndef K
-#define K 5                 // iterations in a march
-#endif
-#define CORE (32 - 2 * K)   // columns that a strip is responsible for
-#ifndef THREADS
-#define THREADS 256
-#endif
-#ifndef BLOCKS_PER_CORE
-#define BLOCKS_PER_CORE 2
-#endif
+#define K 4  // iterations in a march
 #define WARPS_IN_BLOCK (THREADS / 32)
 #define PAD 4               // zeros around the taps
 #define ALL 0xffffffffu
@@ -45,33 +39,51 @@ struct Pixel {
 
 struct Place {  // where a lane stands
     int x, height, width;
-    bool first, last, core;  // column 0; the last column; a column that this strip is responsible for
+    bool first, last, core;  // column 0; the last column; a column that its strip is responsible for
 };
 
 __device__ __forceinline__ float left(float value) { return __shfl_up_sync(ALL, value, 1); }
 __device__ __forceinline__ float right(float value, int lanes = 1) { return __shfl_down_sync(ALL, value, lanes); }
 
+// 1 / (1 + TAUT * sqrt(square)), each operation rounded as IEEE asks. The compiler's own root and reciprocal do the same,
+// but branch for zeros, denormals and infinities. Those do not occur here: a square below the least one changes no bit of
+// the sum, and the sum is at least 1.
+__device__ __forceinline__ float shrinking(float square) {
+    square = fmaxf(square, 1e-30f);
+#ifdef __CUDA_ARCH__
+    float root, inverse;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(square));
+    root = square * inverse;
+    root = fmaf(fmaf(-root, root, square), .5f * inverse, root);
+    float sum = 1.f + TAUT * root;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(sum));
+    return fmaf(inverse, -fmaf(sum, inverse, -1.f), inverse);
+#else
+    return 1.f / (1.f + TAUT * sqrtf(square));
+#endif
+}
+
 // The primal step of row y, whose pixels are in `now`, and the dual step of the row above, which is in `above` (with its
 // u and v after the primal step). Afterwards `now` is the finished row above, and `above` is row y. Returns |du|^2.
+// The row above the image is all zeros, and stays so.
 __device__ __forceinline__ float step(Pixel &now, Pixel &above, int y, const Place &at) {
     float l11 = left(now.p11), l21 = left(now.p21);
     l11 = at.first ? 0.f : l11;
     l21 = at.first ? 0.f : l21;
-    float a12 = y > 0 ? above.p12 : 0.f, a22 = y > 0 ? above.p22 : 0.f;
     float f = (now.rho + now.ix * now.u + now.iy * now.v) * now.inv;
     f = -fminf(fmaxf(f, -CLAMP), CLAMP);
-    float du = f * now.ix + THETA * (now.p11 - l11 + (now.p12 - a12));
-    float dv = f * now.iy + THETA * (now.p21 - l21 + (now.p22 - a22));
+    float du = f * now.ix + THETA * (now.p11 - l11 + (now.p12 - above.p12));
+    float dv = f * now.iy + THETA * (now.p21 - l21 + (now.p22 - above.p22));
     float u = now.u + du, v = now.v + dv;
 
+    bool between = unsigned(y - 1) < unsigned(at.height - 1);  // two rows of the image
     float ux = right(above.u) - above.u, vx = right(above.v) - above.v;
     float uy = u - above.u, vy = v - above.v;
     ux = at.last ? 0.f : ux;
     vx = at.last ? 0.f : vx;
-    uy = y < at.height ? uy : 0.f;
-    vy = y < at.height ? vy : 0.f;
-    float su = 1.f / (1.f + TAUT * sqrtf(ux * ux + uy * uy));
-    float sv = 1.f / (1.f + TAUT * sqrtf(vx * vx + vy * vy));
+    uy = between ? uy : 0.f;
+    vy = between ? vy : 0.f;
+    float su = shrinking(ux * ux + uy * uy), sv = shrinking(vx * vx + vy * vy);
     Pixel done = above;
     done.p11 = (above.p11 + TAUT * ux) * su;
     done.p12 = (above.p12 + TAUT * uy) * su;
@@ -99,76 +111,78 @@ __device__ __forceinline__ Pixel read(const float *field, const float *dual, con
     return p;
 }
 
-// `count` iterations on the rows top <= y < bottom of one strip. `errors` gets sums of |du|^2, one for each iteration.
-__device__ void march(
-    const float *field, const float *dual, const float *slopes, float *target, int plane, const Place &at, int top,
-    int bottom, int count, float *errors
-) {
-    Pixel above[K];
+struct Planes {  // of one march: what it reads, and where it writes the six planes of the state
+    const float *field, *dual, *slopes;
+    float *target;
+    int plane, height, width, cuts;
+};
+
+// COUNT iterations on the rows top <= y < bottom of one strip; adds sums of |du|^2 to `errors`, one for each iteration.
+template <int COUNT>
+__device__ __forceinline__ void march(const Planes &of, const Place &at, int top, int bottom, float *errors) {
+    Pixel above[COUNT];
 #pragma unroll
-    for (int j = 0; j < K; j++) above[j] = Pixel();
-    int begin = max(top - K, 0), end = bottom + count, last = at.height - 1;
+    for (int j = 0; j < COUNT; j++) above[j] = Pixel();
+    int begin = max(top - COUNT, 0), end = bottom + COUNT, last = at.height - 1;
     int column = min(max(at.x, 0), at.width - 1);
     bool stores = at.core && at.x < at.width;
-    Pixel next = read(field, dual, slopes, plane, begin * at.width + column);
+    Pixel next = read(of.field, of.dual, of.slopes, of.plane, begin * at.width + column);
+#pragma unroll 2
     for (int row = begin; row < end; row++) {
         Pixel now = next;
-        if (row + 1 < end) next = read(field, dual, slopes, plane, min(row + 1, last) * at.width + column);
+        next = read(of.field, of.dual, of.slopes, of.plane, min(row + 1, last) * at.width + column);
 #pragma unroll
-        for (int j = 0; j < K; j++)
-            if (j < count) {
-                int y = row - j;
-                float moved = step(now, above[j], y, at);
-                errors[j] += y >= top && y < bottom ? moved : 0.f;
-            }
-        int y = row - count;
+        for (int j = 0; j < COUNT; j++) {
+            float moved = step(now, above[j], row - j, at);
+            errors[j] += unsigned(row - j - top) < unsigned(bottom - top) ? moved : 0.f;
+        }
+        int y = row - COUNT;
         if (y >= top && stores) {
-            float *to = target + y * at.width + at.x;
+            float *to = of.target + y * at.width + at.x;
             to[0] = now.u;
-            to[plane] = now.v;
-            to[2 * plane] = now.p11;
-            to[3 * plane] = now.p12;
-            to[4 * plane] = now.p21;
-            to[5 * plane] = now.p22;
+            to[of.plane] = now.v;
+            to[2 * of.plane] = now.p11;
+            to[3 * of.plane] = now.p12;
+            to[4 * of.plane] = now.p21;
+            to[5 * of.plane] = now.p22;
         }
     }
 }
 
-// `count` iterations on a whole level, from `field` (u, v) and `dual` to `target`; totals[j] is the sum of |du|^2 of the
-// j-th. Each warp takes strips, cut into `cuts` pieces so that all warps have work; its sums are added up in one order.
-__device__ void iterate(
-    const float *field, const float *dual, const float *slopes, float *target, int plane, int height, int width,
-    int cuts, int count, float *totals
-) {
-    __shared__ float partial[WARPS_IN_BLOCK][K];
+// COUNT iterations on a whole level; totals[j] is the sum of |du|^2 of the j-th. Each warp takes strips, cut into pieces so
+// that all warps have work. Sums go down the columns first, and are added up in one order.
+template <int COUNT>
+__device__ __noinline__ void iterate(const Planes &of, float *totals) {
+    __shared__ float partial[WARPS_IN_BLOCK][COUNT];
+    const int columns = 32 - 2 * COUNT;  // that a strip is responsible for
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    int strips = (width + CORE - 1) / CORE, rows = (height + cuts - 1) / cuts;
-    float errors[K];
+    int strips = (of.width + columns - 1) / columns, rows = (of.height + of.cuts - 1) / of.cuts;
+    float errors[COUNT];
 #pragma unroll
-    for (int j = 0; j < K; j++) errors[j] = 0.f;
-    for (int task = warp; task < strips * cuts; task += WARPS_IN_BLOCK) {
+    for (int j = 0; j < COUNT; j++) errors[j] = 0.f;
+    for (int task = warp; task < strips * of.cuts; task += WARPS_IN_BLOCK) {
         Place at;
-        at.x = task % strips * CORE - K + lane;
-        at.height = height;
-        at.width = width;
+        at.x = task % strips * columns - COUNT + lane;
+        at.height = of.height;
+        at.width = of.width;
         at.first = at.x == 0;
-        at.last = at.x == width - 1;
-        at.core = lane >= K && lane < K + CORE;
-        int top = task / strips * rows, bottom = min(top + rows, height);
-        float moved[K];
+        at.last = at.x == of.width - 1;
+        at.core = lane >= COUNT && lane < COUNT + columns;
+        int top = task / strips * rows, bottom = min(top + rows, of.height);
+        float moved[COUNT];
 #pragma unroll
-        for (int j = 0; j < K; j++) moved[j] = 0.f;
-        if (top < bottom) march(field, dual, slopes, target, plane, at, top, bottom, count, moved);
+        for (int j = 0; j < COUNT; j++) moved[j] = 0.f;
+        if (top < bottom) march<COUNT>(of, at, top, bottom, moved);
 #pragma unroll
-        for (int j = 0; j < K; j++) errors[j] += at.core && at.x < width ? moved[j] : 0.f;
+        for (int j = 0; j < COUNT; j++) errors[j] += at.core && at.x < of.width ? moved[j] : 0.f;
     }
 #pragma unroll
-    for (int j = 0; j < K; j++) {
+    for (int j = 0; j < COUNT; j++) {
         for (int lanes = 16; lanes; lanes /= 2) errors[j] += __shfl_xor_sync(ALL, errors[j], lanes);
         if (lane == 0) partial[warp][j] = errors[j];
     }
     __syncthreads();
-    if (threadIdx.x < K) {
+    if (threadIdx.x < COUNT) {
         float total = 0.f;
         for (int w = 0; w < WARPS_IN_BLOCK; w++) total += partial[w][threadIdx.x];
         totals[threadIdx.x] = total;
@@ -178,7 +192,7 @@ __device__ void iterate(
 
 // Into how many pieces to cut a level's strips: what gives the busiest warp the fewest rows.
 __device__ int pieces(int height, int width) {
-    int strips = (width + CORE - 1) / CORE, best = 1, least = 0x7fffffff;
+    int strips = (width + 31 - 2 * K) / (32 - 2 * K), best = 1, least = 0x7fffffff;
     for (int cuts = 1; cuts <= 8; cuts++) {
         int rounds = (strips * cuts + WARPS_IN_BLOCK - 1) / WARPS_IN_BLOCK;
         int rows = rounds * ((height + cuts - 1) / cuts + 2 * K);
@@ -264,7 +278,7 @@ __device__ __forceinline__ float median25(float c0, float c1, float c2, float c3
 }
 
 // 5x5 median of u and v into `smooth`. A warp marches down 28 columns with five rows in registers.
-__device__ void median(const float *field, float *smooth, int plane, int height, int width) {
+__device__ __noinline__ void median(const float *field, float *smooth, int plane, int height, int width) {
     const int columns = 28, long_piece = 32;
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     int strips = (width + columns - 1) / columns, cuts = (height + long_piece - 1) / long_piece;
@@ -288,7 +302,7 @@ __device__ void median(const float *field, float *smooth, int plane, int height,
 }
 
 // (I, Ix, Iy, 0) with a frame of zeros: central differences, on the border half the one-sided one.
-__device__ void set_taps(const float *image, float4 *taps, int height, int width) {
+__device__ __noinline__ void set_taps(const float *image, float4 *taps, int height, int width) {
     int pitch = width + 2 * PAD;
     for (int at = threadIdx.x; at < pitch * (height + 2 * PAD); at += THREADS) {
         int x = at % pitch - PAD, y = at / pitch - PAD;
@@ -314,8 +328,13 @@ __device__ __forceinline__ void cubic(float t, float *w) {
     w[3] = 1.f - w[0] - w[1] - w[2];
 }
 
+// The weighted sum of four columns, in the order in which the CPU's vectors add.
+__device__ __forceinline__ float across4(const float *columns, const float *w) {
+    return (columns[0] * w[0] + columns[2] * w[2]) + (columns[1] * w[1] + columns[3] * w[3]);
+}
+
 // Sample I1, I1x and I1y at x + u, bicubic, 0 outside, and set the slopes.
-__device__ void warp_image(
+__device__ __noinline__ void warp_image(
     const float *field, const float *first, const float4 *taps, float *slopes, int plane, int height, int width
 ) {
     int pitch = width + 2 * PAD;
@@ -328,48 +347,52 @@ __device__ void warp_image(
         cubic(x - x0, across);
         cubic(y - y0, down);
         const float4 *corner = taps + (int(y0) + PAD - 1) * pitch + int(x0) + PAD - 1;
-        float image = 0.f, ix = 0.f, iy = 0.f;
+        float image[4], slope_x[4], slope_y[4];  // the columns' sums
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            float a = 0.f, b = 0.f, c = 0.f;
+        for (int i = 0; i < 4; i++) {
+            float4 tap = corner[i];
+            image[i] = down[0] * tap.x;
+            slope_x[i] = down[0] * tap.y;
+            slope_y[i] = down[0] * tap.z;
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                float4 tap = corner[j * pitch + i];
-                a += across[i] * tap.x;
-                b += across[i] * tap.y;
-                c += across[i] * tap.z;
+            for (int j = 1; j < 4; j++) {
+                tap = corner[j * pitch + i];
+                image[i] += down[j] * tap.x;
+                slope_x[i] += down[j] * tap.y;
+                slope_y[i] += down[j] * tap.z;
             }
-            image += down[j] * a;
-            ix += down[j] * b;
-            iy += down[j] * c;
         }
+        float ix = across4(slope_x, across), iy = across4(slope_y, across);
         float norm = ix * ix + iy * iy;
         slopes[at] = ix;
         slopes[plane + at] = iy;
-        slopes[2 * plane + at] = image - ix * u - iy * v - first[at];
+        slopes[2 * plane + at] = across4(image, across) - ix * u - iy * v - first[at];
         slopes[3 * plane + at] = norm > FLAT ? 1.f / norm : 0.f;
     }
     __syncthreads();
 }
 
-// Where a resized row or column lies in its source: pixel centres, edges clamped, as OpenCV's INTER_LINEAR.
-__device__ __forceinline__ float source(int at, int length, int from) {
-    return fminf(fmaxf(float((at + 0.5) * (double(from) / length) - 0.5), 0.f), float(from - 1));
+// Where a resized row or column lies in its source (pixel centres, as OpenCV's INTER_LINEAR): the two source rows or
+// columns, edges repeated, and the weight of the second one.
+__device__ __forceinline__ float source(int at, int length, int from, int &low, int &high) {
+    float place = fmaxf(float((at + 0.5) * (double(from) / length) - 0.5), 0.f);
+    low = min(int(place), from - 1);
+    high = min(int(place) + 1, from - 1);
+    return place - floorf(place);
 }
 
 // u and v of the level before, enlarged to this level.
-__device__ void enlarge(
+__device__ __noinline__ void enlarge(
     const float *field, float *to, int plane, int old_height, int old_width, int height, int width
 ) {
     for (int at = threadIdx.x; at < 2 * height * width; at += THREADS) {
-        int pixel = at % (height * width);
-        const float *from = field + at / (height * width) * plane;
-        float y = source(pixel / width, height, old_height), x = source(pixel % width, width, old_width);
-        int y0 = int(y), x0 = int(x), y1 = min(y0 + 1, old_height - 1), x1 = min(x0 + 1, old_width - 1);
-        float fy = y - y0, fx = x - x0;
-        float a = from[y0 * old_width + x0] * (1.f - fy) + from[y1 * old_width + x0] * fy;
-        float b = from[y0 * old_width + x1] * (1.f - fy) + from[y1 * old_width + x1] * fy;
-        to[at / (height * width) * plane + pixel] = (a * (1.f - fx) + b * fx) * ZOOM;
+        int part = at / (height * width), pixel = at % (height * width), x0, x1, y0, y1;
+        const float *from = field + part * plane;
+        float fy = source(pixel / width, height, old_height, y0, y1);
+        float fx = source(pixel % width, width, old_width, x0, x1);
+        float a = (from[y0 * old_width + x0] * (1.f - fy) + from[y1 * old_width + x0] * fy) * ZOOM;
+        float b = (from[y0 * old_width + x1] * (1.f - fy) + from[y1 * old_width + x1] * fy) * ZOOM;
+        to[part * plane + pixel] = a * (1.f - fx) + b * fx;
     }
     __syncthreads();
 }
@@ -399,9 +422,12 @@ __device__ float relax(const Level &level, int &side, float stop, int guess, int
     bool again = false;
     done = 0;
     while (true) {
-        const float *dual = level.state[side] + 2 * level.plane;
-        float *target = level.state[1 - side];
-        iterate(field, dual, level.slopes, target, level.plane, level.height, level.width, level.cuts, count, totals);
+        Planes of = {field, level.state[side] + 2 * level.plane, level.slopes, level.state[1 - side],
+                     level.plane, level.height, level.width, level.cuts};
+        if (count == 1) iterate<1>(of, totals);
+        else if (count == 2) iterate<2>(of, totals);
+        else if (count == 3) iterate<3>(of, totals);
+        else iterate<4>(of, totals);
         if (!again) {
             before = count > 1 ? totals[count - 2] : 2.f * totals[0];
             int needed = 1;

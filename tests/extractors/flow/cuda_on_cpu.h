@@ -1,6 +1,7 @@
 // Runs a CUDA kernel on the CPU, one block after another, so that its arithmetic can be tested without a GPU. Each thread of
 // a block is a context of its own, which gives way to the next one where it waits: at __syncthreads for the whole block, at a
 // shuffle for its warp.
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 #define __device__
 #define __global__
 #define __forceinline__ inline
+#define __noinline__
 #define __launch_bounds__(...)
 #define __shared__ static
 
@@ -33,43 +35,54 @@ struct Index {
 static Index threadIdx, blockIdx;
 
 namespace emulator {
+struct Barrier {
+    int size = 0, arrived = 0;
+    long generation = 0;
+};
 struct Thread {
     ucontext_t context;
+    jmp_buf place;
     std::vector<char> stack;
-    long waits_block = 0, waits_warp = 0;  // how often it has come to a barrier
+    const Barrier *waits = nullptr;
+    long since = 0;
     int parity = 0;
-    bool ended = false;
+    bool begun = false, ended = false;
 };
 static std::vector<Thread> threads;
+static std::vector<Barrier> warps;
+static Barrier block;
 static std::vector<float> posted[2];
-static ucontext_t home;
+static ucontext_t start;
+static jmp_buf home;
 static std::function<void()> body;
 
 static Thread &self() { return threads[threadIdx.x]; }
 
-static void give_way() {
-    int me = threadIdx.x;
-    swapcontext(&threads[me].context, &home);
-    threadIdx.x = me;
-}
-
 static void enter() {
     body();
     self().ended = true;
-    swapcontext(&self().context, &home);
+    _longjmp(home, 1);
 }
 
-// Wait until the threads first <= t < last have come as often as this one.
-static void wait(long Thread::*count, int first, int last) {
-    long mine = ++(self().*count);
-    for (int t = first; t < last; t++)
-        while (threads[t].*count < mine) {
-            if (threads[t].ended) {
-                fprintf(stderr, "a thread ended while others wait for it\n");
-                abort();
-            }
-            give_way();
-        }
+// The last thread that comes lets the others go on. (A jump costs far less than swapcontext, which asks the system.)
+static void wait(Barrier &barrier) {
+    if (++barrier.arrived == barrier.size) {
+        barrier.arrived = 0;
+        barrier.generation++;
+        return;
+    }
+    Thread &me = self();
+    me.waits = &barrier;
+    me.since = barrier.generation;
+    if (!_setjmp(me.place)) _longjmp(home, 1);
+}
+
+static void resume(Thread &thread) {
+    thread.waits = nullptr;
+    if (_setjmp(home)) return;
+    if (thread.begun) _longjmp(thread.place, 1);
+    thread.begun = true;
+    setcontext(&thread.context);
 }
 
 static void run(int blocks, int count, std::function<void()> kernel) {
@@ -77,6 +90,8 @@ static void run(int blocks, int count, std::function<void()> kernel) {
     for (int b = 0; b < blocks; b++) {
         blockIdx.x = b;
         threads = std::vector<Thread>(count);
+        warps.assign(count / 32, Barrier{32});
+        block = Barrier{count};
         posted[0].assign(count, 0.f);
         posted[1].assign(count, 0.f);
         for (auto &thread : threads) {
@@ -84,16 +99,23 @@ static void run(int blocks, int count, std::function<void()> kernel) {
             getcontext(&thread.context);
             thread.context.uc_stack.ss_sp = thread.stack.data();
             thread.context.uc_stack.ss_size = thread.stack.size();
-            thread.context.uc_link = &home;
             makecontext(&thread.context, enter, 0);
         }
-        for (bool alive = true; alive;) {
-            alive = false;
+        while (true) {
+            int ended = 0;
+            bool moved = false;
             for (int t = 0; t < count; t++) {
-                if (threads[t].ended) continue;
-                alive = true;
+                Thread &thread = threads[t];
+                ended += thread.ended;
+                if (thread.ended || (thread.waits && thread.waits->generation == thread.since)) continue;
+                moved = true;
                 threadIdx.x = t;
-                swapcontext(&home, &threads[t].context);
+                resume(thread);
+            }
+            if (ended == count) break;
+            if (!moved) {
+                fprintf(stderr, "all threads wait\n");
+                abort();
             }
         }
     }
@@ -104,12 +126,12 @@ static float exchange(float value, int from, bool inside) {
     int me = threadIdx.x, warp = me / 32 * 32;
     std::vector<float> &slots = posted[thread.parity ^= 1];
     slots[me] = value;
-    wait(&Thread::waits_warp, warp, warp + 32);
+    wait(warps[me / 32]);
     return slots[inside ? warp + from : me];
 }
 }  // namespace emulator
 
-static void __syncthreads() { emulator::wait(&emulator::Thread::waits_block, 0, int(emulator::threads.size())); }
+static void __syncthreads() { emulator::wait(emulator::block); }
 static float __shfl_up_sync(unsigned, float value, int by) {
     int lane = threadIdx.x % 32 - by;
     return emulator::exchange(value, lane, lane >= 0);
