@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from extractors import flow
 from extractors.backbones import registry as backbones
+from extractors.backbones.i3d import InceptionI3d
+from extractors.backbones.i3d_cuda import PlanarI3d
 from extractors.config import STREAMS, WHOLE, FeatureConfig, Limits, Stretch
 from extractors.decode.clock import Damage
 from extractors.decode.container import VideoError, require_nvdec
@@ -98,7 +100,10 @@ class Extractor:
     def net(self, stream: str) -> nn.Module:
         """The network of a stream, on the device."""
         if stream not in self._nets:
-            self._nets[stream] = self.backbones[stream].load().to(self.device)
+            net = self.backbones[stream].load()
+            if torch.device(self.device).type == "cuda" and isinstance(net, InceptionI3d):
+                net = PlanarI3d(net).to(getattr(torch, self.precisions[stream]))
+            self._nets[stream] = net.to(self.device)
         return self._nets[stream]
 
     def settings(self) -> dict[str, dict[str, Any]]:
@@ -207,9 +212,11 @@ class Extractor:
     def forward(self, pixels: Tensor, stream: str) -> Floats:
         """One pass of a stream's network: (B, 3 or 2, L, crop, crop) in [-1, 1] -> (B, D)."""
         kind, dtype = torch.device(self.device).type, getattr(torch, self.precisions[stream])
-        with torch.inference_mode(), torch.autocast(kind, dtype, enabled=dtype != torch.float32), exact():
-            placed = pixels.to(self.device).contiguous(memory_format=torch.channels_last_3d)
-            features: Tensor = self.net(stream)(placed)
+        net = self.net(stream)
+        planar = isinstance(net, PlanarI3d)  # its weights have the precision already
+        with torch.inference_mode(), torch.autocast(kind, dtype, enabled=not planar and dtype != torch.float32), exact():
+            placed = pixels.to(self.device, dtype if planar else None)
+            features: Tensor = net(placed if planar else placed.contiguous(memory_format=torch.channels_last_3d))
             return features.float().cpu().numpy()
 
 
@@ -307,12 +314,12 @@ class _Reading:
 def precision(asked: str, stream: str, device: str) -> str:
     """The precision of a stream's network: `asked`, or for `auto` the one that suits this device.
 
-    On a GPU flow stays in float32: in float16 one snippet's cosine to the CPU's features was .990, where RGB has .9999
-    (H200, measured while cuDNN was off).
+    On a GPU that is float16: with the same pixels, the least cosine to float32 is .99999 in both streams (H200,
+    benchmarks/README.md).
     """
     if asked != "auto":
         return asked
-    return "float32" if stream == "flow" or torch.device(device).type == "cpu" else "float16"
+    return "float32" if torch.device(device).type == "cpu" else "float16"
 
 
 def gpu_batch(device: str) -> int:

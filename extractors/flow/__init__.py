@@ -61,29 +61,29 @@ def _torch_version() -> str:
     return torch_tvl1.version()
 
 
-def _triton(grey: np.ndarray, workers: int | None = None, device: str = "cuda") -> np.ndarray:
-    from extractors.flow import triton_tvl1
+def _cuda(grey: np.ndarray, workers: int | None = None, device: str = "cuda") -> np.ndarray:
+    from extractors.flow import cuda_tvl1
 
-    return triton_tvl1.flow(grey, device)
+    return cuda_tvl1.flow(grey, device)
 
 
-def _triton_version() -> str:
-    from extractors.flow import triton_tvl1
+def _cuda_version() -> str:
+    from extractors.flow import cuda_tvl1
 
-    return triton_tvl1.version()
+    return cuda_tvl1.version()
 
 
 FLOWS: dict[str, Callable[..., np.ndarray]] = {
     "opencv": _opencv,
     "numba": _numba,
     "torch": _torch,
-    "triton": _triton,
+    "cuda": _cuda,
 }
 VERSIONS: dict[str, Callable[[], str]] = {
     "opencv": _opencv_version,
     "numba": _numba_version,
     "torch": _torch_version,
-    "triton": _triton_version,
+    "cuda": _cuda_version,
 }
 
 
@@ -98,8 +98,8 @@ def resolve(name: str, device: str = "cpu") -> str:
     Raises FlowError for a name that is not in FLOWS.
     """
     if name == "auto":
-        if str(device).startswith("cuda") and "triton" in FLOWS and find_spec("triton"):
-            return "triton"
+        if str(device).startswith("cuda") and "cuda" in FLOWS and find_spec("cuda") and find_spec("cuda.bindings"):
+            return "cuda"
         return "numba" if "numba" in FLOWS else "opencv"
     if name not in FLOWS:
         raise FlowError(f"there is no flow backend {name!r}: choose auto, {', '.join(FLOWS)}")
@@ -109,13 +109,13 @@ def resolve(name: str, device: str = "cpu") -> str:
 def require(name: str, device: str = "cpu") -> None:
     """Check that a backend works on `device`, before hours of decoding.
 
-    Raises FlowUnavailable if a device, a package or a compiler is missing.
+    Raises FlowUnavailable if a device or a package is missing.
     """
     backend = resolve(name, device)
-    if backend == "triton":
-        from extractors.flow import triton_tvl1
+    if backend == "cuda":
+        from extractors.flow import cuda_tvl1
 
-        triton_tvl1.require(device)
+        cuda_tvl1.require(device)
     elif backend == "opencv":
         from extractors.flow import opencv
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from extractors.flow import tvl1
 from extractors.flow.tvl1 import check
 
-ALGORITHM = 1  # raise it with every change of a result
+ALGORITHM = 2  # raise it with every change of a result
 BATCH = 64  # pairs at a time: about 10 MB each at 340×256, and 25 planes more for the median
 PAD = 4  # zeros around the image that the warp samples
 
@@ -108,10 +108,10 @@ def resize(images: Tensor, size: tuple[int, int], step_y: float, step_x: float) 
     """Linear resize of (B, H, W) with a given source step: pixel centres, edges clamped (OpenCV's INTER_LINEAR)."""
     for dim, length, step in ((1, size[0], step_y), (2, size[1], step_x)):
         last = images.shape[dim] - 1
-        at = ((torch.arange(length, dtype=torch.float64) + 0.5) * step - 0.5).float().clamp(0, last).to(images.device)
-        low = at.long()
-        part = (at - low).unsqueeze(-1) if dim == 1 else at - low
-        high = (low + 1).clamp(max=last)
+        at = ((torch.arange(length, dtype=torch.float64) + 0.5) * step - 0.5).float().clamp(min=0).to(images.device)
+        part = at - at.floor()
+        part = part.unsqueeze(-1) if dim == 1 else part
+        low, high = (index.clamp(max=last) for index in (at.long(), at.long() + 1))
         images = images.index_select(dim, low) * (1 - part) + images.index_select(dim, high) * part
     return images
 

@@ -33,7 +33,7 @@ class FlowError(UserError, ValueError):
 
 
 class FlowUnavailable(FlowError):
-    """The backend cannot work on this machine: a package, a device or a compiler is missing."""
+    """The backend cannot work on this machine: a package or a device is missing."""
 
     exit_code = ENVIRONMENT
 

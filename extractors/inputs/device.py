@@ -164,8 +164,8 @@ class DeviceInputs:
     def _tv_l1(self, frames: Tensor) -> Tensor:
         if self.flow_backend == "torch":
             from extractors.flow import torch_tvl1 as backend
-        elif self.flow_backend == "triton":
-            from extractors.flow import triton_tvl1 as backend  # type: ignore[no-redef]
+        elif self.flow_backend == "cuda":
+            from extractors.flow import cuda_tvl1 as backend  # type: ignore[no-redef]
         else:  # the user chose a CPU backend by name
             assert self.flow_backend is not None
             fields = flow.FLOWS[self.flow_backend](frames.cpu().numpy())

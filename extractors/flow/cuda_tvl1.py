@@ -1,0 +1,193 @@
+"""TV-L1 on a CUDA device: OpenCV's numerics, one thread block for each pair (cuda_tvl1.cu has the kernel and its plan)."""
+
+import ctypes
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from extractors.flow import tvl1
+from extractors.flow.torch_tvl1 import resize
+from extractors.flow.tvl1 import FlowError, FlowUnavailable, check
+
+ALGORITHM = 1  # raise it with every change of a result
+BATCH = 512  # pairs in one launch: the pyramids of their frames take 450 MB at 340×256
+BLOCKS_PER_CORE = 1  # that a multiprocessor holds (the kernel's launch bounds)
+THREADS = 512
+PLANES = 18  # of scratch memory for each block: state, slopes, smooth
+PAD = 4  # zeros around the taps
+MEMORY = 0.25  # the share of the device's memory that scratch memory may take
+LARGEST = 2**31 // (PLANES + 4)  # pixels of a frame: the kernel counts in 32 bits
+SOURCE = Path(__file__).with_suffix(".cu")
+
+
+def version() -> str:
+    """Return e.g. "cuda-1"."""
+    return f"cuda-{ALGORITHM}"
+
+
+def require(device: str) -> None:
+    """Check, in a moment, that the kernel can run on `device`, before anything is decoded.
+
+    Raises FlowUnavailable without a CUDA device, or without NVIDIA's Python bindings.
+    """
+    if not str(device).startswith("cuda"):
+        raise FlowUnavailable(f"the flow backend cuda needs a CUDA device, and this is {device}: use numba")
+    if not find_spec("cuda") or not find_spec("cuda.bindings"):
+        raise FlowUnavailable(
+            "the flow backend cuda needs the package cuda-bindings, which PyTorch for CUDA brings: install it, or use torch"
+        )
+
+
+def flow(grey: np.ndarray, device: str = "cuda") -> np.ndarray:
+    """Compute TV-L1 between consecutive frames, as OpenCV 5.0 does with its defaults.
+
+    grey: (N+1, H, W) uint8; returns (N, H, W, 2) float32, the displacement in x, then y, in pixels. Raises FlowError,
+    and FlowUnavailable (a FlowError) as `require` does.
+    """
+    check(grey)
+    require(device)
+    return tv_l1(torch.from_numpy(np.require(grey, requirements=["C", "W"])).to(device)).cpu().numpy()
+
+
+@torch.inference_mode()
+def tv_l1(frames: Tensor) -> Tensor:
+    """`flow` for a tensor (N+1, H, W), 0..255, on its own device; returns (N, H, W, 2) float32 there.
+
+    It does not wait for the device. Each pair is computed by itself, so the batches change no result.
+    """
+    frames = frames.float()
+    return torch.cat([solve(frames[i : i + BATCH + 1]) for i in range(0, len(frames) - 1, BATCH)])
+
+
+class Pyramid(ctypes.Structure):
+    """The kernel's first argument: the levels' images, finest first, and their sizes."""
+
+    _fields_ = (
+        ("images", ctypes.c_void_p * tvl1.SCALES),
+        ("heights", ctypes.c_int * tvl1.SCALES),
+        ("widths", ctypes.c_int * tvl1.SCALES),
+        ("levels", ctypes.c_int),
+        ("pairs", ctypes.c_int),
+    )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the host must know about a device."""
+
+    blocks: int
+    """that run at the same time"""
+    memory: int
+    """bytes"""
+
+
+def solve(frames: Tensor) -> Tensor:
+    """One launch: (N+1, H, W) float32 -> (N, H, W, 2) px."""
+    _, height, width = frames.shape
+    if height * width > LARGEST:
+        raise FlowError(f"frames of {width}×{height} are too large for the flow backend cuda: use torch")
+    sizes = tvl1.levels(height, width)
+    images = [frames.contiguous()]
+    for size in sizes[1:]:
+        images.append(resize(images[-1], size, tvl1.SOURCE_STEP, tvl1.SOURCE_STEP).contiguous())
+    pyramid = Pyramid(levels=len(sizes), pairs=len(frames) - 1)
+    for level, (image, (h, w)) in enumerate(zip(images, sizes, strict=True)):
+        pyramid.images[level], pyramid.heights[level], pyramid.widths[level] = image.data_ptr(), h, w
+    plane = -(-height * width // 32) * 32
+    slot = PLANES * plane + -(-4 * (height + 2 * PAD) * (width + 2 * PAD) // 32) * 32
+    here = machine(frames.device)
+    blocks = max(1, min(len(frames) - 1, here.blocks, int(here.memory * MEMORY) // (4 * slot)))
+    scratch = frames.new_empty(blocks * slot)
+    queue = torch.zeros(1, dtype=torch.int32, device=frames.device)
+    out = frames.new_empty(len(frames) - 1, height, width, 2)
+    launch(
+        frames.device,
+        blocks,
+        (
+            pyramid,
+            ctypes.c_void_p(scratch.data_ptr()),
+            ctypes.c_longlong(slot),
+            ctypes.c_int(plane),
+            ctypes.c_void_p(queue.data_ptr()),
+            ctypes.c_void_p(out.data_ptr()),
+        ),
+    )
+    return out
+
+
+@cache
+def machine(device: torch.device) -> Machine:
+    """What PyTorch says about a device."""
+    about = torch.cuda.get_device_properties(device)
+    return Machine(BLOCKS_PER_CORE * about.multi_processor_count, about.total_memory)
+
+
+def constants() -> dict[str, str]:
+    """The constants of the kernel's source, as C++ literals."""
+    floats = {
+        "THETA": tvl1.THETA,
+        "TAUT": tvl1.TAUT,
+        "CLAMP": tvl1.CLAMP,
+        "EPSILON2": tvl1.EPSILON**2,
+        "FLAT": tvl1.FLAT,
+        "CUBIC_A": tvl1.CUBIC_A,
+        "ZOOM": tvl1.SOURCE_STEP,
+    }
+    counts = {"WARPS": tvl1.WARPS, "OUTER": tvl1.OUTER, "INNER": tvl1.INNER}
+    counts |= {"THREADS": THREADS, "BLOCKS_PER_CORE": BLOCKS_PER_CORE}
+    literals = {name: f"{np.float32(value):.9e}f" for name, value in floats.items()}
+    return literals | {name: str(value) for name, value in counts.items()}
+
+
+def launch(device: torch.device, blocks: int, arguments: tuple[Any, ...]) -> None:
+    """Launch the kernel in PyTorch's current stream."""
+    from cuda.bindings import driver
+
+    with torch.cuda.device(device):
+        pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(argument) for argument in arguments))
+        stream = torch.cuda.current_stream(device).cuda_stream
+        kernel = compiled(torch.cuda.get_device_capability(device))
+        size = (blocks, 1, 1, THREADS, 1, 1)
+        _checked(driver.cuLaunchKernel(kernel, *size, 0, stream, ctypes.addressof(pointers), 0))
+
+
+@cache
+def compiled(capability: tuple[int, int]) -> Any:
+    """The kernel for a compute capability, compiled by NVRTC and loaded.
+
+    Arithmetic is strict IEEE, without fused products, as on the CPU: only then do both give the same bytes.
+
+    Raises FlowUnavailable.
+    """
+    from cuda.bindings import driver, nvrtc
+
+    options = [f"--gpu-architecture=sm_{capability[0]}{capability[1]}", "--fmad=false"]
+    options += [f"--define-macro={name}={value}" for name, value in constants().items()]
+    try:
+        program = _checked(nvrtc.nvrtcCreateProgram(SOURCE.read_bytes(), SOURCE.name.encode(), 0, [], []))
+        done = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
+        if int(done[0]):
+            log = b" " * _checked(nvrtc.nvrtcGetProgramLogSize(program))
+            _checked(nvrtc.nvrtcGetProgramLog(program, log))
+            raise FlowUnavailable(f"NVRTC cannot compile the flow kernel for this GPU: {log.decode().strip()}; use torch")
+        code = b" " * _checked(nvrtc.nvrtcGetCUBINSize(program))
+        _checked(nvrtc.nvrtcGetCUBIN(program, code))
+        library = _checked(driver.cuLibraryLoadData(code, [], [], 0, [], [], 0))
+        return _checked(driver.cuKernelGetFunction(_checked(driver.cuLibraryGetKernel(library, b"tv_l1"))))
+    except (RuntimeError, OSError) as error:
+        if isinstance(error, FlowUnavailable):
+            raise
+        raise FlowUnavailable(f"the flow kernel cannot be compiled on this machine ({error}): use torch") from error
+
+
+def _checked(answer: tuple[Any, ...]) -> Any:
+    """The value of a call of NVIDIA's bindings, which return their status first."""
+    if int(answer[0]):
+        raise RuntimeError(f"CUDA says {answer[0].name}")
+    return answer[1] if len(answer) > 1 else None
