@@ -1,4 +1,4 @@
-"""Every GPU figure of the README and of benchmarks/README.md: one script for a machine with a GPU and without a network.
+"""Every GPU figure of README and benchmarks/README.md: one script for a machine with a GPU and without a network.
 
     python benchmarks/gpu.py [--clips FOLDER] [--json FILE] [--only STAGE ...] [--device cpu --quick]
 
@@ -31,8 +31,7 @@ import cv2
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from extractors import flow
 from extractors.config import FeatureConfig
@@ -43,6 +42,7 @@ from pipeline.api import Pipeline
 from pipeline.config import Config
 from pipeline.machine.bench import make_clip, run_afresh
 
+ROOT = Path(__file__).resolve().parents[1]
 BATCHES = (16, 128, 512, 1024)
 CALM, BUSY = "IceHockeyPlay", "Kickflip"  # TV-L1 stops early on the first, and late on the second
 
@@ -61,7 +61,13 @@ class Bench:
     def say(self, name: str, value: Any, unit: str = "") -> None:
         """Keep a figure, and print it."""
         self.found[name] = value
-        shown = f"{value:,.0f}" if isinstance(value, float) and value >= 100 else f"{value:.4g}" if isinstance(value, float) else value
+        shown = (
+            f"{value:,.0f}"
+            if isinstance(value, float) and value >= 100
+            else f"{value:.4g}"
+            if isinstance(value, float)
+            else value
+        )
         print(f"  {name:58} {shown} {unit}", flush=True)
 
     def median(self, job: Callable[[], object], repeats: int = 3) -> float:
@@ -80,7 +86,7 @@ class Bench:
         return next((path for path in self.clips if path.parent.name == label), self.clips[0])
 
     def minute(self, size: tuple[int, int]) -> Path:
-        """60 s of real footage in this size (H, W): the packets of a phone's original if there is one, else of a clip."""
+        """60 s of real footage in this size (H, W): the packets of a phone's original, or of a clip, repeated."""
         path = self.folder / f"minute{size[0]}.mp4"
         if not path.exists():
             phone = self.originals / "Ollie76.mov"
@@ -145,7 +151,18 @@ def tests(bench: Bench) -> None:
     """The tests that need a GPU."""
     if bench.device == "cpu":
         return bench.say("tests", "left out: no GPU")
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/extractors", "tests/pipeline"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "gpu",
+        "-p",
+        "no:cacheprovider",
+        "tests/extractors",
+        "tests/pipeline",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=150)
     print("\n".join(done.stdout.splitlines()[-12:]))
     bench.say("tests marked gpu", (done.stdout.strip().splitlines() or [done.stderr[-300:]])[-1])
@@ -241,7 +258,8 @@ def startup(bench: Bench) -> None:
 def likeness(bench: Bench) -> None:
     """Features of both streams against the CPU's, snippet by snippet."""
     cosines: dict[str, list[float]] = {"rgb": [], "flow": []}
-    here, there = (Extractor(FeatureConfig(), ("rgb", "flow"), device=d) for d in ("cpu", bench.device))
+    here = Extractor(FeatureConfig(precision="float32"), ("rgb", "flow"))
+    there = Extractor(FeatureConfig(), ("rgb", "flow"), device=bench.device)
     for clip in bench.clips[: 1 if bench.quick else 10]:
         a, b = here.chunk(clip), there.chunk(clip)
         for stream, values in cosines.items():
@@ -285,7 +303,11 @@ STAGES: dict[str, Callable[[Bench], object]] = {
 
 def one_of_each(folder: Path) -> Iterator[Path]:
     """Clips of a folder of labels: the first of each label, then the second of each, …"""
-    labels = [sorted(label.glob("*.mp4")) for label in sorted(folder.iterdir()) if label.is_dir() and label.name != "originals"]
+    labels = [
+        sorted(label.glob("*.mp4"))
+        for label in sorted(folder.iterdir())
+        if label.is_dir() and label.name != "originals"
+    ]
     for row in zip_longest(*labels):
         yield from filter(None, row)
 

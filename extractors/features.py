@@ -214,7 +214,11 @@ class Extractor:
         kind, dtype = torch.device(self.device).type, getattr(torch, self.precisions[stream])
         net = self.net(stream)
         planar = isinstance(net, PlanarI3d)  # its weights have the precision already
-        with torch.inference_mode(), torch.autocast(kind, dtype, enabled=not planar and dtype != torch.float32), exact():
+        with (
+            torch.inference_mode(),
+            torch.autocast(kind, dtype, enabled=not planar and dtype != torch.float32),
+            exact(),
+        ):
             placed = pixels.to(self.device, dtype if planar else None)
             features: Tensor = net(placed if planar else placed.contiguous(memory_format=torch.channels_last_3d))
             return features.float().cpu().numpy()

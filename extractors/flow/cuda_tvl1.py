@@ -1,9 +1,8 @@
-"""TV-L1 on a CUDA device: OpenCV's numerics, one thread block for each pair (cuda_tvl1.cu has the kernel and its plan)."""
+"""TV-L1 on a CUDA device: OpenCV's numerics, one thread block for each pair. The kernel is in cuda_tvl1.cu."""
 
 import ctypes
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from extractors import nvrtc
 from extractors.flow import tvl1
 from extractors.flow.torch_tvl1 import resize
 from extractors.flow.tvl1 import FlowError, FlowUnavailable, check
@@ -18,7 +18,7 @@ from extractors.flow.tvl1 import FlowError, FlowUnavailable, check
 ALGORITHM = 1  # raise it with every change of a result
 BATCH = 512  # pairs in one launch: the pyramids of their frames take 450 MB at 340×256
 BLOCKS_PER_CORE = 1  # that a multiprocessor holds (the kernel's launch bounds)
-THREADS = 512
+THREADS = 512  # in a block
 PLANES = 18  # of scratch memory for each block: state, slopes, smooth
 PAD = 4  # zeros around the taps
 MEMORY = 0.25  # the share of the device's memory that scratch memory may take
@@ -38,9 +38,10 @@ def require(device: str) -> None:
     """
     if not str(device).startswith("cuda"):
         raise FlowUnavailable(f"the flow backend cuda needs a CUDA device, and this is {device}: use numba")
-    if not find_spec("cuda") or not find_spec("cuda.bindings"):
+    if not nvrtc.is_here():
         raise FlowUnavailable(
-            "the flow backend cuda needs the package cuda-bindings, which PyTorch for CUDA brings: install it, or use torch"
+            "the flow backend cuda needs the package cuda-bindings, which PyTorch for CUDA brings: install it, or use "
+            "torch"
         )
 
 
@@ -146,48 +147,11 @@ def constants() -> dict[str, str]:
 
 
 def launch(device: torch.device, blocks: int, arguments: tuple[Any, ...]) -> None:
-    """Launch the kernel in PyTorch's current stream."""
-    from cuda.bindings import driver
-
-    with torch.cuda.device(device):
-        pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(argument) for argument in arguments))
-        stream = torch.cuda.current_stream(device).cuda_stream
-        kernel = compiled(torch.cuda.get_device_capability(device))
-        size = (blocks, 1, 1, THREADS, 1, 1)
-        _checked(driver.cuLaunchKernel(kernel, *size, 0, stream, ctypes.addressof(pointers), 0))
-
-
-@cache
-def compiled(capability: tuple[int, int]) -> Any:
-    """The kernel for a compute capability, compiled by NVRTC and loaded.
-
-    Arithmetic is strict IEEE, without fused products, as on the CPU: only then do both give the same bytes.
+    """Launch the kernel.
 
     Raises FlowUnavailable.
     """
-    from cuda.bindings import driver, nvrtc
-
-    options = [f"--gpu-architecture=sm_{capability[0]}{capability[1]}", "--fmad=false"]
-    options += [f"--define-macro={name}={value}" for name, value in constants().items()]
     try:
-        program = _checked(nvrtc.nvrtcCreateProgram(SOURCE.read_bytes(), SOURCE.name.encode(), 0, [], []))
-        done = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
-        if int(done[0]):
-            log = b" " * _checked(nvrtc.nvrtcGetProgramLogSize(program))
-            _checked(nvrtc.nvrtcGetProgramLog(program, log))
-            raise FlowUnavailable(f"NVRTC cannot compile the flow kernel for this GPU: {log.decode().strip()}; use torch")
-        code = b" " * _checked(nvrtc.nvrtcGetCUBINSize(program))
-        _checked(nvrtc.nvrtcGetCUBIN(program, code))
-        library = _checked(driver.cuLibraryLoadData(code, [], [], 0, [], [], 0))
-        return _checked(driver.cuKernelGetFunction(_checked(driver.cuLibraryGetKernel(library, b"tv_l1"))))
-    except (RuntimeError, OSError) as error:
-        if isinstance(error, FlowUnavailable):
-            raise
-        raise FlowUnavailable(f"the flow kernel cannot be compiled on this machine ({error}): use torch") from error
-
-
-def _checked(answer: tuple[Any, ...]) -> Any:
-    """The value of a call of NVIDIA's bindings, which return their status first."""
-    if int(answer[0]):
-        raise RuntimeError(f"CUDA says {answer[0].name}")
-    return answer[1] if len(answer) > 1 else None
+        nvrtc.launch(SOURCE, "tv_l1", device, blocks, arguments, tuple(constants().items()))
+    except (nvrtc.NvrtcError, ImportError, OSError) as error:
+        raise FlowUnavailable(f"the flow kernel does not run on this machine ({error}): use torch") from error

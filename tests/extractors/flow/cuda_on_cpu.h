@@ -29,6 +29,15 @@ struct alignas(16) float4 {
 };
 static float2 make_float2(float x, float y) { return {x, y}; }
 static float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+struct alignas(16) int4 {
+    int x, y, z, w;
+};
+static int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
+// The larger of two pairs of signed 16-bit numbers.
+static unsigned __vmaxs2(unsigned a, unsigned b) {
+    short low = max(short(a), short(b)), high = max(short(a >> 16), short(b >> 16));
+    return unsigned(static_cast<unsigned short>(high)) << 16 | static_cast<unsigned short>(low);
+}
 struct Index {
     int x;
 };
