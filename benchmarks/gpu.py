@@ -111,21 +111,21 @@ def encode(clip: Path, path: Path, size: tuple[int, int]) -> Path:
 
 def repeat(clip: Path, path: Path, seconds: float) -> Path:
     """The packets of a clip again and again, without encoding."""
+    stream, done = None, 0.0
     with av.open(str(path), "w") as out:
-        stream, offset, shift, begin = None, 0, 0, None
-        while stream is None or offset * float(stream.time_base) < seconds:
+        while done < seconds:
             with av.open(str(clip)) as source:
                 video = source.streams.video[0]
                 stream = stream or out.add_stream_from_template(video)
-                for packet in source.demux(video):
-                    if packet.dts is None:
-                        continue
-                    begin = packet.dts if begin is None else begin
-                    shift = max(shift, packet.dts - begin + packet.duration)
-                    packet.dts, packet.pts = packet.dts + offset, packet.pts + offset
-                    packet.stream = stream
+                packets = [packet for packet in source.demux(video) if packet.dts is not None]
+                offset, begin = round(done / float(video.time_base or 1)), packets[0].dts or 0
+                last = 0
+                for packet in packets:
+                    assert packet.dts is not None and packet.pts is not None
+                    last = max(last, packet.dts - begin + (packet.duration or 1))
+                    packet.dts, packet.pts, packet.stream = packet.dts + offset, packet.pts + offset, stream
                     out.mux(packet)
-            offset += shift
+                done += last * float(video.time_base or 1)
     return path
 
 
