@@ -65,6 +65,8 @@ def run(
     pipeline = Pipeline.load(config=settings)
     err.print(f"[dim]{escape(settings.model)} on {pipeline.device}[/]")
     say_choices(pipeline.extractor)
+    for remark in pipeline.notes:
+        note(remark)
     running.choose_engine(pipeline.extractor)
     files = batch.ResultOutput(folder, wanted, again.overwrite, only)
     if again.dry_run:
