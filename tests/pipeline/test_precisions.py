@@ -17,6 +17,7 @@ from model.datasets import DatasetError
 from model.train import initialise
 from pipeline.datasets.layouts import grid, read_feature_set
 from pipeline.precisions import other_than_trained
+from pipeline.run.remaking import compare
 from pipeline.score import evaluate_model
 
 FLOAT32 = {"crop": 224, "dtype": "float32", "engine": "torch"}
@@ -85,6 +86,23 @@ def test_evaluate_notes_it(tmp_path: Path) -> None:
     assert sum("trained on rgb features in float32" in note for note in notes) == 1
     same = replace(start, provenance={"features": {"rgb": INT8}})
     assert not any("trained on" in note for note in evaluate_model(same, tmp_path, truth).notes)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "chosen", "conflict"),
+    [
+        (INT8, INT8 | {"engine": "openvino-2"}, ["features.precision"], False),  # only a version
+        (INT8, INT8 | {"int8": "34cd"}, ["features.precision"], False),
+        (INT8, FLOAT32, [], False),  # `auto` on another machine
+        (INT8, FLOAT32, ["features.precision"], True),
+        (FLOAT32 | {"engine": "openvino-1"}, FLOAT32, ["features.precision"], True),
+    ],
+)
+def test_a_result_of_another_precision_is_a_conflict_only_if_the_user_chose_it(
+    before: dict[str, object], now: dict[str, object], chosen: list[str], conflict: bool
+) -> None:
+    change = compare({"features": {"rgb": before}, "asked": chosen}, {"features": {"rgb": now}, "asked": chosen})
+    assert bool(change.asked) == conflict and not change.none
 
 
 @pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
