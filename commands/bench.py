@@ -9,7 +9,7 @@ import typer
 
 from commands.groups import grouped
 from commands.options import DecoderName, Device, Flow, Precision
-from commands.terminal import err, out, table
+from commands.terminal import err, out, say_choices, table
 from pipeline.config import load_config
 from support.errors import UsageError
 
@@ -44,6 +44,7 @@ def bench(
     from pipeline.machine import bench as benchmark
 
     pipeline = Pipeline.load(config=settings)
+    say_choices(pipeline.extractor)
     err.print(f"[dim]{pipeline.device}, flow {pipeline.extractor.flow_backend or 'off'}, repeats {repeats}[/]")
     with tempfile.TemporaryDirectory() as folder:
         clip = video or benchmark.make_clip(Path(folder) / "clip.mp4")

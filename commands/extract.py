@@ -8,7 +8,7 @@ import typer
 from commands.groups import grouped, settings_of
 from commands.options import FeatureOptions, Paths, RangeOptions, RerunOptions, WorkOptions, folder_only, is_file_name
 from commands.progress import Running
-from commands.terminal import note, say_flow
+from commands.terminal import note, say_choices
 from pipeline.config import asked, load_config
 from support.errors import UsageError
 from support.paths import program, with_suffix
@@ -53,7 +53,7 @@ def extract(
             "takes four times as long and adds nothing that was measured; --streams both computes it all the same."
         )
     extractor = make_extractor(settings, declared, choose_device(settings.device))
-    say_flow(extractor)
+    say_choices(extractor)
     running.choose_engine(extractor)
     files = FeatureOutput(output, again.overwrite, given)
     if again.dry_run:

@@ -39,7 +39,8 @@ Device = Annotated[
 Precision = Annotated[
     str | None,
     typer.Option(
-        help=f"Numbers in I3D: {', '.join(PRECISIONS)}. bfloat16 is faster on CPUs that have it.", show_default="auto"
+        help=f"Numbers in I3D: {', '.join(PRECISIONS)}. auto: the fastest that holds on this machine.",
+        show_default="auto",
     ),
     Setting("features.precision"),
 ]

@@ -71,7 +71,8 @@ class Running:
 
         c = extractor.config
         self._step = c.stride / c.fps
-        self._work = f"{extractor.device} {extractor.streams} {c.backbone} {c.fps:g}/{c.stride} {c.short_side}/{c.crop}"
+        ways = " ".join(f"{stream}:{way.engine}:{way.dtype}" for stream, way in extractor.ways.items())
+        self._work = f"{extractor.device} {ways} {c.backbone} {c.fps:g}/{c.stride} {c.short_side}/{c.crop}"
         jobs = choose_jobs(self.asked, self.engine.kind, extractor.device, [job.video for job in self.jobs])
         self.engine = dataclasses.replace(self.engine, jobs=jobs)
         if self.engine.here:

@@ -9,7 +9,7 @@ import typer
 from commands.groups import grouped, settings_of
 from commands.options import FeatureOptions, FindOptions, Paths, RangeOptions, RerunOptions, WorkOptions, one_result
 from commands.progress import Running
-from commands.terminal import err, escape, need_stdout, note, result_table, say_flow
+from commands.terminal import err, escape, need_stdout, note, result_table, say_choices
 from pipeline.config import load_config
 from postprocess.formats.writers import SEVERAL, SUFFIXES, VIEWS, WRITERS, write_csv
 from support.errors import UsageError
@@ -64,7 +64,9 @@ def run(
     running = Running("run", videos, listed, work, again.retry_failed)
     pipeline = Pipeline.load(config=settings)
     err.print(f"[dim]{escape(settings.model)} on {pipeline.device}[/]")
-    say_flow(pipeline.extractor)
+    say_choices(pipeline.extractor)
+    for remark in pipeline.notes:
+        note(remark)
     running.choose_engine(pipeline.extractor)
     files = ResultOutput(folder, wanted, again.overwrite, only)
     if again.dry_run:

@@ -130,8 +130,10 @@ def note(text: str) -> None:
     err.print(f"[yellow]note:[/] {escape(text)}", soft_wrap=True)
 
 
-def say_flow(extractor: Any) -> None:
-    """Say which flow backend `auto` chose, and with which weights."""
+def say_choices(extractor: Any) -> None:
+    """Say which precision and engine `auto` chose for each stream, which flow backend, and with which weights."""
+    ways = ", ".join(f"{stream} in {way}" for stream, way in extractor.ways.items())
+    err.print(f"[dim]{escape(ways)}[/]")
     if extractor.flow_backend is None:
         return
     err.print(f"[dim]flow {extractor.flow_backend}[/]")

@@ -8,7 +8,7 @@ import typer
 
 from commands.groups import grouped, settings_of
 from commands.options import DecoderName, Device, Flow, Precision, Stride, folder_only
-from commands.terminal import err, escape, note, progress, say_flow, table
+from commands.terminal import err, escape, note, progress, say_choices, table
 from model.presets import PRESETS
 from pipeline.config import load_config
 from support.errors import UsageError
@@ -110,7 +110,7 @@ def train(
     where = choose_device(settings.device)
     extractor = None if data.features else make_extractor(settings, ("rgb",), where)
     if extractor is not None:
-        say_flow(extractor)
+        say_choices(extractor)
     wait = "waiting up to a minute to see whether a training elsewhere is still at work in this folder"
     with fitting.exclusive(output, on_wait=lambda: note(wait)), progress() as bars:
         gathered = fitting.gather(wanted, extractor, on_video=bars.video)

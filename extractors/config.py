@@ -7,7 +7,9 @@ import os
 from dataclasses import dataclass
 
 DECODERS = ("cpu", "nvdec")
-PRECISIONS = ("auto", "float32", "float16", "bfloat16")
+PRECISIONS = ("auto", "float32", "float16", "bfloat16", "int8")
+PRECISION_SETTINGS = ("dtype", "engine", "int8")
+"""the feature settings that follow from the precision; features that differ in nothing else may be mixed"""
 STREAMS = ("rgb", "flow")  # the order in which streams are stacked, as in W-TALC and CO2-Net
 
 
@@ -28,7 +30,9 @@ class FeatureConfig:
     crop: int = 224
     """pixels of the square centre crop that the network sees"""
     precision: str = "auto"
-    """float32, float16 or bfloat16 in the networks; auto: float16 for RGB on a GPU, else float32"""
+    """of the numbers in the networks. float32, float16, bfloat16: by PyTorch (bfloat16 by OpenVINO on a CPU that has
+    it); int8: most of RGB in int8, by OpenVINO; auto: on a GPU float16 for RGB and float32 for flow, on a CPU the
+    fastest of OpenVINO's int8, bfloat16 and float32 that it has"""
     decoder: str = "cpu"
     """cpu, or nvdec: NVIDIA's decoder, whose pictures differ by rounding; a file that it cannot decode fails"""
     flow: str = "auto"

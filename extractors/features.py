@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from extractors import flow
+from extractors.backbones import engines
 from extractors.backbones import registry as backbones
-from extractors.backbones.i3d import InceptionI3d
-from extractors.backbones.i3d_cuda import PlanarI3d
 from extractors.config import STREAMS, WHOLE, FeatureConfig, Limits, Stretch
 from extractors.decode.clock import Damage
 from extractors.decode.container import VideoError, require_nvdec
@@ -36,7 +35,8 @@ from support.progress import Progress, silent
 
 __all__ = ["Extractor", "Features", "FeaturesError", "Progress", "load", "save", "write_atomically"]
 
-# Two snippets at once run 1.5 times as fast as one by one on two cores, and four no faster (benchmarks/README.md).
+# PyTorch runs two snippets at once 1.5 times as fast as one by one on two cores, and four no faster
+# (benchmarks/README.md). OpenVINO takes them one by one.
 CPU_BATCH = 2
 # Bytes of GPU memory; a snippet in the networks and in flow takes well under this much.
 SNIPPET_BYTES = 512 << 20
@@ -61,16 +61,19 @@ class Extractor:
         weights: Mapping[str, Path | None] | None = None,
         limits: Limits | None = None,
         threads: int | None = None,
+        ways: Mapping[str, engines.Way] | None = None,
     ) -> None:
         """Find the weights and the flow backend.
 
         Args:
             weights: by stream, a file to use instead of the published one.
             limits: what one video may cost.
-            threads: for flow and decoding; default: the number of cores. (PyTorch has its own setting.)
+            threads: for flow, decoding and OpenVINO; default: the number of cores. (PyTorch has its own setting.)
+            ways: by stream, the engine and the precision that another machine has chosen; default: by `config`.
 
         Raises:
             WeightsError: weights are missing.
+            UsageError, EnvironmentMissing: these weights or this machine do not have the precision.
             FlowError: there is no such flow backend, or it does not work here (FlowUnavailable).
             DecoderUnavailable: the configuration asks for NVDEC, and this machine has none.
         """
@@ -84,13 +87,18 @@ class Extractor:
         self.weights_files, self.threads = chosen, threads
         self.backbones = {n: backbones.find(config.backbone, n, chosen.get(n)) for n in self.streams}
         on_host = torch.device(device).type == "cpu"
-        self.precisions = {n: precision(config.precision, n, device) for n in self.streams}
+        self.ways = {n: engines.choose(config.precision, n, b, device) for n, b in self.backbones.items()}
+        if ways is not None:
+            self.ways = {n: ways[n] for n in self.streams}
+            for name, way in self.ways.items():
+                engines.require(way, self.backbones[name])
         self.inputs: Any = (
             HostInputs(config, self.flow_backend, threads)
             if on_host
             else DeviceInputs(config, self.flow_backend, device)
         )
-        self.batch = CPU_BATCH if on_host else gpu_batch(device)
+        alone = all(way.engine == engines.OPENVINO for way in self.ways.values())
+        self.batch = (1 if alone else CPU_BATCH) if on_host else gpu_batch(device)
         gpu = (torch.device(device).index or 0) if config.decoder == "nvdec" else None
         if gpu is not None:
             require_nvdec(gpu)
@@ -100,9 +108,7 @@ class Extractor:
     def net(self, stream: str) -> nn.Module:
         """The network of a stream, on the device."""
         if stream not in self._nets:
-            net = self.backbones[stream].load()
-            if torch.device(self.device).type == "cuda" and isinstance(net, InceptionI3d):
-                net = PlanarI3d(net).to(getattr(torch, self.precisions[stream]))
+            net = engines.load(self.ways[stream], self.backbones[stream], self.threads)
             self._nets[stream] = net.to(self.device)
         return self._nets[stream]
 
@@ -121,7 +127,7 @@ class Extractor:
             "decoder": f"{'nvdec ' if config.decoder == 'nvdec' else ''}pyav-{av.__version__} {_libraries()}",
             "device": torch.device(self.device).type,
         }
-        found = {n: common | {"dtype": self.precisions[n], "weights": b.weights} for n, b in self.backbones.items()}
+        found = {n: common | self.ways[n].settings() | {"weights": b.weights} for n, b in self.backbones.items()}
         if self.flow_backend is not None:
             found["flow"] |= {"flow": flow.version(self.flow_backend), "flow_clip": config.flow_clip}
         return found
@@ -211,16 +217,10 @@ class Extractor:
 
     def forward(self, pixels: Tensor, stream: str) -> Floats:
         """One pass of a stream's network: (B, 3 or 2, L, crop, crop) in [-1, 1] -> (B, D)."""
-        kind, dtype = torch.device(self.device).type, getattr(torch, self.precisions[stream])
-        net = self.net(stream)
-        planar = isinstance(net, PlanarI3d)  # its weights have the precision already
-        with (
-            torch.inference_mode(),
-            torch.autocast(kind, dtype, enabled=not planar and dtype != torch.float32),
-            exact(),
-        ):
-            placed = pixels.to(self.device, dtype if planar else None)
-            features: Tensor = net(placed if planar else placed.contiguous(memory_format=torch.channels_last_3d))
+        kind, dtype = torch.device(self.device).type, self.ways[stream].autocast
+        with torch.inference_mode(), torch.autocast(kind, dtype, enabled=dtype != torch.float32), exact():
+            placed = pixels.to(self.device).contiguous(memory_format=torch.channels_last_3d)
+            features: Tensor = self.net(stream)(placed)
             return features.float().cpu().numpy()
 
 
@@ -313,17 +313,6 @@ class _Reading:
         begin, end = snippet_range(self.wanted.stretch, clip.origin, config)
         _, expected = snippet_range(Stretch(0.0, clip.info.duration), clip.origin, config)
         return begin, max(int(min(expected, end)) - begin, 1)
-
-
-def precision(asked: str, stream: str, device: str) -> str:
-    """The precision of a stream's network: `asked`, or for `auto` the one that suits this device.
-
-    On a GPU that is float16: with the same pixels, the least cosine to float32 is .99999 in both streams (H200,
-    benchmarks/README.md).
-    """
-    if asked != "auto":
-        return asked
-    return "float32" if torch.device(device).type == "cpu" else "float16"
 
 
 def gpu_batch(device: str) -> int:

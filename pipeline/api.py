@@ -23,6 +23,7 @@ from model import checkpoint
 from model.checkpoint import Checkpoint
 from model.jcdnet import JCDNet
 from model.predict import PredictError, Scores, predict
+from pipeline import precisions
 from pipeline.cache.content import content_hash
 from pipeline.cache.entries import FeatureCache
 from pipeline.config import Config, adopt, asked
@@ -58,6 +59,7 @@ class Pipeline:
         self._warming: threading.Thread | None = None
         self._check_features()
         self.warnings = (*self._stream_warnings(), *self._untuned())
+        self.notes = precisions.other_than_trained(model.provenance, self.extractor.settings())
 
     @classmethod
     def load(cls, model: str | None = None, device: str | None = None, config: Config | None = None) -> "Pipeline":

@@ -12,6 +12,7 @@ from extractors.exact import exact
 from model.checkpoint import Checkpoint
 from model.datasets import DatasetError
 from model.predict import PredictError, predict
+from pipeline import precisions
 from pipeline.api import localize_settings_for
 from pipeline.config import Config, adopt
 from pipeline.datasets.featureset import FeatureSet
@@ -126,7 +127,8 @@ def evaluate_model(
         count = f"{len(unknown)} of {len(stored.videos)} videos"
         note = f"{count}, {unknown[0]!r} first, are not in the ground truth and were left out."
         result = replace(result, notes=(*result.notes, note))
-    return result
+    mixed = precisions.other_than_trained(model.provenance, stored.settings)
+    return replace(result, notes=(*result.notes, *mixed)) if mixed else result
 
 
 def check_settings(model: Checkpoint, settings: Mapping[str, Mapping[str, Any]]) -> None:

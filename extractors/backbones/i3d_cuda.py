@@ -210,6 +210,7 @@ class PlanarI3d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3 or 2, L, H, W) in [-1, 1] -> (B, 1024) float32."""
+        x = x.to(self.stem.weight.dtype)
         by = Kernels() if x.is_cuda else Torch()
         x = by.pool(self.stem(self.stem.windows(x), padded=True), (1, 3, 3), (1, 2, 2))
         x = self.third(by.join(self.second(x), 3, 1))

@@ -26,6 +26,8 @@ class Backbone:
     """D"""
     weights: str
     """identity of the weights: part of the feature settings, the cache key and every checkpoint"""
+    graph: bool = False
+    """whether OpenVINO can compute it (graph.py)"""
 
 
 def find(name: str, stream: str, path: Path | None = None) -> Backbone:
@@ -68,7 +70,7 @@ def _i3d(stream: str, path: Path | None) -> Backbone:
         _fill(net, state if own else weights.inflate_flow(state), source)
         return net.fold().to(memory_format=torch.channels_last_3d)
 
-    return Backbone(load, 1024, identity if own else f"inflated from rgb {identity}")
+    return Backbone(load, 1024, identity if own else f"inflated from rgb {identity}", graph=True)
 
 
 def i3d_head(path: Path | None = None) -> tuple[Tensor, Tensor, str]:

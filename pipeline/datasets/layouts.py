@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from extractors import features
 from extractors.config import STREAMS, FeatureConfig
 from model.datasets import DatasetError
+from pipeline import precisions
 from pipeline.datasets.featureset import FeatureSet, Rows, StoredVideo, checked_streams
 from pipeline.datasets.wtalc import JOINT, STREAM_WIDTH, read_wtalc
 from postprocess.evaluation.annotations import AnnotatedVideo, read_ground_truth
@@ -102,6 +103,7 @@ def _contents(folder: Path) -> str:
 def _read_own(folder: Path, files: Sequence[Path], streams: tuple[str, ...] | None) -> FeatureSet:
     videos: dict[str, StoredVideo] = {}
     settings: dict[str, dict[str, Any]] = {}
+    each: list[dict[str, dict[str, Any]]] = []
     notes: list[str] = []
     for path in files:
         name = path.relative_to(folder).as_posix().removesuffix(".npz")
@@ -115,16 +117,19 @@ def _read_own(folder: Path, files: Sequence[Path], streams: tuple[str, ...] | No
         if not len(stored.times):
             raise DatasetError(f"{path}: holds no snippet; extract it again, or take it away.")
         own = {stream: stored.settings.get(stream, {}) for stream in wanted}
-        if settings and own != settings:
+        if settings and precisions.without(own) != precisions.without(settings):
             first = next(iter(videos))
             raise DatasetError(
                 f"{folder}: {first} and {name} were extracted with different settings "
-                f"({_difference(settings, own)}); extract one of them again."
+                f"({_difference(precisions.without(settings), precisions.without(own))}); extract one of them again."
             )
         settings = own
+        each.append(own)
         notes += [f"{name}: {warning}" for warning in stored.warnings]
         videos[name] = StoredVideo(name, partial(_stacked, path), wanted, stored.times, stored.duration)
-    return FeatureSet(videos, tuple(settings), settings, notes=tuple(notes))
+    if several := precisions.mixed(each):
+        notes.append(f"{folder}: the features are of several precisions ({several}); {precisions.MEASURED}.")
+    return FeatureSet(videos, tuple(settings), precisions.joined(each), notes=tuple(notes))
 
 
 def _stacked(path: Path, streams: tuple[str, ...]) -> Rows:

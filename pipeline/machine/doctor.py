@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from extractors.flow import compiler
+from support.errors import UserError
 from support.paths import cache_dir, program
 from support.version import package_version
 
@@ -56,6 +57,8 @@ def examine() -> list[Check]:
     for name, look in LOOKS.items():
         try:
             found += look()
+        except UserError as error:
+            found.append(Check(name, False, str(error), FRESH))
         except (ImportError, OSError) as error:  # finding a package that cannot be imported is what doctor is for
             found.append(Check(name, False, f"{type(error).__name__}: {error}", FRESH))
     return [*found, _offline(), _cache()]
@@ -77,6 +80,26 @@ def _opencv() -> list[Check]:
     return [
         Check("OpenCV", True, cv2.__version__),
         Check("TV-L1 of OpenCV", here, "here" if here else "absent", f"{fix}; only for --flow opencv", needed=False),
+    ]
+
+
+def _processor() -> list[Check]:
+    from extractors.backbones import engines, runtime
+
+    if not runtime.suits():
+        return [Check("CPU", True, f"{platform.machine()}: PyTorch runs the networks in float32")]
+    can = runtime.abilities()
+    if not runtime.available():
+        fix = "pip install openvino; only for networks that run faster on a CPU"
+        return [Check("OpenVINO", False, "absent: PyTorch runs the networks in float32", fix, needed=False)]
+    runtime.openvino()
+    engines.int8_ranges()
+    rest = "bfloat16" if runtime.BF16 in can else "float32"
+    rgb = f"int8 and {rest}" if runtime.VNNI in can else rest
+    has = " and ".join(sorted(can)) or "neither VNNI nor BF16"
+    return [
+        Check("OpenVINO", True, runtime.version().removeprefix("openvino-")),
+        Check("CPU", True, f"{has}; `auto` runs the published RGB weights in {rgb}, others in {rest}"),
     ]
 
 
@@ -140,6 +163,7 @@ def _weights() -> list[Check]:
 
 LOOKS: dict[str, Callable[[], list[Check]]] = {
     "OpenCV": _opencv,
+    "CPU": _processor,
     "ffmpeg": _ffmpeg,
     "gpu": _gpu,
     "weights": _weights,

@@ -18,7 +18,7 @@ SHOWN = 3  # differences that a sentence names
 NOTHING = "nothing"
 BESIDE = frozenset({"asked", "video"})  # a difference in these makes no other result
 # Settings of a stream that no option of the command line chooses.
-NOT_OPTIONS = frozenset({"format", "resize"})
+NOT_OPTIONS = frozenset({"format", "resize", "int8"})
 # Precisions that `auto` may have chosen, by device, in results that do not say what the user asked for.
 AUTO_DTYPES = {"cpu": ("float32",)}
 OTHER_AUTO_DTYPES = ("float16", "float32")
@@ -127,6 +127,8 @@ def _of_features(
         return str(before).partition("-")[0] != str(now).partition("-")[0] and "features.flow" in chosen
     if setting == "device":
         return "device" in chosen
+    if setting == "engine":  # the user chooses it by the precision, and not its version
+        return str(before).partition("-")[0] != str(now).partition("-")[0] and "features.precision" in chosen
     if setting == "dtype":
         if known:
             return "features.precision" in chosen

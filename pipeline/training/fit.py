@@ -40,7 +40,8 @@ LOCK_NAME = ".training.lock"
 FOLDS = 4
 
 # The settings that features must share with those that a model was trained on. The other settings (versions, device,
-# precision, decoder) change features by less than JCDNet notices; they are in the checkpoint's provenance.
+# precision, decoder) change features by less than JCDNet notices; they are in the checkpoint's provenance. `run` and
+# `evaluate` say when the precision is another one (pipeline/precisions.py).
 DECLARED = ("layout", "backbone", "fps", "length", "stride", "short_side", "crop", "weights", "flow_clip")
 
 

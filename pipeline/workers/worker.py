@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from extractors.backbones.engines import Way
 from extractors.config import FeatureConfig, Limits, Stretch
 from extractors.features import Extractor
 from pipeline.cache.entries import FeatureCache
@@ -38,6 +39,8 @@ class Setup:
     streams: tuple[str, ...]
     device: str
     weights: tuple[tuple[str, str | None], ...]
+    ways: tuple[tuple[str, Way], ...]
+    """by stream: what `--precision` means, resolved by the run"""
     limits: Limits
     threads: int | None
     settings: str
@@ -56,6 +59,7 @@ class Setup:
             streams=extractor.streams,
             device=extractor.device,
             weights=weights,
+            ways=tuple(extractor.ways.items()),
             limits=extractor.limits,
             threads=threads,
             settings=json.dumps(extractor.settings(), sort_keys=True),
@@ -205,7 +209,7 @@ def _extractor(setup: Setup, run: Path) -> Extractor:
             torch.set_num_threads(setup.threads)
         device = _gpu(run, torch.cuda.device_count()) if setup.device == "cuda" else setup.device
         weights = {name: None if file is None else Path(file) for name, file in setup.weights}
-        made = Extractor(setup.config, setup.streams, device, weights, setup.limits, setup.threads)
+        made = Extractor(setup.config, setup.streams, device, weights, setup.limits, setup.threads, dict(setup.ways))
         if json.dumps(made.settings(), sort_keys=True) != setup.settings:
             raise EnvironmentMissing(
                 "a worker has other versions or weights than this machine, and would make other features "

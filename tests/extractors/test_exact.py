@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from extractors import features
+from extractors.backbones.engines import Way, choose
+from extractors.backbones.registry import Backbone
 from extractors.config import FeatureConfig
 from extractors.exact import exact
-from extractors.features import Extractor, precision
+from extractors.features import Extractor
 
 CONFIG = FeatureConfig(length=4, stride=4, short_side=32, crop=32)
 SEEN: list[dict[str, Any]] = []
@@ -42,7 +44,7 @@ class Witness(torch.nn.Module):
 @pytest.fixture
 def witness(monkeypatch: pytest.MonkeyPatch) -> None:
     class Found:
-        weights, width = "stub", 8
+        weights, width, graph = "stub", 8, False
 
         @staticmethod
         def load() -> torch.nn.Module:
@@ -123,7 +125,10 @@ def test_an_error_inside_leaves_nothing_switched() -> None:
 
 
 def test_flow_stays_in_float32_on_a_gpu() -> None:
-    assert {(s, d): precision("auto", s, d) for s in ("rgb", "flow") for d in ("cpu", "cuda", "cuda:1")} == {
+    stub = Backbone(Witness, 8, "stub")
+    found = {(s, d): choose("auto", s, stub, d) for s in ("rgb", "flow") for d in ("cpu", "cuda", "cuda:1")}
+    assert {way.engine for way in found.values()} == {"torch"}
+    assert {key: way.dtype for key, way in found.items()} == {
         ("rgb", "cpu"): "float32",
         ("rgb", "cuda"): "float16",
         ("rgb", "cuda:1"): "float16",
@@ -132,7 +137,7 @@ def test_flow_stays_in_float32_on_a_gpu() -> None:
         ("flow", "cuda:1"): "float32",
     }
     for asked in ("float32", "float16", "bfloat16"):  # what is asked for holds for both
-        assert {precision(asked, s, "cuda") for s in ("rgb", "flow")} == {asked}
+        assert {choose(asked, s, stub, "cuda") for s in ("rgb", "flow")} == {Way("torch", asked)}
 
 
 def test_each_streams_settings_name_its_own_precision(witness: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +151,7 @@ def test_each_streams_settings_name_its_own_precision(witness: None, monkeypatch
 
 def test_each_streams_network_runs_in_its_own_precision(witness: None) -> None:
     extractor = Extractor(replace(CONFIG, precision="bfloat16"), ("rgb", "flow"))
-    extractor.precisions["flow"] = "float32"
+    extractor.ways["flow"] = Way("torch", "float32")
     extractor.forward(torch.zeros(1, 3, 4, 32, 32), "rgb")
     extractor.forward(torch.zeros(1, 2, 4, 32, 32), "flow")
     assert [seen["autocast"] for seen in SEEN] == [torch.bfloat16, torch.float32]

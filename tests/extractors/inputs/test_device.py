@@ -84,7 +84,7 @@ class Mean(torch.nn.Module):
 @pytest.fixture
 def stubbed(monkeypatch: pytest.MonkeyPatch) -> None:
     class Found:
-        weights, width = "stub", 8
+        weights, width, graph = "stub", 8, False
 
         @staticmethod
         def load() -> torch.nn.Module:

@@ -9,9 +9,10 @@ import cv2
 import pytest
 from conftest import coded, encode
 
-from extractors.backbones import weights
+from extractors.backbones import runtime, weights
 from pipeline.machine import doctor
 from pipeline.machine.doctor import Check, examine
+from support.errors import EnvironmentMissing
 
 ROOT = Path(__file__).parents[3]
 
@@ -116,3 +117,34 @@ def test_what_run_does_without_is_not_red(monkeypatch: pytest.MonkeyPatch, tmp_p
     (found,) = [check for check in checks if check.name == row]
     assert not found.ok
     assert found.fix
+
+
+@pytest.mark.parametrize(
+    ("can", "said"),
+    [
+        ({"VNNI", "BF16"}, ("BF16 and VNNI", "int8 and bfloat16", "bfloat16")),
+        ({"BF16"}, ("BF16", "bfloat16", "bfloat16")),
+        (set(), ("neither VNNI nor BF16", "float32", "float32")),
+    ],
+)
+@pytest.mark.skipif(not runtime.available(), reason="no OpenVINO on this machine")
+def test_what_the_cpu_has_is_said(monkeypatch: pytest.MonkeyPatch, can: set[str], said: tuple[str, str, str]) -> None:
+    monkeypatch.setattr(runtime, "abilities", lambda: frozenset(can))
+    (found,) = [check for check in examine() if check.name == "CPU"]
+    assert found.ok
+    assert found.detail == "{}; `auto` runs the published RGB weights in {}, others in {}".format(*said)
+
+
+def test_without_openvino_a_machine_is_well_and_a_broken_one_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "suits", lambda: True)
+    monkeypatch.setattr(runtime, "available", lambda: False)
+    (found,) = [check for check in examine() if check.name == "OpenVINO"]
+    assert not found.ok and not found.needed and found.fix.startswith("pip install openvino; only for ")
+
+    def broken() -> None:
+        raise EnvironmentMissing("OpenVINO cannot be loaded (no libtbb); install it again.")
+
+    monkeypatch.setattr(runtime, "available", lambda: True)
+    monkeypatch.setattr(runtime, "openvino", broken)
+    (found,) = [check for check in examine() if check.name == "CPU"]
+    assert not found.ok and found.needed and "no libtbb" in found.detail

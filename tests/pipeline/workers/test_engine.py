@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import pickle
 import random
@@ -21,13 +22,14 @@ import pytest
 import torch
 from conftest import coded, digest, encode
 
-from extractors.backbones import weights
-from extractors.config import FeatureConfig, Limits
+from extractors.backbones import runtime, weights
+from extractors.config import WHOLE, FeatureConfig, Limits
 from extractors.decode.container import VideoError
 from extractors.decode.process import Decoder
 from extractors.features import Extractor
 from pipeline.cache.content import content_hash
 from pipeline.cache.entries import FeatureCache
+from pipeline.cache.extraction import Chunk
 from pipeline.run.batch import extract
 from pipeline.workers import backends, worker
 from pipeline.workers import engine as engines
@@ -208,6 +210,23 @@ def test_workers_of_other_versions_are_refused(extractor: Extractor, videos: lis
     with pytest.raises(EnvironmentMissing, match=r"decoder of rgb: .* there, pyav-0 here"):
         run(Engine(jobs=2), Other(SMALL), videos, FeatureCache(tmp_path))
     assert not list(tmp_path.rglob("*.lock"))
+
+
+def test_a_worker_whose_cpu_lacks_the_precision_of_the_run_is_refused(
+    videos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run has resolved `auto`; the worker neither chooses for itself nor computes anything."""
+    monkeypatch.setattr(runtime, "available", lambda: True)
+    monkeypatch.setattr(runtime, "abilities", lambda: frozenset({"VNNI", "BF16"}))
+    setup = worker.Setup.of(Extractor(SMALL), FeatureCache(tmp_path / "cache"), 1)
+    assert dict(setup.ways)["rgb"].dtype == "int8+bfloat16"
+    monkeypatch.setattr(runtime, "abilities", lambda: frozenset({"VNNI"}))
+    (tmp_path / "run").mkdir()
+    chunk = Chunk(0, math.inf, ("rgb",))
+    report = worker.work(setup, worker.Task(videos[0], "c" * 64, WHOLE, chunk), tmp_path / "run")
+    assert isinstance(report.error, EnvironmentMissing)
+    assert str(report.error).endswith("a CPU with BF16, and this one has none; use --precision float32.")
+    assert not list((tmp_path / "cache").rglob("*.npz"))
 
 
 def test_a_limit_of_the_run_holds_in_a_worker(videos: list[Path], tmp_path: Path) -> None:
