@@ -5,12 +5,11 @@
 
 A pair is inside when its mean endpoint error is below .05 px and its 99th percentile below .5 px. The floor is OpenCV
 against itself on the same frames as floats in 0..1 with Gaussian noise of 1e-3 grey levels. Pairs as in flow_speed.
-Triton without a GPU: TRITON_INTERPRET=1 python benchmarks/flow_parity.py --backends triton --short 64 --width 85
+On a GPU: python benchmarks/flow_parity.py --backends numba,cuda --device cuda
 """
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -72,12 +71,6 @@ def main() -> None:
     where = machine()
     print("   ".join(f"{key}: {value}" for key, value in where.items()), end="\n\n")
     pairs = list(real_pairs(arguments.corpus, arguments.pairs, arguments.width, arguments.short).values())
-
-    if "triton" in names and os.environ.get("TRITON_INTERPRET") == "1":
-        from extractors.flow import triton_tvl1
-
-        largest = max(grey[0].size for grey in pairs)
-        triton_tvl1.BLOCK = 1 << (largest - 1).bit_length()  # the interpreter is NumPy: few large programs
 
     def compute_by(name: str) -> Callable[[np.ndarray, int], np.ndarray]:
         return lambda grey, _: FLOWS[name](grey, workers=1, device=arguments.device)

@@ -51,7 +51,7 @@ Stride = Annotated[
 ]
 Flow = Annotated[
     str | None,
-    typer.Option(help="What computes optical flow: auto, numba, torch, triton or opencv.", show_default=F.flow),
+    typer.Option(help="What computes optical flow: auto, numba, torch, cuda or opencv.", show_default=F.flow),
     Setting("features.flow"),
 ]
 DecoderName = Annotated[

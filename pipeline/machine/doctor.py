@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from extractors.flow import compiler
+from extractors import flow
 from support.errors import UserError
 from support.paths import cache_dir, program
 from support.version import package_version
@@ -119,9 +119,21 @@ def _gpu() -> list[Check]:
 
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
-        return [Check("gpu", True, f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"), _nvdec()]
+        row = Check("gpu", True, f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+        return [row, _flow(), _nvdec()]
     fix = "works on the CPU; for a GPU install NVIDIA's driver, and start Docker with --gpus all"
     return [Check("gpu", False, "no CUDA device", fix, needed=False)]
+
+
+def _flow() -> Check:
+    """Say which backend `--flow auto` is on this GPU, and what the fast one lacks."""
+    name = flow.resolve("auto", "cuda")
+    try:
+        flow.require("cuda", "cuda")
+    except flow.FlowUnavailable as error:
+        fix = f"pip install cuda-bindings; until then optical flow is computed by {name}, on the CPU"
+        return Check("flow on the GPU", False, str(error), fix, needed=False)
+    return Check("flow on the GPU", True, f"here; --flow auto is {name}")
 
 
 def _nvdec() -> Check:
@@ -133,14 +145,6 @@ def _nvdec() -> Check:
         fix = "in Docker, set NVIDIA_DRIVER_CAPABILITIES to compute,utility,video; only for --decoder nvdec"
         return Check("NVDEC", False, str(error), fix, needed=False)
     return Check("NVDEC", True, "here; --decoder nvdec uses it")
-
-
-def _compiler() -> list[Check]:
-    """Build one line of C, as Triton does when it starts on a GPU."""
-    if found := compiler.fault():
-        cause, fix = found
-        return [Check("C compiler", False, cause, f"{fix}; only for optical flow on a GPU", needed=False)]
-    return [Check("C compiler", True, str(compiler.find()))]
 
 
 def _weights() -> list[Check]:
@@ -167,7 +171,6 @@ LOOKS: dict[str, Callable[[], list[Check]]] = {
     "ffmpeg": _ffmpeg,
     "gpu": _gpu,
     "weights": _weights,
-    "C compiler": _compiler,
 }
 
 

@@ -124,7 +124,7 @@ def test_an_error_inside_leaves_nothing_switched() -> None:
 # --- the precision of each stream -------------------------------------------------------------------------------------
 
 
-def test_flow_stays_in_float32_on_a_gpu() -> None:
+def test_both_streams_are_in_float16_on_a_gpu() -> None:
     stub = Backbone(Witness, 8, "stub")
     found = {(s, d): choose("auto", s, stub, d) for s in ("rgb", "flow") for d in ("cpu", "cuda", "cuda:1")}
     assert {way.engine for way in found.values()} == {"torch"}
@@ -133,8 +133,8 @@ def test_flow_stays_in_float32_on_a_gpu() -> None:
         ("rgb", "cuda"): "float16",
         ("rgb", "cuda:1"): "float16",
         ("flow", "cpu"): "float32",
-        ("flow", "cuda"): "float32",
-        ("flow", "cuda:1"): "float32",
+        ("flow", "cuda"): "float16",
+        ("flow", "cuda:1"): "float16",
     }
     for asked in ("float32", "float16", "bfloat16"):  # what is asked for holds for both
         assert {choose(asked, s, stub, "cuda") for s in ("rgb", "flow")} == {Way("torch", asked)}
@@ -144,7 +144,7 @@ def test_each_streams_settings_name_its_own_precision(witness: None, monkeypatch
     monkeypatch.setattr(features, "gpu_batch", lambda device: 4)
     config = replace(CONFIG, flow="numba")
     found = Extractor(config, ("rgb", "flow"), device="cuda").settings()
-    assert {name: found[name]["dtype"] for name in found} == {"rgb": "float16", "flow": "float32"}
+    assert {name: found[name]["dtype"] for name in found} == {"rgb": "float16", "flow": "float16"}
     found = Extractor(replace(config, precision="bfloat16"), ("rgb", "flow"), device="cuda").settings()
     assert {name: found[name]["dtype"] for name in found} == {"rgb": "bfloat16", "flow": "bfloat16"}
 

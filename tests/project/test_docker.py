@@ -71,6 +71,16 @@ def test_the_image_runs_as_a_user_and_sets_the_folders_that_jcdnet_reads() -> No
     assert {"JCDNET_CACHE", "JCDNET_WEIGHTS"} == ours and all(f'"{name}"' in read for name in ours)
 
 
+def test_the_image_needs_no_compiler_and_no_triton() -> None:
+    """Triton and torch.compile call a C compiler when they start; nothing here may use them."""
+    assert "apt-get" not in DOCKERFILE
+    (installing,) = (line for line in LINES if "-r requirements.txt" in line)
+    assert "uninstall --yes triton " in installing.split(" if [")[0], "in both variants"
+    for folder in ("commands", "extractors", "model", "pipeline", "postprocess", "support"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert not re.search(r"\btriton\b|torch\.compile\b", path.read_text(encoding="utf-8")), path
+
+
 def test_compose_builds_from_the_same_dockerfile_with_arguments_that_it_has() -> None:
     services = yaml.safe_load(COMPOSE)["services"]
     assert services.keys() == {"cpu", "gpu"}

@@ -34,7 +34,7 @@ LONG_FILES = {
     "extractors/flow/numba_kernels.py": "Numba caches by file: kernels that call one another share one",
 }
 SHARED = {"__init__", "groups", "options", "progress", "remaining", "terminal"}  # in commands/, but no command
-KERNELS = {"extractors/flow/numba_kernels.py", "extractors/flow/triton_kernels.py"}  # their arguments are arrays
+KERNELS = {"extractors/flow/numba_kernels.py"}  # their arguments are arrays
 
 
 def name_of(path: Path) -> str:

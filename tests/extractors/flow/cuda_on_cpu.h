@@ -1,6 +1,7 @@
 // Runs a CUDA kernel on the CPU, one block after another, so that its arithmetic can be tested without a GPU. Each thread of
 // a block is a context of its own, which gives way to the next one where it waits: at __syncthreads for the whole block, at a
-// shuffle for its warp.
+// shuffle for its warp. Between two waits the threads run one after another: `backwards` turns their order around, so that a
+// result that depends on it (a wait is missing) comes out different.
 #include <setjmp.h>
 #include <ucontext.h>
 
@@ -64,6 +65,7 @@ static std::vector<float> posted[2];
 static ucontext_t start;
 static jmp_buf home;
 static std::function<void()> body;
+static bool backwards = false;
 
 static Thread &self() { return threads[threadIdx.x]; }
 
@@ -113,7 +115,8 @@ static void run(int blocks, int count, std::function<void()> kernel) {
         while (true) {
             int ended = 0;
             bool moved = false;
-            for (int t = 0; t < count; t++) {
+            for (int turn = 0; turn < count; turn++) {
+                int t = backwards ? count - 1 - turn : turn;
                 Thread &thread = threads[t];
                 ended += thread.ended;
                 if (thread.ended || (thread.waits && thread.waits->generation == thread.since)) continue;

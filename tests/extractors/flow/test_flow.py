@@ -8,11 +8,14 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from extractors.flow import FLOWS, VERSIONS, FlowError, must_compile, resolve, version, warmup
 from extractors.flow.tvl1 import levels, over_pairs
 
-BACKENDS = [name for name in FLOWS if name != "triton"]
+NEEDS_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+BACKENDS = [pytest.param(name, marks=NEEDS_GPU if name == "cuda" else ()) for name in FLOWS]
+OTHERS = [backend for backend in BACKENDS if backend.values != ("opencv",)]
 
 
 def moving(count: int, height: int, width: int, dx: int = 2, dy: int = -1) -> np.ndarray:
@@ -128,7 +131,7 @@ def test_opencv_without_the_contrib_modules(monkeypatch: pytest.MonkeyPatch) -> 
         FLOWS["opencv"](moving(2, 16, 16))
 
 
-@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "opencv"])
+@pytest.mark.parametrize("backend", OTHERS)
 @pytest.mark.parametrize("size", [(64, 80), (37, 53), (16, 17), (8, 8), (20, 239), (60, 20)])
 def test_parity_on_a_texture(backend: str, size: tuple[int, int]) -> None:
     frames = moving(3, *size, dx=1, dy=1)
@@ -145,7 +148,7 @@ def test_parity_of_a_wide_frame(width: int) -> None:
     assert np.quantile(error, 0.99) < 0.2
 
 
-@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "opencv"])
+@pytest.mark.parametrize("backend", OTHERS)
 @pytest.mark.parametrize("clip", ["BaseballPitch/BaseballPitch_001.mp4", "TennisStroke/TennisStroke_001.mp4"])
 def test_parity_on_real_frames(backend: str, clip: str, corpus: Path) -> None:
     with av.open(str(corpus / clip)) as container:
@@ -175,7 +178,7 @@ def test_only_numba_compiles_ahead() -> None:
 
 
 def test_nothing_heavy_is_imported_before_its_use() -> None:
-    code = "import sys, extractors.flow; print([m for m in ('torch', 'numba', 'cv2', 'triton') if m in sys.modules])"
+    code = "import sys, extractors.flow; print([m for m in ('torch', 'numba', 'cv2', 'cuda') if m in sys.modules])"
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -3,12 +3,14 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
 import pytest
 from conftest import coded, encode
 
+from extractors import flow, nvrtc
 from extractors.backbones import runtime, weights
 from pipeline.machine import doctor
 from pipeline.machine.doctor import Check, examine
@@ -96,15 +98,13 @@ def test_opencv_that_cannot_be_imported_is_red(monkeypatch: pytest.MonkeyPatch) 
     assert "OpenCV" in red(examine())
 
 
-@pytest.mark.parametrize("what", ["gpu", "codecs", "compiler", "cache", "flow weights"])
+@pytest.mark.parametrize("what", ["gpu", "codecs", "cache", "flow weights"])
 def test_what_run_does_without_is_not_red(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str) -> None:
     before = red(examine())
     if what == "gpu":
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     elif what == "codecs":
         monkeypatch.setattr(av, "codecs_available", {"h264"})
-    elif what == "compiler":
-        monkeypatch.setenv("CC", "/nowhere/cc")
     elif what == "cache":
         (tmp_path / "file").touch()
         monkeypatch.setenv("JCDNET_CACHE", str(tmp_path / "file" / "cache"))
@@ -113,7 +113,7 @@ def test_what_run_does_without_is_not_red(monkeypatch: pytest.MonkeyPatch, tmp_p
         monkeypatch.setattr(weights, "find", lambda name: None if name == "i3d-flow" else real(name))
     checks = examine()
     assert red(checks) == before
-    row = {"codecs": "decoders", "compiler": "C compiler", "flow weights": "i3d-flow"}.get(what, what)
+    row = {"codecs": "decoders", "flow weights": "i3d-flow"}.get(what, what)
     (found,) = [check for check in checks if check.name == row]
     assert not found.ok
     assert found.fix
@@ -148,3 +148,24 @@ def test_without_openvino_a_machine_is_well_and_a_broken_one_is_red(monkeypatch:
     monkeypatch.setattr(runtime, "openvino", broken)
     (found,) = [check for check in examine() if check.name == "CPU"]
     assert not found.ok and found.needed and "no libtbb" in found.detail
+
+
+@pytest.mark.parametrize("bindings", [True, False])
+def test_on_a_gpu_it_says_what_computes_flow(monkeypatch: pytest.MonkeyPatch, bindings: bool) -> None:
+    """The device is made up; the row only asks whether the packages are here."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: SimpleNamespace(name="A", total_memory=2**33))
+    monkeypatch.setattr(doctor, "_nvdec", lambda: Check("NVDEC", True, "here"))
+    for module in (flow, nvrtc):
+        monkeypatch.setattr(module, "find_spec", lambda name: object() if bindings else None)
+    checks = {check.name: check for check in examine()}
+    row = checks["flow on the GPU"]
+    assert checks["gpu"].detail == "A, 8 GiB"
+    assert row.ok == bindings and row.name not in red(list(checks.values()))
+    assert ("auto is cuda" in row.detail) if bindings else ("cuda-bindings" in row.detail and "numba" in row.fix)
+
+
+def test_without_a_gpu_there_is_no_row_for_its_flow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    names = {check.name for check in examine()}
+    assert not names & {"flow on the GPU", "C compiler"}
