@@ -13,6 +13,7 @@ Their types are the compiler's affair: they are not annotated.
 # mypy: allow-untyped-defs, no-check-untyped-defs
 
 import os
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,19 @@ PAD = U(4)  # zeros around the image that the warp samples
 config: Any = numba.config
 if CACHED:
     config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # had numba been imported before
+
+
+def _mangling_args(record: Any) -> tuple[str, tuple[str]]:
+    return "Record", (sha256(record.name.encode()).hexdigest()[:32],)
+
+
+# Numba names a compiled function after the types of its arguments, and a record type after the number of types that
+# this process has met before (`Record.mangling_args` of Numba 0.68). So functions for two strides, compiled in two
+# processes, could have one name, and a process that loaded both from disk ran one for the other and crashed. Here the
+# name comes from the record's fields.
+record_type: Any = numba.types.Record
+record_type.mangling_args = property(_mangling_args)
+
 jit: Any = numba.njit(nogil=True, cache=CACHED, error_model="numpy", boundscheck=False)
 
 

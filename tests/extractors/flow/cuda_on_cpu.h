@@ -61,7 +61,7 @@ struct Thread {
 static std::vector<Thread> threads;
 static std::vector<Barrier> warps;
 static Barrier block;
-static std::vector<float> posted[2];
+static std::vector<double> posted[2];  // a float stays what it is
 static ucontext_t start;
 static jmp_buf home;
 static std::function<void()> body;
@@ -103,8 +103,8 @@ static void run(int blocks, int count, std::function<void()> kernel) {
         threads = std::vector<Thread>(count);
         warps.assign(count / 32, Barrier{32});
         block = Barrier{count};
-        posted[0].assign(count, 0.f);
-        posted[1].assign(count, 0.f);
+        posted[0].assign(count, 0.);
+        posted[1].assign(count, 0.);
         for (auto &thread : threads) {
             thread.stack.resize(64 << 10);
             getcontext(&thread.context);
@@ -133,26 +133,32 @@ static void run(int blocks, int count, std::function<void()> kernel) {
     }
 }
 
-static float exchange(float value, int from, bool inside) {
+template <typename Value>
+static Value exchange(Value value, int from, bool inside) {
     Thread &thread = self();
     int me = threadIdx.x, warp = me / 32 * 32;
-    std::vector<float> &slots = posted[thread.parity ^= 1];
+    std::vector<double> &slots = posted[thread.parity ^= 1];
     slots[me] = value;
     wait(warps[me / 32]);
-    return slots[inside ? warp + from : me];
+    return Value(slots[inside ? warp + from : me]);
 }
 }  // namespace emulator
 
 static void __syncthreads() { emulator::wait(emulator::block); }
-static float __shfl_up_sync(unsigned, float value, int by) {
+template <typename Value>
+static Value __shfl_up_sync(unsigned, Value value, int by) {
     int lane = threadIdx.x % 32 - by;
     return emulator::exchange(value, lane, lane >= 0);
 }
-static float __shfl_down_sync(unsigned, float value, int by) {
+template <typename Value>
+static Value __shfl_down_sync(unsigned, Value value, int by) {
     int lane = threadIdx.x % 32 + by;
     return emulator::exchange(value, lane, lane < 32);
 }
-static float __shfl_xor_sync(unsigned, float value, int by) { return emulator::exchange(value, threadIdx.x % 32 ^ by, true); }
+template <typename Value>
+static Value __shfl_xor_sync(unsigned, Value value, int by) {
+    return emulator::exchange(value, threadIdx.x % 32 ^ by, true);
+}
 static int atomicAdd(int *at, int by) {
     int old = *at;
     *at += by;

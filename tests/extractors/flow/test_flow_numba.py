@@ -1,5 +1,6 @@
 """The compiled TV-L1 kernels one by one, against plain NumPy and OpenCV."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -272,3 +273,34 @@ def test_flow_without_a_cache(tmp_path: Path) -> None:
         "print(n.is_compiled(20), FLOWS['numba'](np.zeros((2, 20, 20), np.uint8)).sum())"
     )
     assert run(code, NUMBA_CACHE_DIR=str(tmp_path / "file")).startswith("False 0.0")
+
+
+def test_a_kernel_has_one_name_in_every_process() -> None:
+    """Else two kernels from disk can have the same name, and the process that loads both crashes."""
+    code = """
+from numba.core.itanium_mangler import mangle
+from extractors.flow import numba_tvl1
+names = {width: mangle("solve", numba_tvl1._types(width)) for width in WIDTHS}
+print([names[50], names[1000]])
+"""
+    names = run(code.replace("WIDTHS", "(50, 1000)"))
+    assert len(set(ast.literal_eval(names))) == 2
+    assert run(code.replace("WIDTHS", "(1000, 50)")) == names
+
+
+@pytest.mark.slow
+def test_kernels_that_were_compiled_in_two_processes_run_in_one(tmp_path: Path) -> None:
+    code = """
+import numpy as np
+from extractors.flow import numba_tvl1
+def field(width):
+    grey = np.random.default_rng(width).integers(0, 256, (2, 20, width), dtype=np.uint8)
+    return numba_tvl1.flow(grey, 1).tobytes()
+print([hash(field(width)) for width in WIDTHS])
+"""
+    once = {"PYTHONHASHSEED": "0", "NUMBA_CACHE_DIR": str(tmp_path / "a")}
+    apart = once | {"NUMBA_CACHE_DIR": str(tmp_path / "b")}
+    expected = run(code.replace("WIDTHS", "(1000, 50)"), **once)
+    run(code.replace("WIDTHS", "(50,)"), **apart)
+    assert run(code.replace("WIDTHS", "(1000, 50)"), **apart) == expected  # compiles one, and loads one
+    assert run(code.replace("WIDTHS", "(1000, 50)"), **apart) == expected  # loads both
