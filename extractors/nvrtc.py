@@ -42,7 +42,7 @@ def launch(
     from cuda.bindings import driver
 
     with torch.cuda.device(device):
-        function = _kernel(source, name, torch.cuda.get_device_capability(device), macros)
+        function = _kernel(source, name, torch.cuda.current_device(), macros)
         pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(argument) for argument in arguments))
         stream = torch.cuda.current_stream(device).cuda_stream
         size = (blocks, 1, 1, int(dict(macros)["THREADS"]), 1, 1)
@@ -50,10 +50,11 @@ def launch(
 
 
 @cache
-def _kernel(source: Path, name: str, capability: tuple[int, int], macros: Macros) -> Any:
+def _kernel(source: Path, name: str, device: int, macros: Macros) -> Any:
+    """A kernel's handle, which is good for the device that is current now."""
     from cuda.bindings import driver
 
-    library = _library(source, capability, macros)
+    library = _library(source, torch.cuda.get_device_capability(device), macros)
     return _checked(driver.cuKernelGetFunction(_checked(driver.cuLibraryGetKernel(library, name.encode()))))
 
 

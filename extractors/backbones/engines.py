@@ -18,10 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from extractors import nvrtc
-from extractors.backbones import graph, runtime
+from extractors.backbones import runtime
 from extractors.backbones.i3d import InceptionI3d
-from extractors.backbones.i3d_cuda import PlanarI3d
 from extractors.backbones.registry import Backbone
 from extractors.backbones.weights import WeightsError
 from support.errors import EnvironmentMissing, UsageError
@@ -79,6 +77,8 @@ def choose(asked: str, stream: str, backbone: Backbone, device: str) -> Way:
     if torch.device(device).type != "cpu":
         if asked == INT8:
             raise UsageError(f"--precision int8 is for CPUs, and this is {device}; use --precision auto.")
+        from extractors import nvrtc
+
         # With the same pixels, the least cosine of float16 to float32 is .99999 in both streams (H200).
         own = torch.device(device).type == "cuda" and backbone.graph and nvrtc.is_here()
         return Way(PLANAR if own else TORCH, "float16" if asked == "auto" else asked)
@@ -133,6 +133,8 @@ def load(way: Way, backbone: Backbone, threads: int | None = None) -> nn.Module:
         return net
     assert isinstance(net, InceptionI3d)
     if way.engine == PLANAR:
+        from extractors.backbones.i3d_cuda import PlanarI3d
+
         return PlanarI3d(net).to(getattr(torch, way.dtype))
     return Network(net, way, threads or torch.get_num_threads())
 
@@ -152,6 +154,8 @@ class Network(nn.Module):
             "ENABLE_CPU_PINNING": False,
         }
         ranges = int8_ranges() if way.is_int8 else None
+        from extractors.backbones import graph  # it imports OpenVINO
+
         self._build: Callable[[tuple[int, ...]], Any] = lambda shape: graph.build(net, shape, ranges)
         self._core = runtime.openvino().Core()
         self._requests: dict[tuple[int, ...], Any] = {}
@@ -188,7 +192,7 @@ def _ranges() -> tuple[str, Mapping[str, Any]]:
     return made["weights"], made["ranges"]
 
 
-def int8_ranges() -> graph.Ranges:
+def int8_ranges() -> Mapping[str, Any]:
     """The range of each int8 layer's input of the published RGB network (benchmarks/quantise_i3d.py)."""
     return _ranges()[1]
 

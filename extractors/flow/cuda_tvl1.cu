@@ -19,13 +19,12 @@
 // The arithmetic is that of numba_kernels.py, operation by operation, so both give the same bytes. (Sums of |du|^2 alone are
 // added up in another order, which matters only if one is within a few ulps of the threshold.)
 //
-// The host defines THREADS, BLOCKS_PER_CORE, THETA, TAUT, CLAMP, EPSILON2, FLAT, CUBIC_A, ZOOM, WARPS, OUTER and INNER.
+// The host defines THREADS, BLOCKS_PER_CORE, LEVELS, PAD (zeros around the taps), THETA, TAUT, CLAMP, EPSILON2, FLAT, CUBIC_A,
+// ZOOM, WARPS, OUTER and INNER.
 
 #define K 4  // iterations in a march
 #define WARPS_IN_BLOCK (THREADS / 32)
-#define PAD 4               // zeros around the taps
 #define ALL 0xffffffffu
-#define LEVELS 5
 
 struct Pyramid {
     const float *images[LEVELS];  // (N+1, h, w) each, finest first

@@ -16,7 +16,8 @@ from extractors.flow.torch_tvl1 import resize
 from extractors.flow.tvl1 import FlowError, FlowUnavailable, check
 
 ALGORITHM = 1  # raise it with every change of a result
-BATCH = 512  # pairs in one launch: the pyramids of their frames take 450 MB at 340×256
+BATCH = 512  # pairs in one launch, of frames up to BATCH_PIXELS: the pyramids of their frames take at most 670 MB
+BATCH_PIXELS = 2**17  # of 512×256; of larger frames fewer pairs go into a launch
 BLOCKS_PER_CORE = 1  # that a multiprocessor holds (the kernel's launch bounds)
 THREADS = 512  # in a block
 PLANES = 18  # of scratch memory for each block: state, slopes, smooth
@@ -38,6 +39,8 @@ def require(device: str) -> None:
     """
     if not str(device).startswith("cuda"):
         raise FlowUnavailable(f"the flow backend cuda needs a CUDA device, and this is {device}: use numba")
+    if not torch.cuda.is_available():
+        raise FlowUnavailable("the flow backend cuda needs a CUDA device, and this machine has none: use numba")
     if not nvrtc.is_here():
         raise FlowUnavailable(
             "the flow backend cuda needs the package cuda-bindings, which PyTorch for CUDA brings: install it, or use "
@@ -63,7 +66,8 @@ def tv_l1(frames: Tensor) -> Tensor:
     It does not wait for the device. Each pair is computed by itself, so the batches change no result.
     """
     frames = frames.float()
-    return torch.cat([solve(frames[i : i + BATCH + 1]) for i in range(0, len(frames) - 1, BATCH)])
+    pairs = max(1, min(BATCH, BATCH * BATCH_PIXELS // (frames.shape[1] * frames.shape[2])))
+    return torch.cat([solve(frames[i : i + pairs + 1]) for i in range(0, len(frames) - 1, pairs)])
 
 
 class Pyramid(ctypes.Structure):
@@ -141,7 +145,7 @@ def constants() -> dict[str, str]:
         "ZOOM": tvl1.SOURCE_STEP,
     }
     counts = {"WARPS": tvl1.WARPS, "OUTER": tvl1.OUTER, "INNER": tvl1.INNER}
-    counts |= {"THREADS": THREADS, "BLOCKS_PER_CORE": BLOCKS_PER_CORE}
+    counts |= {"THREADS": THREADS, "BLOCKS_PER_CORE": BLOCKS_PER_CORE, "LEVELS": tvl1.SCALES, "PAD": PAD}
     literals = {name: f"{np.float32(value):.9e}f" for name, value in floats.items()}
     return literals | {name: str(value) for name, value in counts.items()}
 

@@ -219,6 +219,7 @@ def test_it_says_what_is_missing_before_anything_is_decoded(monkeypatch: pytest.
         require("cuda", "cpu")
     assert caught.value.exit_code == 4
     no_bindings(monkeypatch, "cuda.bindings")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(FlowUnavailable, match="cuda-bindings"):
         require("cuda", "cuda:0")
 
