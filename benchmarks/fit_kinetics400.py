@@ -36,7 +36,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import named_rule
-from benchmarks.named_sports import HALVES
+from benchmarks.named_sports import HALVES, stored
 from extractors.backbones import registry as backbones
 from extractors.backbones import weights
 from extractors.features import load
@@ -99,9 +99,11 @@ class Head:
 
 def read_others(folder: Path) -> list[Clip]:
     """Clips that are not of named_sports."""
-    found = []
+    found, files = [], stored(folder)
+    if not any(name.startswith(tuple(f"{prefix}_" for prefix in OTHERS)) for name in files):
+        sys.exit(f"{folder} has no features of {' or '.join(OTHERS)}: extract these folders of the corpus as well.")
     for prefix, sport in OTHERS.items():
-        for path in sorted(folder.glob(f"{prefix}_*.npz")):
+        for path in (path for name, path in files.items() if name.startswith(f"{prefix}_")):
             features = load(path)
             assert features.rgb is not None
             found.append(Clip(path.stem, SPORTS.index(sport), features.rgb, features.times))
@@ -110,11 +112,11 @@ def read_others(folder: Path) -> list[Clip]:
 
 def read(folder: Path, clips: dict[str, list[str]]) -> list[Clip]:
     """The fit half's clips. `clips`: sport, or "Street" -> paths in the corpus."""
-    found = []
+    found, files = [], stored(folder)
     for sport, names in sorted(clips.items()):
         row = SPORTS.index(sport) if sport in SPORTS else len(SPORTS)
         for n, name in enumerate(sorted(names)):
-            features = load(folder / f"{PurePosixPath(name).stem}.npz")
+            features = load(files[PurePosixPath(name).stem])
             assert features.rgb is not None
             found.append(Clip(name, row, features.rgb, features.times, n % FOLDS))
     return found

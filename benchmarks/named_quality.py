@@ -30,7 +30,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.named_sports import HALVES
+from benchmarks.named_sports import HALVES, stored
 from extractors.backbones import registry as backbones
 from extractors.backbones import weights
 from extractors.features import Features, load
@@ -207,13 +207,12 @@ def main() -> None:
         ours[next(half for half in HALVES if half != given.half)] = arms(given.other)
     listed = read_ground_truth(given.truth / "ground_truth.json")
     truth = {name: video.actions for name, video in listed.items() if video.subset in ours}
-    videos = {name: load(given.videos / f"{name}.npz") for name in truth}
+    of_videos, of_clips = stored(given.videos), stored(given.clips)
+    videos = {name: load(of_videos[name]) for name in truth}
     clips = json.loads((given.truth / "clips.json").read_text())
-    streets = [
-        (half, load(given.clips / f"{PurePosixPath(n).stem}.npz")) for half in ours for n in clips[half]["Street"]
-    ]
+    streets = [(half, load(of_clips[PurePosixPath(n).stem])) for half in ours for n in clips[half]["Street"]]
     minutes = sum(f.duration for _, f in streets) / 60
-    rallies = [load(path) for path in sorted(given.clips.glob(f"{RALLIES}_*.npz"))]
+    rallies = [load(path) for name, path in of_clips.items() if name.startswith(f"{RALLIES}_")]
     print(
         "| arm | mAP@.3 | @.5 | @.7 | best segment | false/min in videos | on streets | silent | golf in tennis | ECE |"
     )

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.named_quality import Arm, judge
+from benchmarks.named_sports import stored
 from extractors.features import Features, load
 from model import kinetics
 from model.jcdnet import JCDNet
@@ -49,10 +50,10 @@ def read(videos: Path, named: Path, half: str, fold: Mapping[str, int]) -> dict[
         ValueError: a video shows a clip that is in no fold.
     """
     pieces = json.loads((named / "pieces.json").read_text())
-    found = {}
+    found, files = {}, stored(videos)
     for name, listed in read_ground_truth(named / "ground_truth.json").items():
         if listed.subset == half:
-            features = load(videos / f"{name}.npz")
+            features = load(files[name])
             ends = np.array([end for _, end, _ in pieces[name]])
             shown = np.searchsorted(ends, features.times.mean(axis=1), side="right").clip(max=len(ends) - 1)
             if unknown := {clip for _, _, clip in pieces[name]} - set(fold):

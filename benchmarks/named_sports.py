@@ -53,6 +53,11 @@ Clips = dict[str, dict[str, list[str]]]  # half → sport (or BACKGROUND) → cl
 Videos = dict[str, dict[str, list[Piece]]]  # half → video → its pieces
 
 
+def stored(folder: Path) -> dict[str, Path]:
+    """The features files of a folder by their stems; `extract` makes a folder of its own for each folder of videos."""
+    return {path.stem: path for path in sorted(folder.rglob("*.npz"))}
+
+
 def split(lengths: dict[str, dict[str, int]], rng: np.random.Generator) -> Clips:
     """Half of the clips of each sport to each half."""
     clips: dict[str, list[str]] = defaultdict(list)
