@@ -4,7 +4,7 @@
 
 Runs the tests marked `gpu`, then measures flow by batch, I3D by precision, decoding, whole runs of 60 s of video at
 340×256 and 1080p, start-up and memory; compares features with the CPU's on ten clips, and segments on twenty. A stage
-that fails is reported, and the next one runs. It takes under 4 minutes on an H200 with 16 cores.
+that fails is reported, and the next one runs. It took 4.6 minutes on an H200 with 16 cores.
 
 FOLDER: clips in folders by label, as in the corpus (JCDNET_CORPUS); one clip a folder is taken first. The published RGB
 weights must be on the machine (`models fetch i3d-rgb`). With --device cpu --quick it runs through on any machine; its

@@ -31,8 +31,8 @@ class FeatureConfig:
     """pixels of the square centre crop that the network sees"""
     precision: str = "auto"
     """of the numbers in the networks. float32, float16, bfloat16: by PyTorch (bfloat16 by OpenVINO on a CPU that has
-    it); int8: most of RGB in int8, by OpenVINO; auto: on a GPU float16 for RGB and float32 for flow, on a CPU the
-    fastest of OpenVINO's int8, bfloat16 and float32 that it has"""
+    it); int8: most of RGB in int8, by OpenVINO; auto: on a GPU float16, on a CPU the fastest of OpenVINO's int8,
+    bfloat16 and float32 that it has"""
     decoder: str = "cpu"
     """cpu, or nvdec: NVIDIA's decoder, whose pictures differ by rounding; a file that it cannot decode fails"""
     flow: str = "auto"
