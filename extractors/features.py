@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from extractors import flow
-from extractors.backbones import engines
-from extractors.backbones import registry as backbones
+from extractors.backbones import engines, registry
 from extractors.config import STREAMS, WHOLE, FeatureConfig, Limits, Stretch
 from extractors.decode.clock import Damage
 from extractors.decode.container import VideoError, require_nvdec
@@ -85,7 +84,7 @@ class Extractor:
             flow.require(backend, device)
         chosen = dict(weights or {})
         self.weights_files, self.threads = chosen, threads
-        self.backbones = {n: backbones.find(config.backbone, n, chosen.get(n)) for n in self.streams}
+        self.backbones = {n: registry.find(config.backbone, n, chosen.get(n)) for n in self.streams}
         on_host = torch.device(device).type == "cpu"
         self.ways = {n: engines.choose(config.precision, n, b, device) for n, b in self.backbones.items()}
         if ways is not None:

@@ -66,7 +66,7 @@ def test_it_is_keyed_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     class Found:
         weights, width = "stub", 8
 
-    monkeypatch.setattr(features.backbones, "find", lambda *_: Found)
+    monkeypatch.setattr(features.registry, "find", lambda *_: Found)
     asked: list[int] = []
     monkeypatch.setattr(features, "require_nvdec", asked.append)
     plain, there = (Extractor(replace(CONFIG, decoder=name)) for name in ("cpu", "nvdec"))
