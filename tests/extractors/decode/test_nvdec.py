@@ -64,7 +64,7 @@ def test_the_decoders_process_says_so_and_lives_on(clip: Path) -> None:
 
 def test_it_is_keyed_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     class Found:
-        weights, width = "stub", 8
+        weights, width, graph = "stub", 8, False
 
     monkeypatch.setattr(features.registry, "find", lambda *_: Found)
     asked: list[int] = []

@@ -273,7 +273,7 @@ def test_the_gpus_way_gets_toned_frames(tmp_path: Path, monkeypatch: pytest.Monk
     """Its frames come shrunk and toned, as the CPU's do."""
 
     class Found:
-        weights, width = "stub", 480
+        weights, width, graph = "stub", 480, False
         load = staticmethod(Pixels)
 
     monkeypatch.setattr(features.registry, "find", lambda *_: Found)
