@@ -16,8 +16,8 @@ import cli
 from extractors import flow
 from extractors.backbones import registry
 from extractors.backbones.registry import Backbone
-from extractors.decode.container import VideoInfo
 from extractors.decode.grid import Frames
+from extractors.decode.video import VideoInfo
 from extractors.features import Features
 from model.checkpoint import Checkpoint
 from model.config import ModelConfig

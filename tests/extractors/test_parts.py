@@ -18,8 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extractors.config import FeatureConfig, Limits, Stretch
-from extractors.decode.clock import Damage
-from extractors.decode.container import VideoError
+from extractors.decode.video import Damage, VideoError
 from extractors.features import Extractor, FeaturesError
 from extractors.parts import Part, Seen, gaps, load_part, ordered, save_part
 from pipeline.cache.content import content_hash

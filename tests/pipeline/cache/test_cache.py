@@ -15,8 +15,8 @@ from extractors import flow
 from extractors.backbones import registry
 from extractors.backbones.registry import Backbone
 from extractors.config import WHOLE, FeatureConfig, Stretch
-from extractors.decode.container import VideoError
 from extractors.decode.process import Decoder
+from extractors.decode.video import VideoError
 from extractors.features import Extractor, Features, FeaturesError
 from extractors.parts import Part
 from pipeline.cache.content import content_hash
