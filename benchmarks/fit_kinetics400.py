@@ -37,8 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import named_rule
 from benchmarks.named_sports import HALVES, stored
-from extractors.backbones import registry as backbones
-from extractors.backbones import weights
+from extractors.backbones import registry, weights
 from extractors.features import load
 from model import kinetics
 from model.kinetics import BACKGROUND, EVIDENCE, OFFSET, Tuning
@@ -84,7 +83,7 @@ class Head:
     @classmethod
     def published(cls) -> "Head":
         """The one on this machine."""
-        weight, bias, identity = backbones.i3d_head()
+        weight, bias, identity = registry.i3d_head()
         return cls(weight.double(), bias.double(), identity)
 
     def probabilities(self, x: Tensor, tilt: Tensor, temperature: float) -> Tensor:

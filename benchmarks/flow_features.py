@@ -14,7 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from extractors.backbones import registry as backbones
+from extractors.backbones import registry
 from extractors.config import FeatureConfig
 from extractors.decode.grid import Frames
 from extractors.inputs.host import flow_input
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, default=Path(os.environ.get("JCDNET_CORPUS", "../shared/corpus")))
     arguments = parser.parse_args()
     config = FeatureConfig()
-    net = backbones.find("i3d", "flow").load()
+    net = registry.find("i3d", "flow").load()
     cosines: list[float] = []
     for sport in SPORTS[: arguments.clips]:
         clip = sorted((arguments.corpus / sport).glob("*.mp4"))[0]

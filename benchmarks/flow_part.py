@@ -38,7 +38,7 @@ from benchmarks.flow_statistics import (
     frames_of,
     inflated,
 )
-from extractors.backbones import registry as backbones
+from extractors.backbones import registry
 from extractors.features import CPU_BATCH
 from extractors.inputs.host import rgb_input
 from support.files import write_atomically
@@ -106,7 +106,7 @@ def networks(statistics: dict[str, Tensor]) -> dict[str, Callable[[], nn.Module]
         return net.fold().to(memory_format=torch.channels_last_3d)
 
     return {
-        "RGB": backbones.find("i3d", "rgb").load,
+        "RGB": registry.find("i3d", "rgb").load,
         AS_IS: lambda: inflated().fold().to(memory_format=torch.channels_last_3d),
         "flow, first layer's re-estimated": partial(flow, "Conv3d_1a_7x7."),
         "flow, all re-estimated": partial(flow, ""),

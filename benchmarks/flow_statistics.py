@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from extractors.backbones import registry as backbones
-from extractors.backbones import weights
+from extractors.backbones import registry, weights
 from extractors.backbones.i3d import InceptionI3d
 from extractors.config import FeatureConfig
 from extractors.decode.grid import Frames
@@ -121,7 +120,7 @@ def inflated() -> InceptionI3d:
     if path is None:
         raise SystemExit("the I3D weights are not on this machine; run `python cli.py models fetch i3d-rgb`.")
     net = InceptionI3d(channels=2)
-    net.load_state_dict(weights.inflate_flow(backbones.i3d_state(path)), strict=False)
+    net.load_state_dict(weights.inflate_flow(registry.i3d_state(path)), strict=False)
     return net.eval()
 
 

@@ -23,14 +23,14 @@ def ours(file: Path, corpus: Path) -> None:
     import torch
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from extractors.backbones import registry as backbones
+    from extractors.backbones import registry
     from extractors.config import FeatureConfig
     from extractors.decode.grid import Frames
     from extractors.inputs.host import rgb_input
     from extractors.snippets import snippets
 
     config = FeatureConfig()
-    net = backbones.find("i3d", "rgb").load()
+    net = registry.find("i3d", "rgb").load()
     arrays: dict[str, Any] = {}
     for clip in CLIPS:
         with Frames(corpus / clip, config.fps, config.short_side) as frames:

@@ -31,8 +31,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.named_sports import HALVES, stored
-from extractors.backbones import registry as backbones
-from extractors.backbones import weights
+from extractors.backbones import registry, weights
 from extractors.features import Features, load
 from model import kinetics
 from model.predict import Scores, predict
@@ -88,7 +87,7 @@ def plain_head(scores: Scores) -> Scores:
 
 def arms(tuning: Path = kinetics.TUNING) -> dict[str, Arm]:
     """Name → arm, in the order of the table. tuning: what fit_kinetics400.py wrote."""
-    weight, bias, identity = backbones.i3d_head()
+    weight, bias, identity = registry.i3d_head()
     names = weights.kinetics400_names()
     models = {
         "untuned": kinetics.build(weight, bias, names, identity),

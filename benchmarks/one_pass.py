@@ -24,10 +24,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from extractors.config import FeatureConfig
-from extractors.decode.clock import Damage, decode
-from extractors.decode.container import Image, open_video
-from extractors.decode.grid import fit
+from extractors.decode.clock import decode
+from extractors.decode.container import open_video
 from extractors.decode.look import Look, picture
+from extractors.decode.video import Damage, Image, fit
 from extractors.features import Extractor
 from extractors.inputs.host import rgb_input
 

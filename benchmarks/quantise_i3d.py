@@ -30,8 +30,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from extractors.backbones import engines, graph, runtime
-from extractors.backbones import registry as backbones
+from extractors.backbones import engines, graph, registry, runtime
 from extractors.backbones.i3d import MIXED
 from extractors.config import FeatureConfig
 from extractors.decode.grid import Frames
@@ -124,7 +123,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=engines.RANGES)
     given = parser.parse_args()
     ov = runtime.openvino()
-    backbone = backbones.find("i3d", "rgb")
+    backbone = registry.find("i3d", "rgb")
     net, shape = backbone.load(), (1, 3, CONFIG.length, CONFIG.crop, CONFIG.crop)
     names, inputs = chosen(groups(given.truth, given.corpus), given.corpus)
     print(f"{len(inputs)} snippets", flush=True)

@@ -49,7 +49,7 @@ def clips(
     if reel and name is not None:
         raise UsageError("--name is for single clips; a reel is called as its class.")
 
-    from extractors.decode.container import VideoError
+    from extractors.decode.video import VideoError
     from pipeline.clips import cut as work
     from pipeline.run.results import read_results, stems, video_of
     from postprocess.evaluation.names import nfc
@@ -90,7 +90,7 @@ def _summarize(
     cuts: "Sequence[Cut]", unread: Sequence[Exception], failed: "Sequence[tuple[Cut, Exception]]", copied: bool
 ) -> None:
     """Say what was left out and how many clips there are; exit with the code of a failure where there was one."""
-    from extractors.decode.container import VideoError
+    from extractors.decode.video import VideoError
 
     for lacking in unread:
         complain(lacking)

@@ -17,17 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from extractors import flow
-from extractors.backbones import engines
-from extractors.backbones import registry as backbones
+from extractors.backbones import engines, registry
 from extractors.config import STREAMS, WHOLE, FeatureConfig, Limits, Stretch
-from extractors.decode.clock import Damage
-from extractors.decode.container import VideoError, require_nvdec
-from extractors.decode.process import Clip, Decoder
+from extractors.decode.process import Decoder
+from extractors.decode.video import Clip, Damage, VideoError
 from extractors.exact import exact
 from extractors.featurefile import Features, FeaturesError, Floats, load, save
-from extractors.inputs.device import DeviceInputs
 from extractors.inputs.host import HostInputs
-from extractors.inputs.prefetch import prefetch
 from extractors.parts import Part, join, seen
 from extractors.snippets import Peeking, Snippet, batched, nothing_there, snippet_range, snippet_times, snippets
 from support.files import write_atomically
@@ -85,22 +81,20 @@ class Extractor:
             flow.require(backend, device)
         chosen = dict(weights or {})
         self.weights_files, self.threads = chosen, threads
-        self.backbones = {n: backbones.find(config.backbone, n, chosen.get(n)) for n in self.streams}
+        self.backbones = {n: registry.find(config.backbone, n, chosen.get(n)) for n in self.streams}
         on_host = torch.device(device).type == "cpu"
         self.ways = {n: engines.choose(config.precision, n, b, device) for n, b in self.backbones.items()}
         if ways is not None:
             self.ways = {n: ways[n] for n in self.streams}
             for name, way in self.ways.items():
                 engines.require(way, self.backbones[name])
-        self.inputs: Any = (
-            HostInputs(config, self.flow_backend, threads)
-            if on_host
-            else DeviceInputs(config, self.flow_backend, device)
-        )
+        self.inputs = _make_inputs(config, self.flow_backend, device, threads)
         alone = all(way.engine == engines.OPENVINO for way in self.ways.values())
         self.batch = (1 if alone else CPU_BATCH) if on_host else gpu_batch(device)
         gpu = (torch.device(device).index or 0) if config.decoder == "nvdec" else None
         if gpu is not None:
+            from extractors.decode.container import require_nvdec  # it loads the decoder's own modules
+
             require_nvdec(gpu)
         self.decoder = Decoder(gpu, self.limits, threads or 0)
         self._nets: dict[str, nn.Module] = {}
@@ -257,6 +251,8 @@ class _Reading:
         )
         with opened as (clip, frames):
             if inputs.ahead:  # the decoder's ring holds less than a batch
+                from extractors.inputs.prefetch import prefetch  # a CPU does not need it
+
                 frames = prefetch(frames, self.extractor.batch * config.length)
             source = Peeking(snippets(frames, length=config.length, stride=config.stride, last=clip.last))
             self.at, more = clip.first, True
@@ -321,6 +317,15 @@ def gpu_batch(device: str) -> int:
         return 1
     free, _ = torch.cuda.mem_get_info(device)
     return 1 << int(math.log2(min(max(free // SNIPPET_BYTES, 1), MOST_SNIPPETS)))
+
+
+def _make_inputs(config: FeatureConfig, flow_backend: str | None, device: str, threads: int | None) -> Any:
+    """What makes network inputs from snippets: on the CPU, or on the device."""
+    if torch.device(device).type == "cpu":
+        return HostInputs(config, flow_backend, threads)
+    from extractors.inputs.device import DeviceInputs  # a CPU does not need it
+
+    return DeviceInputs(config, flow_backend, device)
 
 
 def _resizer() -> str:

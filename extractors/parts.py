@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from extractors.decode.clock import Damage
-from extractors.decode.grid import is_partial, warnings
-from extractors.decode.process import Clip
+from extractors.decode.video import Clip, Damage, is_partial, warnings
 from extractors.featurefile import Features, FeaturesError, Floats, read_arrays, write_arrays
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from extractors.config import FeatureConfig, Stretch
-from extractors.decode.clock import TIME_EPS
+from extractors.decode.video import TIME_EPS
 
 Picture = TypeVar("Picture")
 

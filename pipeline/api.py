@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from extractors.backbones import registry as backbones
-from extractors.backbones import weights
+from extractors.backbones import registry, weights
 from extractors.config import Stretch
 from extractors.exact import exact
 from extractors.features import Extractor, Features
@@ -299,7 +298,7 @@ def load_model(name: str, rgb_weights: str | None = None) -> Checkpoint:
         return checkpoint.load(Path(name))
     from model import kinetics  # only here: a checkpoint does not need it
 
-    weight, bias, identity = backbones.i3d_head(Path(rgb_weights) if rgb_weights else None)
+    weight, bias, identity = registry.i3d_head(Path(rgb_weights) if rgb_weights else None)
     return kinetics.build(weight, bias, weights.kinetics400_names(), identity, kinetics.Tuning.load())
 
 

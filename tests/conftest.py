@@ -14,10 +14,10 @@ import torch
 
 import cli
 from extractors import flow
-from extractors.backbones import registry as backbones
+from extractors.backbones import registry
 from extractors.backbones.registry import Backbone
-from extractors.decode.container import VideoInfo
 from extractors.decode.grid import Frames
+from extractors.decode.video import VideoInfo
 from extractors.features import Features
 from model.checkpoint import Checkpoint
 from model.config import ModelConfig
@@ -151,7 +151,7 @@ def difference(grey: np.ndarray, *_: Any, **__: Any) -> np.ndarray:
 def stubs() -> Iterator[None]:
     """A backbone and a flow backend named `stub`, in which any wrong pixel shows."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(backbones.BACKBONES, "stub", lambda stream, path: Backbone(Pixels, 480, f"stub {path}"))
+        patch.setitem(registry.BACKBONES, "stub", lambda stream, path: Backbone(Pixels, 480, f"stub {path}"))
         patch.setitem(flow.FLOWS, "stub", difference)
         patch.setitem(flow.VERSIONS, "stub", lambda: "stub-1")
         yield

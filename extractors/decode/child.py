@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extractors.config import FeatureConfig, Stretch, cores
-from extractors.decode.container import MOST_THREADS, THREAD_BYTES, DecoderUnavailable, ReadError, VideoError
+from extractors.decode.container import MOST_THREADS, THREAD_BYTES
 from extractors.decode.converters import MOST, Converters, Job
 from extractors.decode.grid import Frames
+from extractors.decode.video import DecoderUnavailable, ReadError, VideoError
 from extractors.snippets import frame_range, snippet_range
 
 SIGN_OF_LIFE = 1.0  # seconds; a child that reads but has no frame for so long sends a sign of life

@@ -8,35 +8,20 @@ from __future__ import annotations
 import errno
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import av
 import av.container
 import av.error
 import av.video
 
-from extractors.decode.container import ReadError, reason
+from extractors.decode.container import reason
+from extractors.decode.video import Damage, ReadError
 
-# Seconds. PTS are rounded to the container's clock (1 ms in Matroska); smaller differences are ignored.
-TIME_EPS = 1e-6
 # Seconds. A longer gap between two frames comes from a broken clock (a wrapped counter, a spliced recording), not from
 # a still picture. The frames behind it are moved up, or a bad file could cause days of copies of one frame.
 LONGEST_STILL = 600.0
 # After this many decoder errors before the first frame, a stream is given up as noise.
 MAX_DAMAGE = 500
-
-
-@dataclass
-class Damage:
-    """What is wrong with a file; filled while the file is decoded."""
-
-    errors: int = 0
-    """number of places that could not be decoded, or that the demuxer or the decoder marks as corrupt"""
-    jumps: int = 0
-    """number of long gaps that were closed"""
-    made_up: int = 0
-    """number of frames whose time was made up, since they have none or one that does not rise"""
-
 
 # Codes of the system for a file that it cannot read, as opposed to FFmpeg's codes for bad content. A demuxer that
 # continues after such an error, or takes it for the end of the file, reports it at the end.

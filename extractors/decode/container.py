@@ -16,15 +16,12 @@ import av.error
 import av.video
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
-from numpy.typing import NDArray
 
 from extractors.config import cores
 from extractors.decode.foreign import foreign, picture
 from extractors.decode.streams import best_video, tagged_seconds
-from support.errors import ENVIRONMENT, INPUT_FAILED, UserError
+from extractors.decode.video import DecoderUnavailable, VideoError, VideoInfo
 from support.paths import program
-
-Image = NDArray[np.uint8]
 
 # Sample aspect ratios beyond this come from damaged headers, not from lenses; a frame would take gigabytes.
 WIDEST_PIXEL = 8
@@ -37,36 +34,6 @@ UNSEEKABLE = frozenset({"avi", "mpeg"})
 # Formats that FFmpeg opens although they are no videos: playlists, which lead to other files or the network and may be
 # read for ever, and text or ANSI art, which it draws.
 NOT_VIDEO = frozenset({"adf", "bin", "concat", "dash", "hls", "idf", "imf", "lavfi", "sdp", "tty", "xbin"})
-
-
-class VideoError(UserError):
-    """A video cannot be read; the message names the file, the cause and the next step."""
-
-    exit_code = INPUT_FAILED
-
-
-class ReadError(VideoError):
-    """A file could not be read, or was written to meanwhile, so what was decoded cannot be trusted."""
-
-
-class DecoderUnavailable(UserError):
-    """The user asked for NVDEC, and this machine has none; the message names the next step."""
-
-    exit_code = ENVIRONMENT
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What the container says about its video; the size is upright and in square pixels."""
-
-    path: Path
-    duration: float
-    """seconds; 0 if the container does not say"""
-    width: int
-    height: int
-    rate: str
-    """nominal frame rate as a fraction, such as 30000/1001"""
-    start_timecode: str | None
 
 
 def require_nvdec(gpu: int = 0) -> None:

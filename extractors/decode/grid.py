@@ -13,25 +13,10 @@ from pathlib import Path
 
 import av
 
-from extractors.decode.clock import LONGEST_STILL, TIME_EPS, Damage, decode, frame_step, raise_if_unreadable
-from extractors.decode.container import (
-    UNSEEKABLE,
-    Image,
-    VideoError,
-    declared_duration,
-    describe,
-    open_video,
-)
+from extractors.decode.clock import LONGEST_STILL, decode, frame_step, raise_if_unreadable
+from extractors.decode.container import UNSEEKABLE, declared_duration, describe, open_video
 from extractors.decode.look import Look, picture
-
-MISSING_TAIL = 1.0  # seconds; a video that ends so long before its header says is reported as partial
-
-
-def fit(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """(H, W) scaled so that the shorter side is `short_side`; the aspect ratio stays."""
-    height, width = size
-    scale = short_side / min(height, width)
-    return max(round(height * scale), short_side), max(round(width * scale), short_side)
+from extractors.decode.video import TIME_EPS, Damage, Image, VideoError, fit, is_partial, warnings
 
 
 class Frames:
@@ -226,20 +211,3 @@ class Frames:
     def warnings(self, whole: bool) -> tuple[str, ...]:
         """Messages for the user; `whole`: whether the video was read to its end."""
         return warnings(self.damage, self.missing if whole else 0.0)
-
-
-def is_partial(damage: Damage, missing: float) -> bool:
-    """Whether frames are missing: some could not be decoded, or they end `missing` seconds before the header says."""
-    return bool(damage.errors) or missing > MISSING_TAIL
-
-
-def warnings(damage: Damage, missing: float) -> tuple[str, ...]:
-    """Messages for the user about a file; `missing`: as in `is_partial`."""
-    messages = []
-    if damage.errors:
-        messages.append(f"it is damaged in {damage.errors} place{'s' if damage.errors > 1 else ''}.")
-    if missing > MISSING_TAIL:
-        messages.append(f"its frames end {missing:.1f} s before the file says that they do.")
-    if damage.jumps:
-        messages.append("its clock jumps; the frames behind a jump follow at once.")
-    return tuple(messages)

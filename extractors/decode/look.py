@@ -17,8 +17,9 @@ import cv2
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from extractors.decode.container import Image, Orientation, orientation, upright_size
+from extractors.decode.container import Orientation, orientation, upright_size
 from extractors.decode.tone import BT601, BT709, BT2020, FULL, LIMITED, MATRICES, RANGES, UNSPECIFIED, Colours, Tone
+from extractors.decode.video import Image
 
 # Along each axis a picture is shrunk by averaging areas, and enlarged bilinearly. Without the other flags swscale drops
 # every second column of the chroma that it reads from RGB, and of the one that it makes if the width is even.

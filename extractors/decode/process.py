@@ -24,16 +24,13 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from extractors.config import WHOLE, FeatureConfig, Limits, Stretch
-from extractors.decode.clock import Damage
-from extractors.decode.container import DecoderUnavailable, Image, ReadError, VideoError, VideoInfo
-from extractors.decode.grid import is_partial, warnings
+from extractors.decode.video import Clip, Damage, DecoderUnavailable, Image, ReadError, VideoError, VideoInfo
 from support.files import scratch
 from support.paths import program
 
@@ -44,44 +41,6 @@ WATCH = 0.2  # seconds between two looks of the watchdog
 
 class DecoderBug(RuntimeError):
     """A bug in the child: an error that no file explains. The child's traceback is added as a note."""
-
-
-@dataclass
-class Clip:
-    """A video that is being decoded.
-
-    `damage` and `sought` are up to date with the last frame; `end`, `exhausted` and `missing` are set at the end.
-    """
-
-    info: VideoInfo
-    origin: float
-    """seconds of grid point 0"""
-    first: int
-    last: float
-    """the request is for the snippets first <= i < last"""
-    size: tuple[int, int]
-    """(H, W) of the frames"""
-    seekable: bool = True
-    """whether reading a stretch costs no more than the stretch's own length"""
-    damage: Damage = field(default_factory=Damage)
-    sought: bool = False
-    """whether the reading jumped over the beginning, and over any damage there"""
-    end: float = 0.0
-    """seconds at which the last frame that was read stops being shown"""
-    exhausted: bool = False
-    """whether that was the last frame of the video"""
-    missing: float = 0.0
-    """seconds by which an exhausted video is shorter than its header declares"""
-
-    @property
-    def partial(self) -> bool:
-        """Whether frames are missing from the request."""
-        return is_partial(self.damage, self.missing if math.isinf(self.last) else 0.0)
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Messages for the user about the file."""
-        return warnings(self.damage, self.missing if math.isinf(self.last) else 0.0)
 
 
 class Decoder:

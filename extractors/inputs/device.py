@@ -17,7 +17,7 @@ from torch import Tensor
 
 from extractors import flow
 from extractors.config import FeatureConfig
-from extractors.decode.container import Image
+from extractors.decode.video import Image
 from extractors.inputs.host import centre
 from extractors.snippets import Snippet
 

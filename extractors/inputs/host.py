@@ -10,7 +10,7 @@ from torch import Tensor
 
 from extractors import flow
 from extractors.config import FeatureConfig
-from extractors.decode.container import Image
+from extractors.decode.video import Image
 from extractors.snippets import Snippet
 
 

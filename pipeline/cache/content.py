@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from extractors.config import Stretch
-from extractors.decode.container import ReadError, VideoError
+from extractors.decode.video import ReadError, VideoError
 from extractors.features import PART
 from support.locks import Lock
 from support.paths import cache_dir

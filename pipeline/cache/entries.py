@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from extractors.config import WHOLE, Stretch
-from extractors.decode.container import VideoError
+from extractors.decode.video import VideoError
 from extractors.features import Extractor, Features
 from pipeline.cache.content import CacheFolder
 from pipeline.cache.extraction import Extraction, Notify

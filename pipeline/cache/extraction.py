@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from extractors.config import WHOLE, Stretch
-from extractors.decode.container import ReadError, VideoError
-from extractors.decode.grid import is_partial
+from extractors.decode.video import ReadError, VideoError, is_partial
 from extractors.features import Extractor, Features, FeaturesError, load, save
 from extractors.parts import Part, consistent, from_the_start, gaps, load_part, ordered, save_part
 from extractors.snippets import nothing_there, snippet_range

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from extractors.decode.container import VideoError
+from extractors.decode.video import VideoError
 from pipeline.clips.draw import card
 from pipeline.clips.encode import open_movie
 from pipeline.clips.read import Shape, shape_of, shoot

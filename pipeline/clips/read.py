@@ -10,11 +10,11 @@ import av
 import av.error
 import numpy as np
 
-from extractors.decode.clock import Damage, decode, frame_step
-from extractors.decode.container import UNSEEKABLE, Image, VideoError, open_video
-from extractors.decode.grid import fit
+from extractors.decode.clock import decode, frame_step
+from extractors.decode.container import UNSEEKABLE, open_video
 from extractors.decode.look import Look, picture
 from extractors.decode.streams import best_sound
+from extractors.decode.video import Damage, Image, VideoError, fit
 from pipeline.clips.encode import HERTZ, MovieWriter, Samples
 
 MARGINS = (0.0, 2.0, 10.0)  # seconds to seek back by, in turn: a seek in MPEG-TS may land too late

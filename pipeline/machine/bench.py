@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from extractors import flow
-from extractors.backbones import registry as backbones
+from extractors.backbones import registry
 from extractors.backbones.i3d import InceptionI3d
 from extractors.backbones.weights import WeightsError, find, inflate_flow
 from extractors.config import FeatureConfig, Stretch
@@ -156,7 +156,7 @@ class Reference:
         path = find("i3d-rgb")
         if path is None:
             raise WeightsError(f"the I3D weights are not on this machine; run `{program()} models fetch i3d-rgb`.")
-        state = backbones.i3d_state(path)
+        state = registry.i3d_state(path)
         self.nets: dict[str, InceptionI3d] = {}
         for stream in streams:
             net = InceptionI3d(3 if stream == "rgb" else 2)

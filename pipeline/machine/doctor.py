@@ -137,7 +137,8 @@ def _flow() -> Check:
 
 
 def _nvdec() -> Check:
-    from extractors.decode.container import DecoderUnavailable, require_nvdec
+    from extractors.decode.container import require_nvdec
+    from extractors.decode.video import DecoderUnavailable
 
     try:
         require_nvdec()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from extractors.config import WHOLE, Stretch
-from extractors.decode.container import VideoError
+from extractors.decode.video import VideoError
 from extractors.features import Extractor, Features, load, save
 from pipeline.api import Pipeline
 from pipeline.cache.content import content_hash

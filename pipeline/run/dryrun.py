@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from extractors.config import NOTHING
-from extractors.decode.container import VideoError
+from extractors.decode.video import VideoError
 from pipeline.cache.content import content_hash
 from pipeline.cache.extraction import Extraction
 from pipeline.run.outcome import Existing

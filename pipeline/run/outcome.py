@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from extractors.config import Stretch
-from extractors.decode.container import VideoError
+from extractors.decode.video import VideoError
 from extractors.featurefile import Features, load, made_of
 from extractors.features import Extractor
 from pipeline.api import Pipeline

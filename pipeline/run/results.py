@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from extractors.decode.container import VideoError
+from extractors.decode.video import VideoError
 from extractors.featurefile import made_of
 from postprocess.curves import Curves
 from postprocess.formats.writers import RUN, is_result

@@ -177,7 +177,7 @@ class _Place:
         self.target, self.stored = target, with_suffix(target, CURVES)
         self.result = result_in(self.file("json"))
         self.ours = self.stored.exists() or self.result is not None
-        self.written = written_beside(self.stored)
+        self.written = written_beside(self.stored) if self.ours else {}
         self.new: dict[str, Path] = {}
 
     def __enter__(self) -> "_Place":

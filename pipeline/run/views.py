@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import cv2
 
-from extractors.decode.container import VideoError
+from extractors.decode.video import VideoError
 from pipeline.clips import overlay as render
 from pipeline.clips.encode import Image
 from pipeline.clips.read import pictures

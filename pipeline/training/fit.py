@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from extractors.decode.container import VideoError
+from extractors.decode.video import VideoError
 from extractors.features import Extractor, FeaturesError
 from model import checkpoint
 from model.checkpoint import Checkpoint

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from extractors.config import NOTHING, FeatureConfig
-from extractors.decode.container import VideoError
 from extractors.decode.process import Decoder
+from extractors.decode.video import VideoError
 from model import kinetics
 from model.checkpoint import Checkpoint
 from model.datasets import DatasetError

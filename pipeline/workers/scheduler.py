@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from extractors.config import NOTHING, Stretch
-from extractors.decode.container import ReadError, VideoError
+from extractors.decode.video import ReadError, VideoError
 from extractors.snippets import snippet_range
 from pipeline.cache.extraction import Chunk, Extraction
 from pipeline.workers import backends

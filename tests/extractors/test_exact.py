@@ -50,7 +50,7 @@ def witness(monkeypatch: pytest.MonkeyPatch) -> None:
         def load() -> torch.nn.Module:
             return Witness()
 
-    monkeypatch.setattr(features.backbones, "find", lambda *_: Found)
+    monkeypatch.setattr(features.registry, "find", lambda *_: Found)
     SEEN.clear()
 
 

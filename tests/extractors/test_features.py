@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extractors.config import FeatureConfig, Stretch
-from extractors.decode.container import VideoError
 from extractors.decode.grid import Frames
+from extractors.decode.video import VideoError
 from extractors.features import Extractor, Features, FeaturesError, load, save
 from extractors.inputs.host import flow_input, rgb_input
 from extractors.snippets import Snippet, snippets

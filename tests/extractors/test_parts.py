@@ -18,8 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extractors.config import FeatureConfig, Limits, Stretch
-from extractors.decode.clock import Damage
-from extractors.decode.container import VideoError
+from extractors.decode.video import Damage, VideoError
 from extractors.features import Extractor, FeaturesError
 from extractors.parts import Part, Seen, gaps, load_part, ordered, save_part
 from pipeline.cache.content import content_hash
@@ -225,8 +224,8 @@ def test_killed_at_random_moments_it_ends_in_the_same_bytes(extractor: Extractor
     script.write_text(
         "import sys, time; from pathlib import Path; sys.path[:0] = sys.argv[2:]\n"
         "import conftest as c, test_parts as t; from extractors import flow\n"
-        "from extractors.backbones import registry as backbones\n"
-        "backbones.BACKBONES['stub'] = lambda stream, path: c.Backbone(c.Pixels, 480, f'stub {path}')\n"
+        "from extractors.backbones import registry\n"
+        "registry.BACKBONES['stub'] = lambda stream, path: c.Backbone(c.Pixels, 480, f'stub {path}')\n"
         "flow.FLOWS['stub'], flow.VERSIONS['stub'] = c.difference, lambda: 'stub-1'\n"
         "e = t.Extractor(t.CONFIG, ('rgb', 'flow')); p = Path(sys.argv[1])\n"
         "step = lambda *_: time.sleep(.01)\n"

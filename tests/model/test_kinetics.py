@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from extractors.backbones import registry as backbones
-from extractors.backbones import weights
+from extractors.backbones import registry, weights
 from model import kinetics, losses
 from model.checkpoint import Checkpoint, CheckpointError, fingerprint
 from model.config import LossConfig, ModelConfig
@@ -67,8 +66,8 @@ def test_another_head_is_another_model(head) -> None:
 def test_the_real_head_gives_the_shipped_model() -> None:
     if weights.find("i3d-rgb") is None:
         pytest.skip("the I3D weights are not installed (python cli.py models fetch i3d-rgb)")
-    weight, bias, identity = backbones.i3d_head()
-    layer = backbones.find("i3d", "rgb").load().get_submodule("logits.conv3d")
+    weight, bias, identity = registry.i3d_head()
+    layer = registry.find("i3d", "rgb").load().get_submodule("logits.conv3d")
     assert torch.equal(weight, layer.get_parameter("weight").flatten(1))
     assert torch.equal(bias, layer.get_parameter("bias"))
     checkpoint = kinetics.build(weight, bias, weights.kinetics400_names(), identity)
@@ -195,7 +194,7 @@ def test_what_cannot_start_from_it_is_said(embedded: Checkpoint) -> None:
 def test_the_real_model_starts_one_of_ones_own() -> None:
     if weights.find("i3d-rgb") is None:
         pytest.skip("the I3D weights are not installed (python cli.py models fetch i3d-rgb)")
-    head_weight, head_bias, identity = backbones.i3d_head()
+    head_weight, head_bias, identity = registry.i3d_head()
     real = kinetics.build(head_weight, head_bias, weights.kinetics400_names(), identity)
     start = initialise(ModelConfig(classes=2, in_dim=1024, dim=1024), ("my move", "tennis"), ("rgb",), {}, 0)
     adapted = kinetics.adapt(real, start)

@@ -15,7 +15,7 @@ import yaml
 from conftest import coded, encode
 
 from extractors import flow
-from extractors.backbones import registry as backbones
+from extractors.backbones import registry
 from extractors.backbones.weights import WeightsError
 from extractors.config import FeatureConfig
 from extractors.features import Extractor
@@ -33,7 +33,7 @@ EXAMPLES = {
 }
 
 
-TABLES = (backbones.BACKBONES, flow.FLOWS, flow.VERSIONS, writers.WRITERS, writers.SUFFIXES)
+TABLES = (registry.BACKBONES, flow.FLOWS, flow.VERSIONS, writers.WRITERS, writers.SUFFIXES)
 
 
 @pytest.fixture

@@ -289,8 +289,8 @@ def test_workers_without_semaphores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_decoder_cannot_be_started(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from extractors.config import FeatureConfig
-    from extractors.decode.container import DecoderUnavailable
     from extractors.decode.process import Decoder
+    from extractors.decode.video import DecoderUnavailable
 
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with (

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from extractors.backbones import engines, graph, runtime, weights
-from extractors.backbones import registry as backbones
+from extractors.backbones import engines, graph, registry, runtime, weights
 from extractors.backbones.engines import OPENVINO, TORCH, Way, choose, require
 from extractors.backbones.i3d import InceptionI3d
 from extractors.backbones.registry import Backbone
@@ -253,6 +252,6 @@ def test_other_weights_run_without_int8(clip: Path, tmp_path: Path) -> None:
     copy = tmp_path / "weights.pt"
     published = weights.find("i3d-rgb")
     assert published is not None
-    torch.save(backbones.i3d_state(published), copy)
+    torch.save(registry.i3d_state(published), copy)
     way = Extractor(FeatureConfig(), weights={"rgb": copy}).ways["rgb"]
     assert way.engine == OPENVINO and not way.is_int8

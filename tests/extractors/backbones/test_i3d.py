@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from extractors.backbones import registry as backbones
-from extractors.backbones import weights
+from extractors.backbones import registry, weights
 from extractors.backbones.i3d import BN_EPS, FEATURES, InceptionI3d, Mixed, SamePool3d, Unit3d, same_padding
 from extractors.config import FeatureConfig
 from extractors.decode.grid import Frames
@@ -230,7 +229,7 @@ def test_classify_is_the_head() -> None:
 @pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
 def test_the_real_head_names_a_real_clip(corpus: Path) -> None:
     """One snippet from the middle of a golf swing, pixels to name; and the mean is the published average pool."""
-    net = backbones.find("i3d", "rgb").load()
+    net = registry.find("i3d", "rgb").load()
     assert isinstance(net, InceptionI3d)
     config = FeatureConfig()
     with Frames(corpus / "GolfSwing" / "GolfSwing_001.mp4", config.fps, config.short_side) as frames:

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from extractors.backbones import registry as backbones
-from extractors.backbones import weights
+from extractors.backbones import registry, weights
 from extractors.backbones.i3d import InceptionI3d
 from extractors.backbones.weights import WEIGHTS, WeightsError
 from support.files import sha256
@@ -101,20 +100,20 @@ def test_a_file_is_found_by_its_hash(alone: Path, monkeypatch: pytest.MonkeyPatc
 def test_no_weights_at_all_says_how_to_get_them() -> None:
     for stream in ("rgb", "flow"):
         with pytest.raises(WeightsError, match="models fetch i3d-rgb") as caught:
-            backbones.find("i3d", stream)
+            registry.find("i3d", stream)
         sentence(caught.value)
 
 
 def test_unknown_backbone() -> None:
     with pytest.raises(WeightsError, match="i3d, i3d_r50") as caught:
-        backbones.find("resnet", "rgb")
+        registry.find("resnet", "rgb")
     sentence(caught.value)
 
 
 @pytest.mark.parametrize("name", ["i3d", "i3d_r50"])
 def test_a_path_that_is_not_there(tmp_path: Path, name: str) -> None:
     with pytest.raises(WeightsError, match="no such weights file") as caught:
-        backbones.find(name, "rgb", tmp_path / "none.pt")
+        registry.find(name, "rgb", tmp_path / "none.pt")
     sentence(caught.value)
 
 
@@ -170,7 +169,7 @@ def test_the_unpickler_runs_nothing(tmp_path: Path, kind: str) -> None:
     assert str(path) in str(caught.value)
     assert not witness.exists()
     with pytest.raises(WeightsError):
-        backbones.find("i3d", "rgb", path).load()
+        registry.find("i3d", "rgb", path).load()
     assert not witness.exists()
 
 
@@ -289,7 +288,7 @@ def test_from_jax_is_the_network(net: InceptionI3d) -> None:
 def test_a_file_of_arrays_gives_the_network(tmp_path: Path, net: InceptionI3d, pixels: torch.Tensor) -> None:
     path = tmp_path / "i3d.ckpt"
     path.write_bytes(pickle.dumps(as_jax(net)))
-    backbone = backbones.find("i3d", "rgb", path)
+    backbone = registry.find("i3d", "rgb", path)
     assert backbone.weights == f"sha256:{sha256(path)}"
     assert backbone.width == 1024
     loaded = backbone.load()
@@ -343,7 +342,7 @@ def test_missing_and_misshaped_arrays(
     path.touch()
     monkeypatch.setattr(weights, "load_numpy_pickle", lambda path: tree)
     with pytest.raises(WeightsError) as caught:
-        backbones.find("i3d", "rgb", path).load()
+        registry.find("i3d", "rgb", path).load()
     assert sentence(caught.value).startswith(f"{path}: ")
 
 
@@ -359,7 +358,7 @@ def test_torch_files(
     state: Any = {k: v for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
     torch.save({wrapped: state} if wrapped else state, path, _use_new_zipfile_serialization=not legacy)
     assert (path.read_bytes()[:2] == b"PK") != legacy
-    loaded = backbones.find("i3d", "rgb", path).load()
+    loaded = registry.find("i3d", "rgb", path).load()
     with torch.no_grad():
         torch.testing.assert_close(loaded(pixels), net(pixels), atol=1e-4, rtol=1e-4)
 
@@ -369,7 +368,7 @@ def test_a_torch_file_runs_nothing(tmp_path: Path, legacy: bool) -> None:
     witness, path = tmp_path / "witness", tmp_path / "evil.pt"
     torch.save({FIRST: Evil(witness)}, path, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(WeightsError, match="nothing was run") as caught:
-        backbones.find("i3d", "rgb", path).load()
+        registry.find("i3d", "rgb", path).load()
     assert sentence(caught.value).startswith(f"{path}: ")
     assert not witness.exists()
 
@@ -394,7 +393,7 @@ def test_files_that_are_no_weights(tmp_path: Path, write: Callable[[Path], Any],
     path = tmp_path / "a.pt"
     write(path)
     with pytest.raises(WeightsError) as caught:
-        backbones.find(name, "rgb", path).load()
+        registry.find(name, "rgb", path).load()
     assert sentence(caught.value).startswith(f"{path}: ")
 
 
@@ -416,7 +415,7 @@ def test_weights_that_do_not_fit(
     path.touch()
     monkeypatch.setattr(weights, "load_torch", lambda path: state)
     with pytest.raises(WeightsError) as caught:
-        backbones.find("i3d", "rgb", path).load()
+        registry.find("i3d", "rgb", path).load()
     assert sentence(caught.value).startswith(f"{path}: ")
     assert named in str(caught.value)
 
@@ -449,7 +448,7 @@ def test_without_flow_weights_the_flow_network_starts_from_rgb(
     path.write_bytes(pickle.dumps(as_jax(net)))
     known = weights.WeightsFile("i3d-rgb", path.name, sha256(path), None, None, None, "none", "a test")
     monkeypatch.setitem(weights.WEIGHTS, "i3d-rgb", known)
-    flow, rgb = backbones.find("i3d", "flow"), backbones.find("i3d", "rgb")
+    flow, rgb = registry.find("i3d", "flow"), registry.find("i3d", "rgb")
     assert flow.weights == f"inflated from rgb {rgb.weights}"
     with torch.no_grad():
         assert flow.load()(torch.rand(1, 2, 8, 32, 32)).shape == (1, 1024)
@@ -457,7 +456,7 @@ def test_without_flow_weights_the_flow_network_starts_from_rgb(
     own = alone.parent / "flow.pt"
     two = InceptionI3d(2)
     torch.save(two.state_dict(), own)
-    given = backbones.find("i3d", "flow", own)
+    given = registry.find("i3d", "flow", own)
     assert given.weights == f"sha256:{sha256(own)}"
     given.load()
 
@@ -467,10 +466,10 @@ def test_without_flow_weights_the_flow_network_starts_from_rgb(
 
 def test_i3d_r50_without_weights_says_so() -> None:
     with pytest.raises(WeightsError, match="needs its weights by path") as caught:
-        backbones.find("i3d_r50", "rgb")
+        registry.find("i3d_r50", "rgb")
     sentence(caught.value)
     with pytest.raises(WeightsError, match="no flow stream"):
-        backbones.find("i3d_r50", "flow", Path("any.pyth"))
+        registry.find("i3d_r50", "flow", Path("any.pyth"))
 
 
 def test_i3d_r50_from_a_file(tmp_path: Path) -> None:
@@ -481,7 +480,7 @@ def test_i3d_r50_from_a_file(tmp_path: Path) -> None:
     whole = i3d_r50(pretrained=False).eval()
     path = tmp_path / "I3D_8x8_R50.pyth"
     torch.save({"model_state": whole.state_dict()}, path)
-    backbone = backbones.find("i3d_r50", "rgb", path)
+    backbone = registry.find("i3d_r50", "rgb", path)
     loaded = backbone.load()
     x = torch.rand(1, 3, 8, 64, 64) * 2 - 1
     with torch.no_grad():

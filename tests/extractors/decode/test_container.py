@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from extractors.decode import clock
 from extractors.decode import container as video
-from extractors.decode.clock import Damage, decode
-from extractors.decode.container import Orientation, VideoError, open_video
-from extractors.decode.grid import Frames, fit
+from extractors.decode.clock import decode
+from extractors.decode.container import Orientation, open_video
+from extractors.decode.grid import Frames
+from extractors.decode.video import Damage, VideoError, fit
 from pipeline.clips import overlay as render
 from pipeline.clips import read as cut
 

@@ -9,9 +9,10 @@ from conftest import coded, encode
 from PIL import Image
 
 from extractors.config import FeatureConfig, Stretch
-from extractors.decode.container import VideoError, open_video
+from extractors.decode.container import open_video
 from extractors.decode.grid import Frames
 from extractors.decode.process import Decoder
+from extractors.decode.video import VideoError
 from pipeline.run.videos import find_videos
 from support.errors import UsageError
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from conftest import encode
 
-from extractors.decode.grid import fit
 from extractors.decode.look import Look, picture
 from extractors.decode.tone import HLG, PQ, Colours, Tone
+from extractors.decode.video import fit
 
 Image = np.ndarray
 WEIGHTS = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 9: (0.2627, 0.0593)}  # of red and blue, by matrix

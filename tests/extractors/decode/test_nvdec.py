@@ -14,9 +14,10 @@ from extractors import features
 from extractors.config import FeatureConfig
 from extractors.decode import container as video
 from extractors.decode import grid as framing
-from extractors.decode.container import DecoderUnavailable, VideoError, open_video, require_nvdec
+from extractors.decode.container import open_video, require_nvdec
 from extractors.decode.grid import Frames
 from extractors.decode.process import Decoder
+from extractors.decode.video import DecoderUnavailable, VideoError
 from extractors.features import Extractor
 from support.errors import exit_code
 
@@ -64,11 +65,11 @@ def test_the_decoders_process_says_so_and_lives_on(clip: Path) -> None:
 
 def test_it_is_keyed_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     class Found:
-        weights, width = "stub", 8
+        weights, width, graph = "stub", 8, False
 
-    monkeypatch.setattr(features.backbones, "find", lambda *_: Found)
+    monkeypatch.setattr(features.registry, "find", lambda *_: Found)
     asked: list[int] = []
-    monkeypatch.setattr(features, "require_nvdec", asked.append)
+    monkeypatch.setattr(video, "require_nvdec", asked.append)
     plain, there = (Extractor(replace(CONFIG, decoder=name)) for name in ("cpu", "nvdec"))
     assert asked == [0]
     assert (plain.decoder.gpu, there.decoder.gpu) == (None, 0)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 import av.filter
+import numpy as np
 import pytest
 from conftest import probe
 
@@ -15,15 +16,15 @@ from extractors.backbones import weights
 from pipeline.api import Pipeline
 from pipeline.cache.entries import FeatureCache
 from pipeline.config import Config
-from postprocess.config import LocalizeConfig
 
 SNIPPET = 0.64
 UPRIGHT = {"Kickflip79.mov": (1080, 1920), "Ollie76.mov": (1920, 1080), "grass.gif": (640, 360)} | {
     "v_BaseballPitch_g01_c01.avi": (320, 240)
 }
 
-# The model's own threshold, but for this: two snippets, of which the transcode alone reads as basketball, at .38.
-LOCALIZE = {"Ollie76.mov": LocalizeConfig(threshold=0.4)}
+# Two snippets in which the model is at its threshold, so a rounding decides whether there is a segment: .38 to .4 for the
+# transcode alone. Its features are compared instead; the least cosine was .9947 in float32, .9943 in int8.
+BORDERLINE = "Ollie76.mov"
 
 
 def transcode(source: Path, target: Path) -> Path:
@@ -69,11 +70,17 @@ def test_an_original_means_what_its_upright_25_fps_transcode_means(corpus: Path,
     source = corpus / "originals" / name
     info = probe(source)
     assert (info.width, info.height) == UPRIGHT[name]
-    pipeline = Pipeline.load(config=Config(classes="all", device="cpu", localize=LOCALIZE.get(name, LocalizeConfig())))
+    pipeline = Pipeline.load(config=Config(classes="all", device="cpu"))
     pipeline.cache = FeatureCache(tmp_path)
     camera = pipeline(source)
     assert camera.duration == pytest.approx(info.duration, abs=float(1 / Fraction(info.rate)))
-    upright = pipeline(transcode(source, tmp_path / "upright.mp4"))
+    made = transcode(source, tmp_path / "upright.mp4")
+    if name == BORDERLINE:
+        one, other = (pipeline.extractor.chunk(video).rgb for video in (source, made))
+        cosines = (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+        assert cosines.min() > 0.99
+        return
+    upright = pipeline(made)
     assert [s.label for s in camera.segments] == [s.label for s in upright.segments]
     for ours, theirs in zip(camera.segments, upright.segments, strict=True):
         assert ours.start == pytest.approx(theirs.start, abs=SNIPPET + 0.05)

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from conftest import coded, encode, number_of
 
-from extractors.decode.clock import Damage, decode
+from extractors.decode.clock import decode
 from extractors.decode.container import open_video
-from extractors.decode.grid import Frames, is_partial, warnings
+from extractors.decode.grid import Frames
+from extractors.decode.video import Damage, is_partial, warnings
 
 OPTIONS = {"g": "25", "bf": "2", "preset": "ultrafast"}
 

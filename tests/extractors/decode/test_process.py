@@ -15,9 +15,9 @@ from conftest import coded, encode, number_of
 from extractors.config import FeatureConfig, Limits, Stretch
 from extractors.decode import child as decoding
 from extractors.decode import process as decoder
-from extractors.decode.container import VideoError
 from extractors.decode.grid import Frames
 from extractors.decode.process import Decoder
+from extractors.decode.video import VideoError
 
 CONFIG = FeatureConfig(short_side=32, crop=32)
 

@@ -273,10 +273,10 @@ def test_the_gpus_way_gets_toned_frames(tmp_path: Path, monkeypatch: pytest.Monk
     """Its frames come shrunk and toned, as the CPU's do."""
 
     class Found:
-        weights, width = "stub", 480
+        weights, width, graph = "stub", 480, False
         load = staticmethod(Pixels)
 
-    monkeypatch.setattr(features.backbones, "find", lambda *_: Found)
+    monkeypatch.setattr(features.registry, "find", lambda *_: Found)
     ramp = [np.roll(np.arange(96 * 128 * 3, dtype=np.uint32).reshape(96, 128, 3) % 251, 5 * k, 1) for k in range(20)]
     path = hdr(tmp_path / "a.mp4", [image.astype(np.uint8) for image in ramp], HLG)
     config = FeatureConfig(short_side=48, crop=32)

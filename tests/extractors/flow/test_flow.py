@@ -15,7 +15,10 @@ from extractors.flow.tvl1 import levels, over_pairs
 
 NEEDS_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 BACKENDS = [pytest.param(name, marks=NEEDS_GPU if name == "cuda" else ()) for name in FLOWS]
-OTHERS = [backend for backend in BACKENDS if backend.values != ("opencv",)]
+# Those that are compared with OpenCV. jcdnet installs an OpenCV with TV-L1, but a machine with a GPU may bring its own.
+NEEDS_OPTFLOW = pytest.mark.skipif(not hasattr(cv2, "optflow"), reason="this OpenCV has no TV-L1 to compare with")
+COMPARED = {"cuda": [*NEEDS_GPU, NEEDS_OPTFLOW]}
+OTHERS = [pytest.param(name, marks=COMPARED.get(name, ())) for name in FLOWS if name != "opencv"]
 
 
 def moving(count: int, height: int, width: int, dx: int = 2, dy: int = -1) -> np.ndarray:

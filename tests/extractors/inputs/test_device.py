@@ -90,7 +90,7 @@ def stubbed(monkeypatch: pytest.MonkeyPatch) -> None:
         def load() -> torch.nn.Module:
             return Mean()
 
-    monkeypatch.setattr(features.backbones, "find", lambda *_: Found)
+    monkeypatch.setattr(features.registry, "find", lambda *_: Found)
 
 
 def on_device(config: FeatureConfig, batch: int, backend: str = "numba") -> Extractor:

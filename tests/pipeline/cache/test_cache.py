@@ -12,11 +12,11 @@ import torch
 from conftest import coded, encode
 
 from extractors import flow
-from extractors.backbones import registry as backbones
+from extractors.backbones import registry
 from extractors.backbones.registry import Backbone
 from extractors.config import WHOLE, FeatureConfig, Stretch
-from extractors.decode.container import VideoError
 from extractors.decode.process import Decoder
+from extractors.decode.video import VideoError
 from extractors.features import Extractor, Features, FeaturesError
 from extractors.parts import Part
 from pipeline.cache.content import content_hash
@@ -38,7 +38,7 @@ class Mean(torch.nn.Module):
 @pytest.fixture(scope="module", autouse=True)
 def stubs() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(backbones.BACKBONES, "stub", lambda stream, path: Backbone(Mean, 48, f"stub {path}"))
+        patch.setitem(registry.BACKBONES, "stub", lambda stream, path: Backbone(Mean, 48, f"stub {path}"))
         patch.setitem(
             flow.FLOWS, "stub", lambda grey, *_, **__: np.ones((len(grey) - 1, *grey.shape[1:], 2), np.float32)
         )

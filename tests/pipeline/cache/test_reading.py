@@ -19,8 +19,9 @@ from conftest import coded, digest, encode
 from extractors import features
 from extractors.backbones import weights
 from extractors.config import WHOLE, FeatureConfig
-from extractors.decode.clock import UNREADABLE, Damage, decode
-from extractors.decode.container import ReadError, VideoError, open_video
+from extractors.decode.clock import UNREADABLE, decode
+from extractors.decode.container import open_video
+from extractors.decode.video import Damage, ReadError, VideoError
 from extractors.features import FORMAT, Extractor
 from extractors.parts import Part
 from pipeline.cache import content as contents

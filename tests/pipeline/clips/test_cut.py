@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import Image, coded, encode, number_of
 
-from extractors.decode.container import VideoError
+from extractors.decode.video import VideoError
 from pipeline.clips import cut as clips
 from pipeline.clips import overlay as render
 from pipeline.clips.draw import Overlay, card

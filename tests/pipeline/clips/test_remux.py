@@ -10,8 +10,9 @@ from conftest import Image, coded, encode, number_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extractors.decode.clock import Damage, decode
+from extractors.decode.clock import decode
 from extractors.decode.container import open_video
+from extractors.decode.video import Damage
 from pipeline.clips import cut as clips
 from pipeline.clips.remux import _decoding_times
 from postprocess.segment import Segment

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from extractors.decode.container import VideoError
+from extractors.decode.video import VideoError
 from extractors.features import Features, save
 from model import checkpoint, kinetics
 from model.config import ModelConfig, TrainConfig

@@ -24,8 +24,8 @@ from conftest import coded, digest, encode
 
 from extractors.backbones import runtime, weights
 from extractors.config import WHOLE, FeatureConfig, Limits
-from extractors.decode.container import VideoError
 from extractors.decode.process import Decoder
+from extractors.decode.video import VideoError
 from extractors.features import Extractor
 from pipeline.cache.content import content_hash
 from pipeline.cache.entries import FeatureCache
