@@ -22,7 +22,7 @@ UPRIGHT = {"Kickflip79.mov": (1080, 1920), "Ollie76.mov": (1920, 1080), "grass.g
     "v_BaseballPitch_g01_c01.avi": (320, 240)
 }
 
-# Two snippets in which the model is at its threshold, so a rounding decides whether there is a segment. Its features are
+# Two snippets in which the model is at its threshold, so a rounding decides whether there is a segment. Features are
 # compared instead; the least cosine was .9947 in float32, .9943 in int8.
 BORDERLINE = "Ollie76.mov"
 
