@@ -349,18 +349,16 @@ def documents(folder: Path, videos: list[Path], *flags: object) -> dict[str, byt
 
 
 @pytest.mark.slow
-def test_segments_are_the_same_bytes_on_every_engine(dask: str, ray: str, corpus: Path, tmp_path: Path) -> None:
-    """Clips at full size, by this process and by two workers of loky, Dask and Ray."""
-    videos = [corpus / name for name in FULL_SIZE]
+@pytest.mark.parametrize("name", ["loky", "dask", "ray"])
+def test_segments_are_the_same_bytes_on_every_engine(
+    name: str, request: pytest.FixtureRequest, corpus: Path, tmp_path: Path
+) -> None:
+    """Clips at full size, by this process and by two workers of an engine. One cluster at a time is on this machine."""
+    videos = [corpus / clip for clip in FULL_SIZE]
     alone = documents(tmp_path / "alone", videos)
     assert json.loads(alone["GolfSwing_001.json"])["segments"]
-    engines = {
-        "loky": ("--jobs", 2),
-        "dask": ("--engine", "dask", "--address", dask),
-        "ray": ("--engine", "ray", "--address", ray),
-    }
-    for name, flags in engines.items():
-        assert documents(tmp_path / name, videos, *flags) == alone, name
+    flags = ("--jobs", 2) if name == "loky" else ("--engine", name, "--address", request.getfixturevalue(name))
+    assert documents(tmp_path / name, videos, *flags) == alone
 
 
 # --- choosing ---------------------------------------------------------------------------------------------------------
