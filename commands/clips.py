@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.groups import grouped
-from commands.options import Results, Videos, folder_only
+from commands.options import Results, Videos, folder_only, opened
 from commands.terminal import complain, err, failure, note, progress
 from support.errors import UsageError
+from support.paths import called
 
 if TYPE_CHECKING:
     from pipeline.clips.cut import Cut
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 @grouped
 def clips(
     results: Results,
-    output: Annotated[Path, typer.Option("--out", "-o", help="Folder for the clips.")] = Path("clips"),
+    output: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Folder (or its URL) for the clips.", parser=opened, metavar="<path>"),
+    ] = Path("clips"),
     copy: Annotated[
         bool, typer.Option("--copy", help="Copy from keyframe to keyframe: quick and lossless, but not exact.")
     ] = False,
@@ -82,7 +86,7 @@ def clips(
         make = work.reels if reel else work.copy if copy else work.cut
         made = list(make(cuts, output, bars.video(output), on_error=lambda one, error: failed.append((one, error))))
     for one in made:
-        print(one.path)
+        print(called(str(one.path)))
     _summarize(cuts, unread, failed, copy)
 
 

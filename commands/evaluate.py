@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.groups import grouped
-from commands.options import C
+from commands.options import C, read_from
 from commands.terminal import note, out, progress, table
 from postprocess.config import RULES
 from support.errors import UsageError, cannot_write
@@ -23,11 +23,20 @@ class ScoredOptions:
 
     ground_truth: Annotated[
         Path | None,
-        typer.Option(help="ActivityNet JSON.", show_default="of published features: what they bring"),
+        typer.Option(
+            help="ActivityNet JSON, or its URL.",
+            show_default="of published features: what they bring",
+            parser=read_from,
+            metavar="<path>",
+        ),
     ] = None
     predictions: Annotated[
         list[Path] | None,
-        typer.Option(help="ActivityNet JSON, or results of `run`: files or the folder. May be given several times."),
+        typer.Option(
+            help="ActivityNet JSON, or results of `run`: files or the folder; also URLs. May be given several times.",
+            parser=read_from,
+            metavar="<path>",
+        ),
     ] = None
     model: Annotated[str | None, typer.Option(help="Instead: run this model over --features.")] = None
     features: Annotated[Path | None, typer.Option(help="Features of `extract`, or in a published layout.")] = None

@@ -6,19 +6,36 @@ from typing import Annotated
 import typer
 
 from commands.groups import grouped, settings_of
-from commands.options import FeatureOptions, Paths, RangeOptions, RerunOptions, WorkOptions, folder_only, is_file_name
+from commands.options import (
+    FeatureOptions,
+    Paths,
+    RangeOptions,
+    RerunOptions,
+    WorkOptions,
+    folder_only,
+    is_file_name,
+    mirror_at,
+    opened,
+)
 from commands.progress import Running
 from commands.terminal import note, say_choices
 from pipeline.config import asked, load_config
 from support.errors import UsageError
-from support.paths import program, with_suffix
+from support.paths import called, program, with_suffix
 
 
 @grouped
 def extract(
     paths: Paths,
     output: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the .npz files, or one such file for one video.")
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder (or its URL) for the .npz files, or one such file for one video.",
+            parser=opened,
+            metavar="<path>",
+        ),
     ] = Path("features"),
     *,
     part: RangeOptions,
@@ -55,7 +72,7 @@ def extract(
     extractor = make_extractor(settings, declared, choose_device(settings.device))
     say_choices(extractor)
     running.choose_engine(extractor)
-    files = FeatureOutput(output, again.overwrite, given)
+    files = FeatureOutput(output, mirror_at(output), again.overwrite, given)
     if again.dry_run:
         existing = existing_features(extractor, files, part.stretch)
         running.dry_run(extractor, FeatureCache(), existing, part.stretch)
@@ -71,5 +88,5 @@ def extract(
             for warning in outcome.features.warnings:
                 note(f"{outcome.job.video}: {warning}")
             path = with_suffix(output / outcome.job.name, ".npz")
-            print(f"{path}\t{len(outcome.features.times)} snippets", flush=True)
+            print(f"{called(str(path))}\t{len(outcome.features.times)} snippets", flush=True)
     running.finish()

@@ -12,10 +12,17 @@ import inspect
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from support.errors import UsageError
+from support.paths import is_url
+
+at_end: list[Callable[[], None]] = []
+"""what remains to be done when a command ends, also with an error: files that belong into a store are put there"""
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,11 @@ def grouped(function: Callable[..., None]) -> Callable[..., None]:
     def command(**given: Any) -> None:
         for name, group in groups.items():
             given[name] = group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})
-        function(**given)
+        try:
+            function(**given)
+        finally:
+            while at_end:
+                at_end.pop()()
 
     del command.__wrapped__  # or `inspect` would look through it
     command.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
@@ -90,7 +101,24 @@ def _shown(annotation: Any, panel: str | None = None) -> Any:
     for option in options:
         option.rich_help_panel = option.rich_help_panel or panel
         option.metavar = "" if kind is bool else option.metavar
+        if option.parser is None and kind in (Path, Path | None, list[Path], list[Path] | None):
+            option.parser, option.metavar = here, option.metavar or "<path>"
     return Annotated[kind, *options]
+
+
+def here(given: str | Path) -> Path:
+    """Return the path of something on this machine.
+
+    Raises:
+        UsageError: it is the address of something in a store.
+    """
+    if not is_url(given):
+        return Path(given)
+    from support.urls import is_file_url, local_file, redacted  # only for addresses
+
+    if not is_file_url(str(given)):
+        raise UsageError(f"{redacted(str(given))}: this has to be on this machine's disks; copy it here first.")
+    return local_file(str(given))
 
 
 def settings_of(*groups: Any) -> dict[str, Any]:

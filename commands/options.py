@@ -7,20 +7,26 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.groups import Setting
+from commands.groups import Setting, at_end, here
 from extractors.config import PRECISIONS, FeatureConfig, Limits, Stretch
 from pipeline.config import STREAM_CHOICES, Config
 from postprocess.config import RULES, LocalizeConfig
 from postprocess.formats.writers import SEVERAL, SUFFIXES
 from support.errors import UsageError
+from support.paths import is_url
+
+if TYPE_CHECKING:
+    from pipeline.run.mirror import Mirror
 
 F, C, G, L = FeatureConfig(), Config(), Limits(), LocalizeConfig()
 
-Paths = Annotated[list[str], typer.Argument(help="Videos, folders (searched recursively) or glob patterns.")]
+Paths = Annotated[
+    list[str], typer.Argument(help="Videos, folders (searched recursively) or glob patterns; also URLs (s3://, gs://).")
+]
 Model = Annotated[
     str | None,
     typer.Option(help="An embedded model's name, or the folder of a model that you trained.", show_default=C.model),
@@ -59,7 +65,58 @@ DecoderName = Annotated[
     typer.Option("--decoder", help="cpu, or nvdec: the video decoder of NVIDIA GPUs.", show_default=F.decoder),
     Setting("features.decoder"),
 ]
-Results = Annotated[list[Path], typer.Argument(help="Results of `run -o`: .json files, or their folder.")]
+
+
+def opened(given: str | Path) -> Path:
+    """Return the path of what a user names, for reading or for writing; for a URL, that of a folder that stands for it.
+
+    What is written there reaches the store when the command ends, or earlier through `mirror_at`.
+
+    Raises:
+        UsageError, StoreError, EnvironmentMissing: the address is wrong, or its store cannot be reached.
+    """
+    if not is_url(given) or str(given)[:7].lower() == "file://":
+        return here(given)
+    from pipeline.run import mirror  # here and below: only for addresses
+    from support.urls import address, split
+
+    url, only, name = address(str(given)), None, ""
+    if is_file_name(str(given)):
+        url, name = split(url)
+        stem = next((name.removesuffix(end) for end in mirror.ENDS if name.endswith(end)), name)
+        only = list(dict.fromkeys((name, f"{stem}.json", f"{stem}{mirror.CURVES}")))
+    made = mirror.Mirror(url, only)
+    _mirrors[made.folder] = made
+    at_end.append(made.publish)
+    return made.folder / name
+
+
+def read_from(given: str | Path) -> Path:
+    """As `opened`, with the results that are there, and their curves.
+
+    Raises:
+        As `opened`.
+    """
+    path = opened(given)
+    if (found := mirror_at(path)) is not None:
+        found.pull_all() if path != found.folder else found.pull_results(curves=True)
+    return path
+
+
+_mirrors: "dict[Path, Mirror]" = {}
+
+
+def mirror_at(path: Path | None) -> "Mirror | None":
+    """Return the mirror of a store that a path belongs to; None for a plain path."""
+    return next((made for folder, made in _mirrors.items() if path is not None and path.is_relative_to(folder)), None)
+
+
+Results = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Results of `run -o`: .json files, or their folder; also URLs.", parser=read_from, metavar="<path>..."
+    ),
+]
 Videos = Annotated[
     Path | None, typer.Option(help="Folder with the videos, if they are no longer where `run` found them.")
 ]
@@ -183,9 +240,17 @@ class WorkOptions:
         Setting("limits.memory"),
     ] = None
     cache_dir: CacheDir = None
+    spool: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="GB that videos from URLs may take on the temporary disk.", show_default="what is free there"
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         choose_cache(self.cache_dir)
+        if self.spool is not None:  # for the workers that this process starts, too
+            os.environ["JCDNET_SPOOL"] = f"{self.spool:g}"
 
 
 def choose_cache(folder: Path | None) -> None:

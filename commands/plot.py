@@ -6,16 +6,28 @@ from typing import Annotated
 import typer
 
 from commands.groups import grouped
-from commands.options import Videos
+from commands.options import Videos, opened, read_from
 from commands.terminal import note
 from support.errors import UsageError
+from support.paths import called
 
 
 @grouped
 def plot(
-    result: Annotated[Path, typer.Argument(help="A result of `run -o`: a .json file.")],
+    result: Annotated[
+        Path,
+        typer.Argument(help="A result of `run -o`: a .json file; also a URL.", parser=read_from, metavar="<path>"),
+    ],
     output: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A .png or .svg file.", show_default="beside the result, .png")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="A .png or .svg file, or its URL.",
+            show_default="beside the result, .png",
+            parser=opened,
+            metavar="<path>",
+        ),
     ] = None,
     ground_truth: Annotated[Path | None, typer.Option(help="ActivityNet JSON: drawn above what was found.")] = None,
     frames: Annotated[int, typer.Option(min=0, max=20, help="Frames to show above; 0: none.")] = 8,
@@ -43,4 +55,4 @@ def plot(
     picture = timeline(stored.result, curves, shown, truth, forms[path.suffix.lower()])
     with writing(path, "choose another file"):
         write_atomically(path, picture)
-    print(path)
+    print(called(str(path)))

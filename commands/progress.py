@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.progress import Progress, TaskProgressColumn
 
-from commands.options import WorkOptions
+from commands.options import WorkOptions, mirror_at
 from commands.remaining import Remaining
 from commands.terminal import STAGES, complain, drawn, err, escape, failure, note, out, progress, stopping
 from commands.terminal import table as draw
@@ -46,7 +46,8 @@ class Running:
         from pipeline.workers.engine import Engine, check_engine
 
         self.command, self.jobs, self.out, self.asked = command, list(videos), out, work.jobs
-        if out is not None:
+        mirror = mirror_at(out)
+        if out is not None and mirror is None:
             self.jobs, said = in_their_places(videos, out, ".json" if command == "run" else ".npz", video_in)
             for sentence in said:
                 note(sentence)
@@ -55,12 +56,14 @@ class Running:
                 raise UsageError(
                     "--retry-failed reads the report among the results of earlier runs; name its folder with -o."
                 )
+            if mirror is not None:
+                mirror.refresh(summary.NAME)
             self.jobs = summary.failed_before(out, self.jobs)
             if not self.jobs:
                 note("nothing had failed when it was last run into this folder.")
         self.engine = Engine(work.engine, address=work.address, gpus_per_worker=work.gpus_per_worker)
         check_engine(self.engine)
-        self.report = summary.RunReport(command, self.jobs, out)
+        self.report = summary.RunReport(command, self.jobs, out, mirror)
         self._prepare = prepare_output
 
     def choose_engine(self, extractor: Any) -> None:
@@ -89,11 +92,16 @@ class Running:
     @contextlib.contextmanager
     def started(self, stretch: Stretch) -> "Iterator[tuple[Any, Callable[[], bool]]]":
         """Give the block its bars and a function that says whether to stop; write the report however it ends."""
+        from pipeline.cache.content import size_of
         from pipeline.run import summary
 
         if self.out is not None:
             self._prepare(self.out, self.jobs)
-        remaining = Remaining({job.name: size_of(job) for job in self.jobs}, self._step, stretch.start, stretch.end)
+            if mirror_at(self.out) is not None:
+                self.report.write()  # before any work: the store may refuse it
+        remaining = Remaining(
+            {job.name: size_of(job.video) for job in self.jobs}, self._step, stretch.start, stretch.end
+        )
         bars = single(remaining) if len(self.jobs) == 1 else Bars(self.jobs, remaining)
         interrupted = True
         try:
@@ -202,14 +210,6 @@ def measure(remaining: Remaining, job: "Job", stage: str, done: int, total: int)
         remaining.compiled(time.monotonic())
 
 
-def size_of(job: "Job") -> int:
-    """The size of a video in bytes; 0 if it is not there or cannot be read."""
-    try:
-        return job.video.stat().st_size if job.video.is_file() else 0
-    except OSError:
-        return 0
-
-
 class _One:
     def __init__(self, bars: Any, remaining: Remaining) -> None:
         self.bars, self.remaining = bars, remaining
@@ -259,7 +259,7 @@ class Bars:
         """Read how long the videos are, while the work goes on. Only the estimate waits for this."""
         from extractors.decode.headers import durations
 
-        names = {job.video: job.name for job in self.jobs}
+        names = {job.video: job.name for job in self.jobs if isinstance(job.video, Path)}
         for path, seconds in durations(list(names), self._ended.is_set):
             with self._lock:
                 self.remaining.header(names[path], seconds)

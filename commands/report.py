@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from commands.groups import grouped
-from commands.options import Results, Videos, folder_only, is_file_name
+from commands.options import Results, Videos, folder_only, is_file_name, opened
 from commands.terminal import complain, finish, note, progress
 from support.errors import UsageError
+from support.paths import called
 
 
 @grouped
@@ -19,8 +20,10 @@ def report(
         typer.Option(
             "--out",
             "-o",
-            help="Folder for the pages; of one result also an .html file.",
+            help="Folder (or its URL) for the pages; of one result also an .html file.",
             show_default="beside the results",
+            parser=opened,
+            metavar="<path>",
         ),
     ] = None,
     embed: Annotated[bool, typer.Option("--embed", help="Put the video inside the page.")] = False,
@@ -50,13 +53,13 @@ def report(
                 note(f"{stored[0].stem}.scores.npz is not beside the result; the page has no curves.")
             write_page(stored[0].result, curves, video, path, embed, on_progress=bars.video(video))
             bars.clear()
-            print(path)
+            print(called(str(path)))
             return
         root = results[0] if len(results) == 1 else common_folder(stored)
         for path, wrong in write_pages(stored, root, output or root, videos, embed, bars.video):
             bars.clear()
             if wrong is None:
-                print(path)
+                print(called(str(path)))
             else:
                 errors.append(wrong)
                 complain(wrong)

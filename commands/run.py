@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.groups import grouped, settings_of
-from commands.options import FeatureOptions, FindOptions, Paths, RangeOptions, RerunOptions, WorkOptions, one_result
+from commands.options import (
+    FeatureOptions,
+    FindOptions,
+    Paths,
+    RangeOptions,
+    RerunOptions,
+    WorkOptions,
+    mirror_at,
+    one_result,
+    opened,
+)
 from commands.progress import Running
 from commands.terminal import err, escape, need_stdout, note, result_table, say_choices
 from pipeline.config import load_config
@@ -26,7 +36,8 @@ def run(
         typer.Option(
             "--out",
             "-o",
-            help="Folder for results, one file such as match.json, or - for JSON on stdout. Without it: a table.",
+            help="Folder (or its URL) for results, one file such as match.json, or - for JSON on stdout. Without it: "
+            "a table.",
         ),
     ] = None,
     formats: Annotated[
@@ -54,6 +65,8 @@ def run(
     for remark in left_out(paths):
         note(remark)
     _check_output(output, wanted, formats is not None or again.overwrite, single=len(videos) == 1)
+    if output is not None and output != "-":
+        output = str(opened(output))
     folder = Path(output) if output not in (None, "-") else None
     only = None
     if (one := one_result(output, None if formats is None else wanted, len(videos))) is not None:
@@ -68,7 +81,7 @@ def run(
     for remark in pipeline.notes:
         note(remark)
     running.choose_engine(pipeline.extractor)
-    files = ResultOutput(folder, wanted, again.overwrite, only)
+    files = ResultOutput(folder, mirror_at(folder), wanted, again.overwrite, only)
     if again.dry_run:
         existing = existing_results(pipeline, files, part.stretch)
         running.dry_run(pipeline.extractor, pipeline.cache, existing, part.stretch)

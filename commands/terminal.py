@@ -18,13 +18,14 @@ from rich.table import Table
 
 from postprocess.formats.writers import clock
 from support.errors import BUG, INPUT_FAILED, EnvironmentMissing, circumstance, exit_code, traceback_of
-from support.paths import program
+from support.paths import called, program
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 STAGES = {
     "hash": "reading",
+    "fetch": "fetching",
     "wait": "waiting for another process",
     "begin": "starting",
     "compile": "compiling TV-L1 for this CPU, once",
@@ -46,8 +47,11 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def printable(text: str) -> str:
-    """Make text safe for a terminal: control characters in a label or a name are shown, not obeyed."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    """Make text safe for a terminal: control characters in a label or a name are shown, not obeyed.
+
+    Files that stand for those in a store are named by their addresses.
+    """
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", called(text))
 
 
 def escape(text: str) -> str:
@@ -76,8 +80,8 @@ class Bars:
     def __init__(self) -> None:
         self.live: Progress | None = None
 
-    def video(self, path: Path) -> Any:
-        """The progress function of a video. It removes the bars of the video before."""
+    def video(self, path: Any) -> Any:
+        """The progress function of a video, which has a name. It removes the bars of the video before."""
         self.clear()
         self.live = live = drawn(MofNCompleteColumn(), TimeRemainingColumn())
         tasks: dict[str, Any] = {}

@@ -7,7 +7,6 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, TypeVar
 
 from extractors.config import FeatureConfig, Stretch
@@ -80,7 +79,7 @@ def frame_range(first: int, last: float, config: FeatureConfig) -> tuple[int, fl
     return first * config.stride, (last - 1) * config.stride + config.length + 1
 
 
-def nothing_there(path: Path, stretch: Stretch, shown: float) -> str:
+def nothing_there(path: object, stretch: Stretch, shown: float) -> str:
     """The message for a stretch in which a video has no snippet; `shown`: where the video ends (s)."""
     asked = f"between {stretch.start:g} s and {stretch.end:g} s"
     if stretch.open_ended:

@@ -23,7 +23,7 @@ from model.checkpoint import Checkpoint
 from model.jcdnet import JCDNet
 from model.predict import PredictError, Scores, predict
 from pipeline import precisions
-from pipeline.cache.content import content_hash
+from pipeline.cache.content import Video, content_hash, video_at
 from pipeline.cache.entries import FeatureCache
 from pipeline.config import Config, adopt, asked
 from postprocess.localize import Activations, localize
@@ -82,12 +82,15 @@ class Pipeline:
         end: float = math.inf,
         on_progress: Progress = silent,
     ) -> Result:
-        """Find the segments of a video, or of its part from `start` to `end`; times count from its beginning."""
-        return self.run(Path(video), start, end, on_progress)[0]
+        """Find the segments of a video, or of its part from `start` to `end`; times count from its beginning.
+
+        `video` may also be a URL, such as "s3://bucket/match.mp4".
+        """
+        return self.run(video_at(video), start, end, on_progress)[0]
 
     def run(
         self,
-        video: Path,
+        video: Video,
         start: float = 0.0,
         end: float = math.inf,
         on_progress: Progress = silent,
@@ -96,7 +99,7 @@ class Pipeline:
         """Like a call, but also return the features and the scores that the segments came from.
 
         Args:
-            video: the file.
+            video: the file, or what `video_at` makes of a URL.
             start: where to begin, in seconds.
             end: where to end, in seconds.
             on_progress: called with (stage, done, total).
@@ -116,7 +119,7 @@ class Pipeline:
         return result, features, scores
 
     def result(
-        self, video: Path, content: str, features: Features, start: float = 0.0, end: float = math.inf
+        self, video: Video, content: str, features: Features, start: float = 0.0, end: float = math.inf
     ) -> tuple[Result, Scores]:
         """The result for a video whose features are given, and the scores that its segments came from."""
         scores = self.scores(features)

@@ -72,7 +72,7 @@ class Bug(Exception):
         return self.message
 
 
-def as_bug(error: Exception, video: Path) -> Bug:
+def as_bug(error: Exception, video: object) -> Bug:
     """Return an error as a `Bug` of a video, with its traceback; a `Bug` is returned as it is."""
     if isinstance(error, Bug):
         return error

@@ -127,6 +127,22 @@ def scratch(folder: str | None = None, suffix: str = "") -> tuple[int, str]:
     return tempfile.mkstemp(prefix="jcdnet-", suffix=suffix, dir=folder)
 
 
+def scratch_folder(purpose: str) -> Path:
+    """Make an empty folder that only this user can read, on the disk for temporary files (TMPDIR).
+
+    It lies in a folder of this user's there, whose leftovers of killed processes are removed first. The caller removes
+    it.
+    """
+    top = Path(tempfile.gettempdir()) / f"jcdnet-{os.getuid() if hasattr(os, 'getuid') else 'temporary'}"
+    top.mkdir(mode=0o700, exist_ok=True)
+    found = top.lstat()
+    if hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o077 or top.is_symlink()):
+        top = Path(tempfile.gettempdir())  # somebody else made that name, who could exchange our files
+    else:
+        sweep(top)
+    return Path(tempfile.mkdtemp(prefix=f".{purpose}.{identity()}.", suffix=".part", dir=top))
+
+
 def move(source: Path, target: Path) -> Path:
     """Rename a file within one file system, in one step; it replaces a file of that name. Returns the new path."""
     return source.replace(target)

@@ -3,10 +3,33 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
 from support.errors import EnvironmentMissing
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+# What reads each kind of address, beside fsspec: a package, or nothing more.
+STORES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "memory": "", "file": ""}
+_called: dict[str, str] = {}
+
+
+def is_url(given: str | Path) -> bool:
+    """Return whether a name is the address of something in a store, such as s3://bucket/match.mp4, or file://."""
+    return isinstance(given, str) and (found := _SCHEME.match(given)) is not None and found[1].lower() in STORES
+
+
+def call(path: Path, url: str) -> None:
+    """Have messages name a local copy, and everything below it, by its address."""
+    _called[str(path)] = url
+
+
+def called(text: str) -> str:
+    """Return a message in which local copies are named by their addresses (`call`)."""
+    for path, url in _called.items():
+        text = text.replace(path, url)
+    return text
 
 
 def with_suffix(path: Path, suffix: str) -> Path:

@@ -1,23 +1,31 @@
-"""The content of a video file, whether it changes, and where the features of a content are kept.
+"""The content of a video, whether its file changes, and where the features of a content are kept.
 
 Features are kept only if they came from the content that was hashed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from extractors.config import Stretch
 from extractors.decode.video import ReadError, VideoError
 from extractors.features import PART
 from support.locks import Lock
-from support.paths import cache_dir
+from support.paths import cache_dir, is_url
 from support.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from pipeline.cache.spool import Remote
+
+Video: TypeAlias = "Path | Remote"
+"""a video as the user named it: a file, or something in a store"""
 
 CONTENT_BLOCK = 1 << 20
 LOCK = ".lock"
@@ -52,13 +60,19 @@ class Content(str):
     stamp: Stamp
 
 
-def content_hash(path: Path, on_progress: Progress = silent) -> Content:
-    """SHA-256 of a file's bytes: a renamed or moved video is still the same video.
+def content_hash(path: Video, on_progress: Progress = silent) -> Content:
+    """SHA-256 of a video's bytes: a renamed or moved video is still the same video.
+
+    A video in a store is fetched for that, unless an earlier run has read this version of it.
 
     Raises:
-        VideoError: the file cannot be read.
+        VideoError: the file cannot be read, or the video cannot be fetched.
         ReadError: somebody writes to it meanwhile.
     """
+    if not isinstance(path, Path):
+        from pipeline.cache.spool import content_of  # only for a store
+
+        return Content(content_of(path, on_progress))
     digest = hashlib.sha256()
     try:
         if not path.is_file() and path.exists() and not path.is_dir():
@@ -83,21 +97,71 @@ def content_hash(path: Path, on_progress: Progress = silent) -> Content:
     return found
 
 
+def video_at(given: str | Path) -> Video:
+    """The video that a path or an address names.
+
+    Raises:
+        UsageError: the address holds credentials, or names nothing.
+    """
+    if not is_url(given):
+        return Path(given)
+    from pipeline.cache.spool import Remote
+    from support.urls import is_file_url, local_file
+
+    return local_file(str(given)) if is_file_url(str(given)) else Remote.of(str(given))
+
+
+@contextlib.contextmanager
+def at_hand(video: Video, content: str | None = None, on_progress: Progress = silent) -> Iterator[Path]:
+    """Give the block a video's file; a video in a store is fetched, and must have this `content`.
+
+    Raises:
+        ReadError, VideoError, EnvironmentMissing: as `spool.held`.
+    """
+    if isinstance(video, Path):
+        yield video
+        return
+    from pipeline.cache.spool import held  # only for a store
+
+    with held(video, content, on_progress) as path:
+        yield path
+
+
+def known_version(video: Remote) -> bool:
+    """Whether an earlier run has read this version of a video in a store. Raises VideoError."""
+    from pipeline.cache.spool import known_content, seen
+
+    return known_content(seen(video)) is not None
+
+
+def size_of(video: Video) -> int:
+    """The size of a video in bytes; 0 if it is not there, or if its store was not asked yet."""
+    if not isinstance(video, Path):
+        return video.size or 0
+    try:
+        return video.stat().st_size if video.is_file() else 0
+    except OSError:
+        return 0
+
+
 @lru_cache(maxsize=256)
 def _content_as_of(path: Path, stamp: Stamp) -> Content:
     """`content_hash`, once for each state of a file: a worker on another machine extracts many chunks of a video."""
     return content_hash(path)
 
 
-def changed(path: Path) -> ReadError:
+def changed(path: Video) -> ReadError:
     """The error for a file that was written to while we read it."""
     return ReadError(f"{path}: changed while it was read; run again when it is complete.")
 
 
 class Watched:
-    """Watches the file of a video while features are extracted from it."""
+    """Watches the file of a video while features are extracted from it.
 
-    def __init__(self, path: Path, content: str) -> None:
+    A video in a store is not watched: its copy is complete, was hashed, and nobody else writes to it.
+    """
+
+    def __init__(self, path: Video, content: str) -> None:
         """`content`: from `content_hash`, which has a stamp; for a plain string it is taken at the first reading."""
         self.path, self.content = path, content
         self._since: Stamp | None = getattr(content, "stamp", None)
@@ -110,10 +174,12 @@ class Watched:
         Raises:
             ReadError: the file has other content by now, or cannot be reached.
         """
-        now = self._now()
+        if not isinstance(self.path, Path):
+            return
+        now = self._now(self.path)
         # It was touched, or this machine has a copy of its own: compare the bytes.
         if self._since is not None and not self._since.same(now):
-            self._compare(_content_as_of, now)
+            self._compare(self.path, _content_as_of, now)
         self._since = now
 
     def check(self, damaged: bool = False, finally_: bool = False) -> None:
@@ -125,35 +191,36 @@ class Watched:
         Raises:
             ReadError: the file was written to, or cannot be read.
         """
-        now = self._now()
+        if not isinstance(self.path, Path):
+            return
+        now = self._now(self.path)
         if self._since is None:
             self._since = now
         if not self._since.same(now, strictly=damaged):
             raise changed(self.path)
         if damaged and (finally_ or self._sure != now):
-            self._compare(lambda path, stamp: content_hash(path), now)
+            self._compare(self.path, lambda path, stamp: content_hash(path), now)
             self._sure = now
 
-    def _now(self) -> Stamp:
+    def _now(self, path: Path) -> Stamp:
         try:
-            return Stamp.of(self.path)
+            return Stamp.of(path)
         except OSError as error:
             raise ReadError(
-                f"{self.path}: cannot be reached any more ({error.strerror}); check the disk or the network, then "
-                "run again."
+                f"{path}: cannot be reached any more ({error.strerror}); check the disk or the network, then run again."
             ) from error
 
-    def _compare(self, hash_of: Callable[[Path, Stamp], str], now: Stamp) -> None:
+    def _compare(self, path: Path, hash_of: Callable[[Path, Stamp], str], now: Stamp) -> None:
         if self._since is not None and self._since.size != now.size:
-            raise changed(self.path)
+            raise changed(path)
         try:
-            found = hash_of(self.path, now)
+            found = hash_of(path, now)
         except ReadError:
             raise
         except VideoError as error:  # the disk fails, so what was read before cannot be trusted either
             raise ReadError(str(error)) from error
         if found != self.content:
-            raise changed(self.path)
+            raise changed(path)
 
 
 class CacheFolder:

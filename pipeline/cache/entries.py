@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from extractors.config import WHOLE, Stretch
 from extractors.decode.video import VideoError
 from extractors.features import Extractor, Features
-from pipeline.cache.content import CacheFolder
+from pipeline.cache.content import CacheFolder, Video
 from pipeline.cache.extraction import Extraction, Notify
 from support.errors import Busy, Stopped
 from support.progress import Progress, silent
@@ -23,7 +22,7 @@ class FeatureCache(CacheFolder):
 
     def features(
         self,
-        path: Path,
+        path: Video,
         content: str,
         extractor: Extractor,
         stretch: Stretch = WHOLE,

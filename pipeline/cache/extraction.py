@@ -17,7 +17,7 @@ from extractors.decode.video import ReadError, VideoError, is_partial
 from extractors.features import Extractor, Features, FeaturesError, load, save
 from extractors.parts import Part, consistent, from_the_start, gaps, load_part, ordered, save_part
 from extractors.snippets import nothing_there, snippet_range
-from pipeline.cache.content import CacheFolder, Watched
+from pipeline.cache.content import CacheFolder, Video, Watched, at_hand
 from support.files import sweep
 from support.progress import Progress, silent
 
@@ -42,7 +42,7 @@ class Extraction:
     def __init__(
         self,
         cache: CacheFolder,
-        path: Path,
+        path: Video,
         content: str,
         extractor: Extractor,
         stretch: Stretch = WHOLE,
@@ -172,21 +172,22 @@ class Extraction:
     ) -> None:
         span = (chunk.first, chunk.last)
         self.watched.begin()
-        for part in self.extractor.parts(
-            self.path,
-            self.stretch,
-            chunk.streams,
-            on_progress,
-            self.cache.part,
-            span,
-            chunk.from_start,
-            stop,
-        ):
-            for name in chunk.streams:
-                self.parts.setdefault(name, []).append(part.only(name))
-            if each or self.next_chunk() is not None or len(self) > len(chunk.streams):
-                self.keep(part)
-            on_part(part.until)
+        with at_hand(self.path, self.watched.content, on_progress) as path:
+            for part in self.extractor.parts(
+                path,
+                self.stretch,
+                chunk.streams,
+                on_progress,
+                self.cache.part,
+                span,
+                chunk.from_start,
+                stop,
+            ):
+                for name in chunk.streams:
+                    self.parts.setdefault(name, []).append(part.only(name))
+                if each or self.next_chunk() is not None or len(self) > len(chunk.streams):
+                    self.keep(part)
+                on_part(part.until)
 
     def keep(self, part: Part) -> None:
         """Write a part, or report once that it cannot be written.

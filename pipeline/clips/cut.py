@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from extractors.decode.video import VideoError
+from pipeline.cache.content import Video, at_hand
 from pipeline.clips.draw import card
 from pipeline.clips.encode import open_movie
 from pipeline.clips.read import Shape, shape_of, shoot
@@ -29,7 +30,7 @@ LONGEST_NAME = 180  # bytes; file systems take 255, including the suffix and wha
 class Cut:
     """A clip to make. start, end: seconds of the video, with the padding; name: the file's name without suffix."""
 
-    video: Path
+    video: Video
     start: float
     end: float
     segment: Segment
@@ -48,7 +49,7 @@ class Made:
 
 
 def plan(
-    video: Path,
+    video: Video,
     stem: str,
     segments: Sequence[Segment],
     duration: float,
@@ -140,16 +141,17 @@ def cut(
 
     def make(one: Cut) -> Made:
         path = out / f"{one.name}.mp4"
-        shape = shape_of(one.video)
         begins = None
-        with open_movie(path, shape.size, shape.rate) as movie:
-            if shape.channels:
-                movie.add_sound(shape.channels)
-            for at, time, image in shoot(movie, one.video, shape, one.start, one.end, at=0.0):
-                begins = time if begins is None else begins
-                movie.picture(image, at)
-            if begins is None:
-                raise VideoError(_no_frame(one))
+        with at_hand(one.video) as video:
+            shape = shape_of(video)
+            with open_movie(path, shape.size, shape.rate) as movie:
+                if shape.channels:
+                    movie.add_sound(shape.channels)
+                for at, time, image in shoot(movie, video, shape, one.start, one.end, at=0.0):
+                    begins = time if begins is None else begins
+                    movie.picture(image, at)
+                if begins is None:
+                    raise VideoError(_no_frame(one))
         return Made(path, begins)
 
     return _each(cuts, make, on_progress, on_error)
@@ -174,8 +176,8 @@ def copy(
     def make(one: Cut) -> Made:
         path = out / f"{one.name}{one.video.suffix.lower()}"
         try:
-            with replacing(path) as temporary:
-                begins = remux(one.video, one.start, one.end, temporary)
+            with at_hand(one.video) as video, replacing(path) as temporary:
+                begins = remux(video, one.start, one.end, temporary)
         except Uncopyable as error:
             code = getattr(error.__cause__, "errno", None)
             if code in FULL:
@@ -232,10 +234,11 @@ def reels(
             raise error
         on_error(one, error)
 
-    shapes: dict[Path, Shape | VideoError] = {}
+    shapes: dict[Video, Shape | VideoError] = {}
     for video in dict.fromkeys(one.video for one in cuts):
         try:
-            shapes[video] = shape_of(video)
+            with at_hand(video) as path:
+                shapes[video] = shape_of(path)
         except VideoError as error:
             shapes[video] = error
     by_label: dict[str, list[Cut]] = {}
@@ -279,9 +282,10 @@ def _reel(path: Path, label: str, own: Sequence[tuple[Cut, Shape]], tick: Callab
             tick()
             shape = dataclasses.replace(shape, channels=channels if shape.channels else 0)
             last, step, shown_any = at, float(1 / first.rate), False
-            for time, _, image in shoot(movie, one.video, shape, one.start, one.end, at=at):
-                movie.picture(image, time)
-                last, step, shown_any = time, time - last or step, True
+            with at_hand(one.video) as video:
+                for time, _, image in shoot(movie, video, shape, one.start, one.end, at=at):
+                    movie.picture(image, time)
+                    last, step, shown_any = time, time - last or step, True
             if shown_any:
                 at = max(last + step, at + one.end - one.start)
             else:

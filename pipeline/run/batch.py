@@ -12,7 +12,7 @@ from extractors.config import WHOLE, Stretch
 from extractors.decode.video import VideoError
 from extractors.features import Extractor, Features, load, save
 from pipeline.api import Pipeline
-from pipeline.cache.content import content_hash
+from pipeline.cache.content import Video, content_hash, size_of
 from pipeline.cache.entries import FeatureCache
 from pipeline.run.outcome import (
     Existing,
@@ -75,6 +75,7 @@ def run_batch(
         if files.folder is None:
             return Outcome(job, result=result)
         target, progress = files.folder / job.name, on_progress(job)
+        files.before_writing(job)
         # A result that is made again gets the formats that are there, too: nobody asked to remove them.
         wanted = [*files.formats, *(standing_formats(target) if redo is not None else ())]
         # Under `paper` unsure segments take part in NMS: without them others would be found.
@@ -84,9 +85,11 @@ def run_batch(
         curves = Curves(*arrays, tuple(pipeline.model.classes))
         if files.only not in (None, "json"):
             write_alone(result, curves, target, str(files.only), everything, progress)
+            files.stored(job)
             return Outcome(job, result=result)
         unsure = redo is not None and redo.unsure
         saved = write_result(result, curves, target, wanted, everything, progress, files.overwrite, unsure)
+        files.stored(job)
         return Outcome(job, result=result, messages=_messages(redo, saved))
 
     request = Request(pipeline.extractor, pipeline.cache, stretch, lambda item: on_progress(item.key), stop)
@@ -110,6 +113,7 @@ def extract_batch(
     """
 
     def finish(job: Job, content: str, features: Features, redo: Redo | None) -> Outcome:
+        assert output.folder is not None
         path = with_suffix(output.folder / job.name, ".npz")
         saved = []
         with writing(path):
@@ -123,6 +127,7 @@ def extract_batch(
             if redo is not None and redo.unsure:
                 saved.append(back_up(path))
             save(features, path, described(job.video, content, stretch, output.asked))
+        output.stored(job)
         return Outcome(job, features=features, messages=_messages(redo, saved))
 
     request = Request(extractor, cache, stretch, lambda item: on_progress(item.key), stop)
@@ -247,14 +252,14 @@ class _Batch:
                 self.early.append(Outcome(item.key, error=error))
 
 
-def make_sure_of_room(folder: Path, video: Path) -> None:
+def make_sure_of_room(folder: Path, video: Video) -> None:
     """Check, before a video is extracted, that its features will fit on the disk of the cache.
 
     Raises:
         DiskFull: they will not.
     """
     # A minute takes 384 kB a stream, and twice that while parts are joined: far less than the video itself.
-    need = LEAST_ROOM + video.stat().st_size // 2
+    need = LEAST_ROOM + size_of(video) // 2
     place = folder
     while not place.exists():
         place = place.parent

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from extractors.config import NOTHING
 from extractors.decode.video import VideoError
-from pipeline.cache.content import content_hash
+from pipeline.cache.content import at_hand, content_hash, known_version
 from pipeline.cache.extraction import Extraction
 from pipeline.run.outcome import Existing
 from pipeline.run.remaking import Redo
@@ -43,11 +44,17 @@ def plan(
     existing: Existing = lambda job, content: None,
     on_progress: Callable[[Job], Progress] = lambda job: lambda s, d, t: None,
 ) -> Iterator[Planned]:
-    """What a run would do with each video. Each file is read to its end, and one frame of it is decoded."""
+    """What a run would do with each video. Each file is read to its end, and one frame of it is decoded.
+
+    A video in a store is not fetched for that: if no earlier run has read it, its length stays unknown.
+    """
     seen: set[str] = set()
     extractor, config = request.extractor, request.extractor.config
     for job in jobs:
         try:
+            if not isinstance(job.video, Path) and not known_version(job.video):
+                yield Planned(job, "extract", mute=True)
+                continue
             content = content_hash(job.video, on_progress(job))
             if content in seen:
                 yield Planned(job, "duplicate")
@@ -62,8 +69,10 @@ def plan(
             if all(entry.exists() for entry in state.entries.values()):
                 yield Planned(job, "from cache", message=message)
                 continue
-            opened = extractor.decoder.open(job.video, config, NOTHING)
-            with opened as (clip, frames):
+            with (
+                at_hand(job.video, content, on_progress(job)) as path,
+                extractor.decoder.open(path, config, NOTHING) as (clip, frames),
+            ):
                 for _ in frames:
                     pass
             seconds = max(min(clip.info.duration or 0.0, request.stretch.end) - request.stretch.start, 0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from extractors.decode.video import VideoError
 from extractors.featurefile import Features, load, made_of
 from extractors.features import Extractor
 from pipeline.api import Pipeline
+from pipeline.cache.content import Video
 from pipeline.run.remaking import Redo, another_video, compare
 from pipeline.run.results import CURVES
 from pipeline.run.store import check_names, existing
@@ -23,6 +24,9 @@ from postprocess.segment import Result
 from support.errors import BUG, ENVIRONMENT, FULL, MEMORY, DiskFull, OutputError, Stopped, as_bug, exit_code
 from support.files import writing
 from support.paths import with_suffix
+
+if TYPE_CHECKING:
+    from pipeline.run.mirror import Mirror
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,34 @@ def failed(job: Job, error: Exception) -> Outcome:
 
 
 @dataclass(frozen=True)
-class ResultOutput:
-    """Which files `run` writes."""
+class Output:
+    """An output folder, which may stand for one in a store."""
 
     folder: Path | None = None
     """None: no files"""
+    mirror: Mirror | None = None
+    """what puts the folder's files into a store"""
+
+    def there(self, job: Job) -> None:
+        """Fetch what says whether the output of a video is in the store already. Raises StoreError."""
+        if self.mirror is not None:
+            self.mirror.pull(job.name, (".json", CURVES, ".npz"))
+
+    def before_writing(self, job: Job) -> None:
+        """Fetch all files of a video that the store has already. Raises StoreError."""
+        if self.mirror is not None:
+            self.mirror.pull(job.name)
+
+    def stored(self, job: Job) -> None:
+        """Put the files of a video into the store. Raises StoreError."""
+        if self.mirror is not None:
+            self.mirror.push(job.name)
+
+
+@dataclass(frozen=True)
+class ResultOutput(Output):
+    """Which files `run` writes."""
+
     formats: Sequence[str] = ("json",)
     overwrite: bool = False
     only: str | None = None
@@ -88,10 +115,10 @@ class ResultOutput:
 
 
 @dataclass(frozen=True)
-class FeatureOutput:
+class FeatureOutput(Output):
     """Which files `extract` writes."""
 
-    folder: Path
+    folder: Path = Path("features")
     overwrite: bool = False
     asked: Sequence[str] = ()
     """names of the settings that the user chose (`pipeline.config.asked`)"""
@@ -105,6 +132,7 @@ def existing_results(pipeline: Pipeline, output: ResultOutput, stretch: Stretch)
     folder = output.folder
 
     def find(job: Job, content: str) -> Outcome | Redo | None:
+        output.there(job)
         if folder is not None:
             suffixes = [".json", CURVES, *(SUFFIXES[name] for name in output.formats)]
             check_names(folder / job.name, job.video, suffixes)
@@ -125,7 +153,9 @@ def existing_features(extractor: Extractor, output: FeatureOutput, stretch: Stre
     """
 
     def find(job: Job, content: str) -> Outcome | Redo | None:
+        assert output.folder is not None
         path = with_suffix(output.folder / job.name, ".npz")
+        output.there(job)
         check_names(output.folder / job.name, job.video, [".npz"])
         with writing(path):  # its name may be too long
             if output.overwrite or not path.exists():
@@ -155,7 +185,7 @@ def existing_features(extractor: Extractor, output: FeatureOutput, stretch: Stre
     return find
 
 
-def described(video: Path, content: str, stretch: Stretch, asked: Sequence[str]) -> dict[str, Any]:
+def described(video: Video, content: str, stretch: Stretch, asked: Sequence[str]) -> dict[str, Any]:
     """What a features file records beside its settings."""
     return {"video": str(video), "content": f"sha256:{content}", "range": stretch.as_json(), "asked": list(asked)}
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.cache.content import Video
 from pipeline.config import Config
+from support.paths import is_url
 
 SHOWN = 3  # differences that a sentence names
 NOTHING = "nothing"
@@ -137,8 +139,13 @@ def _of_features(
     return f"features.{setting}" in chosen or not known
 
 
-def another_video(named: str, video: Path) -> bool | None:
-    """Return whether the file that a result names is not this video; None if that file no longer exists."""
+def another_video(named: str, video: Video) -> bool | None:
+    """Return whether the file that a result names is not this video; None if that file no longer exists.
+
+    Of two addresses in a store no one is asked whether the other still exists: it counts as another video.
+    """
+    if not isinstance(video, Path):
+        return named != str(video) if is_url(named) or os.path.exists(named) else None  # noqa: PTH110
     path = Path(named)
     if os.path.abspath(path) == os.path.abspath(video):  # noqa: PTH100  abspath follows no links
         return False

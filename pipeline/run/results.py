@@ -11,11 +11,13 @@ import numpy as np
 
 from extractors.decode.video import VideoError
 from extractors.featurefile import made_of
+from pipeline.cache.content import Video, video_at
 from postprocess.curves import Curves
 from postprocess.formats.writers import RUN, is_result
 from postprocess.segment import Result, ResultError
 from support.errors import UsageError
 from support.npz import read_npz
+from support.paths import is_url
 
 CURVES = ".scores.npz"
 # Bytes. A foreign .json among the footage may hold gigabytes; a result of 50,000 segments has 8 MB.
@@ -197,8 +199,10 @@ def curves_of(stored: Stored) -> Curves | None:
         raise ResultError(f"{path}: not the curves of a result ({error}); run that video again.") from error
 
 
-def video_of(stored: Stored, folder: Path | None = None) -> Path:
+def video_of(stored: Stored, folder: Path | None = None) -> Video:
     """Find a result's video: below `folder` if that is given, or where the result says, or beside the result.
+
+    A result of a video in a store names its address. It is not asked here whether the video is still there.
 
     If no file has exactly this name, one that differs only in upper and lower case or in its Unicode form will do.
 
@@ -207,6 +211,8 @@ def video_of(stored: Stored, folder: Path | None = None) -> Path:
     """
     from postprocess.evaluation.names import FORMS, as_path  # a run needs none of that file
 
+    if folder is None and is_url(stored.result.video):
+        return video_at(stored.result.video)
     video = Path(stored.result.video)
     places = [video, stored.path.parent / video.name]
     if folder is not None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from pipeline.cache.content import Video
 from pipeline.run.remaking import Redo, another_video, compare
 from pipeline.run.results import CURVES, Stored, pack, result_in, written_beside
 from pipeline.run.videos import Job
@@ -32,7 +33,7 @@ def prepare_output(folder: Path, jobs: Sequence[Job] = ()) -> None:
             sweep(place)
 
 
-def check_names(target: Path, video: Path, suffixes: Iterable[str]) -> None:
+def check_names(target: Path, video: Video, suffixes: Iterable[str]) -> None:
     """Check, before a video is extracted, that the file system takes the names of its results.
 
     Raises:
@@ -56,7 +57,7 @@ def standing_formats(target: Path) -> list[str]:
     return [name for name, suffix in SUFFIXES.items() if os.path.exists(with_suffix(target, suffix))]  # noqa: PTH110
 
 
-def existing(target: Path, wanted: dict[str, object], formats: Sequence[str], video: Path) -> Result | Redo | None:
+def existing(target: Path, wanted: dict[str, object], formats: Sequence[str], video: Video) -> Result | Redo | None:
     """Look for a result at `target`.
 
     Returns:

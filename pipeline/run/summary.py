@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.run.outcome import Outcome
 from pipeline.run.results import Stored, standing
@@ -20,8 +20,11 @@ from postprocess.formats.writers import RUN, write_csv
 from support.errors import Bug, UsageError
 from support.files import write_atomically, writing
 from support.locks import Lock
-from support.paths import cache_dir, with_suffix
+from support.paths import cache_dir, called, is_url, with_suffix
 from support.version import package_version
+
+if TYPE_CHECKING:
+    from pipeline.run.mirror import Mirror
 
 NAME = RUN
 SCHEMA = 1
@@ -37,8 +40,9 @@ class RunReport:
     The files describe the whole folder: rows of this run replace older ones, and rows of other videos stay.
     """
 
-    def __init__(self, command: str, jobs: Sequence[Job], out: Path | None):
-        self.command, self.out = command, out
+    def __init__(self, command: str, jobs: Sequence[Job], out: Path | None, mirror: Mirror | None = None):
+        """`mirror`: what puts the folder's files into a store."""
+        self.command, self.out, self.mirror = command, out, mirror
         self.outcomes: dict[str, Outcome] = {}
         self.messages: list[str] = []
         """what is wrong with files of the folder, a sentence each"""
@@ -51,11 +55,11 @@ class RunReport:
         """Add the outcome of a video; it reaches the disk within seconds."""
         row = self._row(outcome.job, status(outcome), outcome.seconds)
         if outcome.error is not None:
-            row["error"] = str(outcome.error)
+            row["error"] = called(str(outcome.error))
         if outcome.messages:
-            row["notes"] = list(outcome.messages)
+            row["notes"] = list(map(called, outcome.messages))
         if isinstance(outcome.error, Bug):
-            row["traceback"] = outcome.error.traceback
+            row["traceback"] = called(outcome.error.traceback)
         if outcome.duplicate_of is not None:
             row["duplicate_of"] = str(outcome.duplicate_of.video)
         if outcome.result is not None:
@@ -119,6 +123,8 @@ class RunReport:
             # In ASCII: names that are not UTF-8 reach Python as lone surrogates, which UTF-8 cannot encode.
             with writing(self.out / NAME):
                 write_atomically(self.out / NAME, json.dumps(document, indent=2).encode())
+            if self.mirror is not None:
+                self.mirror.push_file(NAME)
 
     def write_segments(self) -> None:
         """Write `segments.csv`: the segments of all results in the folder, each content once.
@@ -135,11 +141,15 @@ class RunReport:
             write_csv([stored.result for stored in self.results()], text, clocks=True)
             with writing(self.out / "segments.csv"):
                 write_atomically(self.out / "segments.csv", text.getvalue().encode())
+            if self.mirror is not None:
+                self.mirror.push_file("segments.csv")
 
     def results(self) -> list[Stored]:
         """Return all results in the folder, each content once, under the name that it has in this run."""
         if self.out is None:
             return []
+        if self.mirror is not None:
+            self.mirror.pull_results()
         own = {name for name, row in self.rows.items() if row["status"] != "duplicate"}
         found, problems = standing(self.out, own)
         self.messages += [problem for problem in problems if problem not in self.messages]
@@ -152,6 +162,8 @@ class RunReport:
     def _there(self) -> list[dict[str, Any]]:
         """The rows of the report in the folder; if that is no report of ours, none, and a message says so."""
         assert self.out is not None
+        if self.mirror is not None:
+            self.mirror.refresh(NAME)
         try:
             return read_rows(self.out / NAME)
         except FileNotFoundError:
@@ -219,7 +231,7 @@ def failed_before(out: Path, jobs: Sequence[Job]) -> list[Job]:
         job
         for job in jobs
         if status.get(name := job.name.as_posix()) in UNFINISHED
-        or (name not in status and os.path.abspath(job.video) in failed)  # noqa: PTH100
+        or (name not in status and _absolute({"video": job.video}) in failed)
     ]
 
 
@@ -252,7 +264,8 @@ def remember_speed(key: str, speed: float) -> None:
 
 
 def _absolute(row: Mapping[str, Any]) -> str:
-    return os.path.abspath(str(row.get("video")))  # noqa: PTH100
+    video = str(row.get("video"))
+    return video if is_url(video) else os.path.abspath(video)  # noqa: PTH100
 
 
 def _seconds(rows: Iterable[dict[str, Any]]) -> float:

@@ -1,19 +1,23 @@
-"""Finds the videos in files, folders and patterns, and gives their results names."""
+"""Finds the videos in files, folders and patterns, here or in a store, and gives their results names."""
 
+from __future__ import annotations
+
+import contextlib
 import glob
 import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 
+from pipeline.cache.content import Video
 from pipeline.run.remaking import another_video
 from postprocess.formats.writers import SUFFIXES, is_made, is_result
 from support.errors import UsageError
-from support.paths import with_suffix
+from support.paths import is_url, with_suffix
 
 RESERVED = frozenset({"_run", "segments", "index"})  # names of files that a run writes beside the results
 # fmt: off
@@ -39,7 +43,7 @@ KINDS = 6  # the most suffixes that one sentence names
 class Job:
     """A video, and the name of its results: below the output folder and without suffix."""
 
-    video: Path
+    video: Video
     name: Path
     older: tuple[Path, ...] = ()
     """names that another run or an earlier version may have given it"""
@@ -48,18 +52,26 @@ class Job:
 def find_videos(paths: Sequence[str]) -> list[Job]:
     """Find the videos in files, in folders with everything below them, and in glob patterns, each once and in order.
 
-    A file that is named is taken whatever its suffix is. In folders and patterns the suffix decides.
+    A file that is named is taken whatever its suffix is. In folders and patterns the suffix decides. Each may also be
+    the address of something in a store, which is listed, and asked about single videos later.
 
     Raises:
         UsageError: a folder or a pattern holds no video, or two results would get one name.
+        StoreError, EnvironmentMissing: a store cannot be listed, or its package is missing.
     """
-    found: dict[Path, _Place] = {}  # by resolved path
+    found: dict[Path | str, _Place] = {}  # by resolved path, or by address
     for given in paths:
         refuse(given)
-    folders = _outermost([Path(given) for given in paths if _is_folder(Path(given))])
+    paths = [_without_file(given) for given in paths]
+    if any(map(is_url, paths)):
+        from pipeline.run import remotes  # here and below: only for addresses
+
+        remotes.forget()
+    folders = _outermost([_absolute(given) for given in paths if _is_folder(given)])
     for given in paths:
-        path = Path(given)
-        if _is_folder(path):
+        if is_url(given):
+            videos: Sequence[Video] = remotes.videos(given, VIDEO_SUFFIXES, _is_video)
+        elif _is_folder(path := Path(given)):
             videos = sorted(_below(path))
         elif _is_pattern(given):
             matches = sorted(Path(p) for p in glob.glob(given, recursive=True))  # noqa: PTH207
@@ -74,13 +86,31 @@ def find_videos(paths: Sequence[str]) -> list[Job]:
             )
         for video in videos:
             # Path.resolve raises where links lead in a circle.
-            found.setdefault(Path(os.path.realpath(video)), _Place(video, folders))
+            real = Path(os.path.realpath(video)) if isinstance(video, Path) else str(video)
+            found.setdefault(real, _Place(video, folders))
     return _named(list(found.values()))
 
 
-def _is_folder(path: Path) -> bool:
+def _without_file(given: str) -> str:
+    """A file:// address as a path; anything else stays as it is."""
+    if given[:7].lower() != "file://":
+        return given
+    from support.urls import local_file
+
+    return str(local_file(given))
+
+
+def _is_video(path: PurePath) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and not is_made(Path(path))
+
+
+def _is_folder(given: str | Path) -> bool:
+    if isinstance(given, str) and is_url(given):
+        from pipeline.run import remotes
+
+        return remotes.is_folder(given, VIDEO_SUFFIXES)
     try:
-        return path.is_dir()
+        return Path(given).is_dir()
     except OSError:  # the name is too long, or the folder is closed to us; reading it will say so
         return False
 
@@ -100,9 +130,16 @@ def left_out(paths: Sequence[str]) -> list[str]:
 
 def _others(given: str) -> list[Path]:
     """The files in a folder or of a pattern that `find_videos` leaves out, without those that are QUIET."""
+    given = _without_file(given)
     path = Path(given)
-    files = _files(path) if _is_folder(path) else ()
-    if _is_pattern(given):
+    files: Iterable[Path] = ()
+    if is_url(given):
+        from pipeline.run import remotes
+
+        files = [path for path in remotes.files(given, VIDEO_SUFFIXES) if not path.name.startswith(".")]
+    elif _is_folder(path):
+        files = _files(path)
+    elif _is_pattern(given):
         files = (Path(p) for p in glob.glob(given, recursive=True) if Path(p).is_file())  # noqa: PTH207
     quiet = tuple(suffix for suffix in SUFFIXES.values() if suffix.count(".") > 1)
     return [p for p in files if p.suffix.lower() not in VIDEO_SUFFIXES | QUIET and not p.name.endswith(quiet)]
@@ -118,20 +155,24 @@ def _counted(files: Sequence[Path]) -> str:
 
 
 def refuse(given: str) -> None:
-    """Refuse what users give as a file and cannot be one.
+    """Refuse what users give as a video and cannot be one.
 
     Raises:
-        UsageError: it is an address, or empty.
+        UsageError: it is an address that nothing here reads, or holds credentials, or is empty.
     """
     if not given.strip():
         raise UsageError("a video's name is empty; is a variable of the shell not set?")
     scheme = _ADDRESS.match(given)
     if scheme is None or Path(given).exists():
         return
-    if (scheme[1] or "").lower() == "file":
-        raise UsageError(f"{given}: jcdnet reads files: give its path, without file://.")
-    how = {"http": "yt-dlp", "https": "yt-dlp", "s3": "aws s3 cp", "gs": "gsutil cp"}.get((scheme[1] or "http").lower())
-    raise UsageError(f"{given}: jcdnet reads files: download it first{f' ({how} {given})' if how else ''}.")
+    from support.urls import address, redacted
+
+    if is_url(given):
+        _without_file(given) if given[:7].lower() == "file://" else address(given)
+        return
+    shown = redacted(given)
+    how = "yt-dlp" if (scheme[1] or "http").lower() in ("http", "https") else ""
+    raise UsageError(f"{shown}: jcdnet reads files: download it first{f' ({how} {shown})' if how else ''}.")
 
 
 _ADDRESS = re.compile(r"(?:([a-z][a-z0-9+.-]+)://|www\.[^/]+/)", re.IGNORECASE)
@@ -139,7 +180,7 @@ _ADDRESS = re.compile(r"(?:([a-z][a-z0-9+.-]+)://|www\.[^/]+/)", re.IGNORECASE)
 
 def _below(folder: Path) -> Iterator[Path]:
     """The videos in a folder and below it; links to folders are followed, each folder is read once."""
-    return (path for path in _files(folder) if path.suffix.lower() in VIDEO_SUFFIXES and not is_made(path))
+    return (path for path in _files(folder) if _is_video(path))
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -164,7 +205,7 @@ def _outermost(folders: Sequence[Path]) -> dict[Path, Path]:
     For a single folder that is the output folder itself. Of several, each has a folder of its own name there; equal
     names get as many of the folders above in front as make them differ.
     """
-    whole = {folder.resolve(): _absolute(folder) for folder in folders}
+    whole = {folder.resolve(): folder for folder in folders}
     top = [path for real, path in whole.items() if not any(other in real.parents for other in whole)]
     if len(top) == 1:
         return {top[0]: Path()}
@@ -178,7 +219,7 @@ def _outermost(folders: Sequence[Path]) -> dict[Path, Path]:
 class _Place:
     """A video and the name of its results, which can grow."""
 
-    def __init__(self, video: Path, folders: Mapping[Path, Path]) -> None:
+    def __init__(self, video: Video, folders: Mapping[Path, Path]) -> None:
         self.video, self.path = video, _absolute(video)
         self.folder = next((folder for folder in folders if self.path.is_relative_to(folder)), None)
         self.label = Path() if self.folder is None else folders[self.folder]
@@ -211,14 +252,19 @@ class _Place:
         return Path(*self.path.parts[1:-1][-self.depth :]) if self.depth else Path()
 
     def _must_be_told_apart(self) -> bool:
-        stem, (names, stems) = _stem(self.path), _videos_in(str(self.path.parent))
+        where = str(self.path.parent) if isinstance(self.video, Path) else self.video.url.rpartition("/")[0]
+        stem, (names, stems) = _stem(self.path), _videos_in(where)
         alike = stems[stem] > (self.path.name in names) or (stem in names and stem != self.path.name)
         return alike or stem in RESERVED or not is_result(Path(f"_{stem}.json"))
 
 
-def _absolute(path: Path) -> Path:
-    """The absolute path without ".."; links are not followed."""
-    return Path(os.path.abspath(path))  # noqa: PTH100
+def _absolute(path: Video | str) -> Path:
+    """The absolute path without ".."; links are not followed. An address gets a path that no file has."""
+    if not isinstance(path, Path) and is_url(str(path)):
+        from support.urls import address, virtual
+
+        return virtual(address(str(path)))
+    return Path(os.path.abspath(str(path)))  # noqa: PTH100
 
 
 def _stem(path: Path) -> str:
@@ -228,10 +274,14 @@ def _stem(path: Path) -> str:
 @lru_cache(maxsize=64)
 def _videos_in(folder: str) -> tuple[frozenset[str], Counter[str]]:
     """The names of the videos in a folder, and how many of them have each stem."""
-    try:
-        names = [Path(name) for name in os.listdir(folder)]  # noqa: PTH208
-    except OSError:
-        names = []
+    names: list[Path] = []
+    if is_url(folder):
+        from pipeline.run import remotes
+
+        names = [Path(name) for name in remotes.names_in(folder)]
+    else:
+        with contextlib.suppress(OSError):
+            names = [Path(name) for name in os.listdir(folder)]  # noqa: PTH208
     videos = [p for p in names if p.suffix.lower() in VIDEO_SUFFIXES and not p.name.startswith(".") and not is_made(p)]
     return frozenset(p.name for p in videos), Counter(map(_stem, videos))
 

@@ -1,5 +1,7 @@
 """Pages and overlays, which show a result together with its video, for `run -f` and `report`."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -8,6 +10,7 @@ from urllib.parse import quote
 import cv2
 
 from extractors.decode.video import VideoError
+from pipeline.cache.content import Video, at_hand, video_at
 from pipeline.clips import overlay as render
 from pipeline.clips.encode import Image
 from pipeline.clips.read import pictures
@@ -43,18 +46,18 @@ def write(
         VideoError: the video cannot be read.
         OutputError: the file cannot be written.
     """
+    video = video_at(result.video)
     if name == "overlay":
-        render.overlay(result, Path(result.video), place or path, on_progress)
+        with at_hand(video, None, on_progress) as file:
+            render.overlay(result, file, place or path, on_progress)
     else:
-        write_page(
-            result, curves, Path(result.video), path, everything=everything, on_progress=on_progress, place=place
-        )
+        write_page(result, curves, video, path, everything=everything, on_progress=on_progress, place=place)
 
 
 def write_page(
     result: Result,
     curves: Curves | None,
-    video: Path,
+    video: Video,
     path: Path,
     embed: bool = False,
     everything: Sequence[Segment] | None = None,
@@ -62,6 +65,8 @@ def write_page(
     place: Path | None = None,
 ) -> None:
     """Write the page of one result. A video that browsers do not play gets a proxy, `<name>.proxy.mp4`, beside it.
+
+    So does a video in a store, which a browser cannot reach.
 
     Args:
         embed: put the video or its proxy into the page.
@@ -72,11 +77,12 @@ def write_page(
         VideoError: the video cannot be read.
         OutputError: the page cannot be written, or the video is too large to be embedded.
     """
-    shown = video
-    if not render.playable(video):
-        shown = path.with_name(path.name.removesuffix(".html") + PROXY)
-        content = result.provenance.get("content")
-        render.proxy(video, shown, content if isinstance(content, str) else "", on_progress)
+    with at_hand(video, None, on_progress) as file:
+        shown = file
+        if not isinstance(video, Path) or not render.playable(file):
+            shown = path.with_name(path.name.removesuffix(".html") + PROXY)
+            content = result.provenance.get("content")
+            render.proxy(file, shown, content if isinstance(content, str) else "", on_progress)
     with writing(path):
         if embed and shown.stat().st_size > LARGEST_EMBEDDED:
             raise OutputError(
@@ -101,7 +107,7 @@ def write_pages(
     out: Path,
     videos: Path | None = None,
     embed: bool = False,
-    on_progress: Callable[[Path], Progress] = lambda path: silent,
+    on_progress: Callable[[Video], Progress] = lambda video: silent,
 ) -> Iterator[tuple[Path, Exception | None]]:
     """Write a page for each result, and `index.html` over them.
 
@@ -117,7 +123,7 @@ def write_pages(
     Yields:
         Each file with its error, or None; the index comes last.
     """
-    shown: list[tuple[Result, Path | None, Path | None]] = []
+    shown: list[tuple[Result, Path | None, Video | None]] = []
     for one in stored:
         path = out / one.path.absolute().parent.relative_to(root.absolute()) / f"{one.stem}.html"
         try:
@@ -131,7 +137,7 @@ def write_pages(
     yield write_index(shown, out), None
 
 
-def write_index(shown: Sequence[tuple[Result, Path | None, Path | None]], out: Path) -> Path:
+def write_index(shown: Sequence[tuple[Result, Path | None, Video | None]], out: Path) -> Path:
     """Write `index.html` over results, each with its page and its video if there are any; returns its path.
 
     A video that can no longer be read has no picture there.
@@ -148,29 +154,31 @@ def write_index(shown: Sequence[tuple[Result, Path | None, Path | None]], out: P
     return out / "index.html"
 
 
-def stills(video: Path, duration: float, count: int, short_side: int = 180) -> list[Image]:
+def stills(video: Video, duration: float, count: int, short_side: int = 180) -> list[Image]:
     """Return the frames in the middle of each of `count` equal parts of a video, where there are any.
 
     Raises:
         VideoError: the video cannot be read.
     """
     times = [(k + 0.5) * duration / count for k in range(count)]
-    shown = [next(iter(pictures(video, time, time + 0.01, short_side)), None) for time in times]
+    with at_hand(video) as file:
+        shown = [next(iter(pictures(file, time, time + 0.01, short_side)), None) for time in times]
     return [found[1] for found in shown if found is not None]
 
 
-def _thumbnail(result: Result, video: Path) -> bytes | None:
+def _thumbnail(result: Result, video: Video) -> bytes | None:
     try:
         return thumbnail(result, video)
     except VideoError:
         return None
 
 
-def thumbnail(result: Result, video: Path) -> bytes | None:
+def thumbnail(result: Result, video: Video) -> bytes | None:
     """Return a JPEG from the middle of the best segment, or else of the video; None if there is no frame."""
     best = result.best
     middle = (best.start + best.end) / 2 if best else result.duration / 2
-    shown = next(iter(pictures(video, middle, middle + 0.01, short_side=180)), None)
+    with at_hand(video) as file:
+        shown = next(iter(pictures(file, middle, middle + 0.01, short_side=180)), None)
     if shown is None:
         return None
     _, encoded = cv2.imencode(".jpg", shown[1][..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])

@@ -43,7 +43,7 @@ def propose(
         on_progress: called for each video, returns its progress callable.
     """
     for outcome in run_batch(pipeline, jobs, on_progress=on_progress):
-        video = outcome.job.video
+        video = Path(str(outcome.job.video))
         name = (video.relative_to(folder) if video.is_relative_to(folder) else video).as_posix()
         if outcome.result is None:
             # The traceback would keep 32 MiB of decoder memory for each video while the list lives.

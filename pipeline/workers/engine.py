@@ -13,6 +13,7 @@ from typing import Any
 
 from extractors.config import WHOLE, Stretch, cores
 from extractors.features import Extractor, Features
+from pipeline.cache.content import Video, size_of
 from pipeline.cache.entries import FeatureCache
 from support.errors import Busy, EnvironmentMissing, Stopped, UsageError
 from support.files import sweep
@@ -66,7 +67,7 @@ class Engine:
         return max(1, min(2, cores() // self.jobs)) if self.kind == "local" else 1
 
 
-def choose_jobs(asked: str | None, kind: str, device: str, videos: Iterable[Path]) -> int:
+def choose_jobs(asked: str | None, kind: str, device: str, videos: Iterable[Video]) -> int:
     """The number of workers for `--jobs`: a number, or auto.
 
     auto gives one worker for each GPU. On the CPU it gives one for each core, as far as memory allows, when there is
@@ -87,7 +88,7 @@ def choose_jobs(asked: str | None, kind: str, device: str, videos: Iterable[Path
         import torch
 
         return 1 if ":" in device else max(torch.cuda.device_count(), 1)
-    sizes = [path.stat().st_size for path in videos if path.is_file()]
+    sizes = [size for size in map(size_of, videos) if size]
     if len(sizes) < WORTH_IT and sum(sizes) < 2 * SMALL:
         return 1
     most = min(cores(), max(int(_free_memory() // WORKER_BYTES), 1))
@@ -105,7 +106,7 @@ def _free_memory() -> float:
 class Item:
     """A video to extract."""
 
-    video: Path
+    video: Video
     content: str
     key: Any = None
     """the caller's own name for it"""

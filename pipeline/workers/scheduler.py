@@ -22,6 +22,7 @@ from pathlib import Path
 from extractors.config import NOTHING, Stretch
 from extractors.decode.video import ReadError, VideoError
 from extractors.snippets import snippet_range
+from pipeline.cache.content import Video, at_hand, size_of
 from pipeline.cache.extraction import Chunk, Extraction
 from pipeline.workers import backends
 from pipeline.workers.engine import RUNS, Done, Engine, Item, Request, clear_runs, with_warnings
@@ -202,10 +203,13 @@ class Scheduler:
         """Tasks for what is missing of a video; a long file that allows seeking is divided between workers."""
         video.state.look()
         for chunk in video.state.chunks():
-            if chunk.from_start or video.item.video.stat().st_size <= self.engine.small:
+            # Workers on other machines fetch a video from a store themselves, and whole: it is one task.
+            fetched = self.engine.kind != "local" and not isinstance(video.item.video, Path)
+            if chunk.from_start or fetched or size_of(video.item.video) <= self.engine.small:
                 yield self._task(video, chunk)
                 continue
-            total, seekable = probe(self.request, video.item.video)
+            with at_hand(video.item.video, video.item.content) as path:
+                total, seekable = probe(self.request, path)
             last = int(min(chunk.last, total))
             if not seekable or last <= chunk.first:
                 yield self._task(video, chunk)
@@ -220,8 +224,9 @@ class Scheduler:
     def _task(self, video: _Video, chunk: Chunk) -> Task:
         # Local workers change to the folder of this run, so that messages name the file as the user did. Workers on
         # other machines cannot.
-        path, home = video.item.video, None
-        if not path.is_absolute():
+        path: Video = video.item.video
+        home = None
+        if isinstance(path, Path) and not path.is_absolute():
             path, home = (path, Path.cwd()) if self.engine.kind == "local" else (path.absolute(), None)
         return Task(path, video.item.content, self.request.stretch, chunk, home)
 

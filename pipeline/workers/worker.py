@@ -19,6 +19,7 @@ from typing import Any
 from extractors.backbones.engines import Way
 from extractors.config import FeatureConfig, Limits, Stretch
 from extractors.features import Extractor
+from pipeline.cache.content import Video
 from pipeline.cache.entries import FeatureCache
 from pipeline.cache.extraction import Chunk, Extraction
 from support.errors import BUG, FULL, DiskFull, EnvironmentMissing, as_bug, circumstance, exit_code
@@ -72,7 +73,7 @@ class Setup:
 class Task:
     """A chunk of a video."""
 
-    video: Path
+    video: Video
     content: str
     stretch: Stretch
     chunk: Chunk
