@@ -1,0 +1,299 @@
+"""Runs over a store: videos from it, results into it and back, its failures, and secrets that stay out."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+import torch
+from conftest import coded, encode
+from stores import Flaky, cut_short, memory
+
+from extractors.backbones import registry
+from extractors.backbones.registry import Backbone
+from model import checkpoint
+from model.config import ModelConfig
+from model.train import initialise
+from pipeline.cache import spool
+from pipeline.cache.content import at_hand, content_hash, video_at
+from support.errors import UserError
+
+
+class Means(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(dim=(2, 3, 4)).repeat(1, 342)[:, :1024]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The bytes of two small videos and of a file that is none."""
+    folder = tmp_path_factory.mktemp("videos")
+    found = {}
+    for k, name in enumerate(("day1/a.mp4", "day2/a.mp4")):
+        encode(path := folder / f"{k}.mp4", [coded(j + 100 * k) for j in range(40)])
+        found[name] = path.read_bytes()
+    return found | {"day2/broken.mp4": b"text", "day2/notes.txt": b"text"}
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A machine with a network that takes no time, a model, an empty cache and an empty spool; where it stands."""
+    monkeypatch.setitem(registry.BACKBONES, "i3d", lambda stream, path: Backbone(Means, 1024, "means"))
+    model = initialise(ModelConfig(classes=2, in_dim=1024, dim=8), ("serve", "volley"), ("rgb",), {}, seed=0)
+    checkpoint.save(model, tmp_path / "model.safetensors")
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(spool, "_SPOOL", spool._Spool())
+    monkeypatch.setenv("JCDNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv(spool.LIMIT, raising=False)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+
+
+@pytest.fixture
+def flaky(machine: Path, monkeypatch: pytest.MonkeyPatch, videos: dict[str, bytes]) -> Iterator[type[Flaky]]:
+    with memory(monkeypatch) as found:
+        fill("memory://bucket", videos)
+        yield found
+
+
+def fill(root: str, files: dict[str, bytes]) -> None:
+    fs, path = fsspec.url_to_fs(root)
+    for name, data in files.items():
+        fs.pipe_file(f"{path}/{name}", data)
+
+
+def in_store(root: str = "memory://bucket/out") -> dict[str, bytes]:
+    fs, path = fsspec.url_to_fs(root, use_listings_cache=False)
+    return {name.split(f"{path}/", 1)[1]: fs.cat_file(name) for name in fs.find(path)}
+
+
+def rows(root: str = "memory://bucket/out") -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in json.loads(in_store(root)["_run.json"])["videos"]}
+
+
+MODEL = ("--model", "model.safetensors", "--all", "--threshold", "0")
+Run = Callable[..., tuple[int, str, str]]
+
+
+def over_a_store(jcdnet: Run, root: str, videos: dict[str, bytes], local: Path) -> None:
+    """A run over a store's folder into a store's folder gives what a run on a disk gives, and can be resumed."""
+    out = f"{root}/out"
+    run = ("run", f"{root}/day1", f"{root}/day2", "-o", out, "-f", "json,csv", *MODEL)
+    code, shown, said = jcdnet(*run)
+    assert code == 3, said  # of broken.mp4
+    assert f"{root}/day1/a.mp4  0:01.60" in shown and f"results are in {out}" in said
+    assert f"error: {root}/day2/broken.mp4: not a video" in said
+    assert f"{root}/day2: left out what is no video by its name: 1 file (1 .txt)" in said
+    assert {name: row["status"] for name, row in rows(out).items()} == {
+        "day1/a": "done", "day2/a": "done", "day2/broken": "failed"}  # fmt: skip
+    there = in_store(out)
+    assert set(there) == {
+        "_run.json", "segments.csv",
+        *(f"{day}/a{end}" for day in ("day1", "day2") for end in (".json", ".csv", ".scores.npz")),
+    }  # fmt: skip
+    document = json.loads(there["day1/a.json"])
+    assert document["video"] == f"{root}/day1/a.mp4"
+    assert f"{root}/day2/a.mp4" in there["segments.csv"].decode()
+
+    for name, data in videos.items():
+        (local / name).parent.mkdir(parents=True, exist_ok=True)
+        (local / name).write_bytes(data)
+    jcdnet("run", local / "day1", local / "day2", "-o", local / "out", *MODEL, "--cache-dir", local / "cache")
+    os.environ["JCDNET_CACHE"] = str(local.parent / "cache")
+    same = json.loads((local / "out" / "day1" / "a.json").read_text())
+    assert {k: v for k, v in same.items() if k != "video"} == {k: v for k, v in document.items() if k != "video"}
+
+    code, _, said = jcdnet(*run)
+    assert code == 3 and {row["status"] for row in rows(out).values()} == {"kept", "failed"}
+    after = in_store(out)
+    assert all(after[name] == data for name, data in there.items() if name not in ("_run.json", "segments.csv"))
+
+    fs, path = fsspec.url_to_fs(root)
+    fs.pipe_file(f"{path}/day2/broken.mp4", videos["day1/a.mp4"] + b"\0")
+    code, _, said = jcdnet(*run, "--retry-failed")
+    assert code == 0 and rows(out)["day2/broken"]["status"] == "done", said
+
+    code, shown, said = jcdnet("evaluate", "--predictions", out, "--ground-truth", f"{root}/truth.json", "--json")
+    assert code == 2 and f"{root}/truth.json: " in said  # there is none
+    truth = {"database": {f"{root}/day1/a.mp4": {
+        "subset": "test", "annotations": [{"label": "serve", "segment": [0, 1.6]}]}}}  # fmt: skip
+    fs.pipe_file(f"{path}/truth.json", json.dumps(truth).encode())
+    code, shown, said = jcdnet("evaluate", "--predictions", f"{out}/day1/a.json", "--ground-truth",
+                               f"{root}/truth.json", "--json", "--ignore-unknown")  # fmt: skip
+    assert code == 0 and "average_mAP" in shown, said
+
+
+def test_a_run_over_memory(jcdnet: Run, flaky: type[Flaky], videos: dict[str, bytes], machine: Path) -> None:
+    over_a_store(jcdnet, "memory://bucket", videos, machine / "local")
+    assert not list((machine / "tmp").rglob("*.mp4")) or len(list((machine / "tmp").rglob("*.mp4"))) <= spool.IDLE
+
+
+def test_what_is_known_is_not_fetched_again(jcdnet: Run, flaky: type[Flaky], machine: Path) -> None:
+    run = ("run", "memory://bucket/day1", *MODEL)
+    assert jcdnet(*run)[0] == 0
+    flaky.calls.clear()
+    code, shown, _ = jcdnet(*run)
+    assert code == 0 and "memory://bucket/day1/a.mp4  0:01.60" in shown
+    assert not any(what == "open" for what, _ in flaky.calls)
+    (entry,) = (machine / "cache" / "urls").rglob("*.json")
+    assert json.loads(entry.read_text())["url"] == "memory://bucket/day1/a.mp4"
+
+
+def test_features_pages_clips_and_pictures(jcdnet: Run, flaky: type[Flaky], machine: Path) -> None:
+    code, shown, said = jcdnet("extract", "memory://bucket/day1/a.mp4", "-o", "memory://bucket/features")
+    assert code == 0 and shown == "memory://bucket/features/a.npz\t2 snippets\n", said
+    assert "a.npz" in in_store("memory://bucket/features")
+    jcdnet("extract", "memory://bucket/day1/a.mp4", "-o", "memory://bucket/features")
+    assert rows("memory://bucket/features")["a"]["status"] == "kept"
+
+    jcdnet("run", "memory://bucket/day1/a.mp4", "-o", "memory://bucket/one/match.json", *MODEL)
+    assert set(in_store("memory://bucket/one")) == {"match.json", "match.scores.npz"}
+    code, shown, said = jcdnet("report", "memory://bucket/one/match.json")
+    assert code == 0 and shown == "memory://bucket/one/match.html\n", said
+    assert set(in_store("memory://bucket/one")) >= {"match.html", "match.proxy.mp4"}
+    assert "match.proxy.mp4" in in_store("memory://bucket/one")["match.html"].decode()
+    code, shown, said = jcdnet("clips", "memory://bucket/one", "-o", "memory://bucket/clips")
+    assert code == 0, said
+    assert shown.splitlines() == [f"memory://bucket/clips/{name}" for name in sorted(in_store("memory://bucket/clips"))]
+    code, _, said = jcdnet("clips", "memory://bucket/one", "-o", "memory://bucket/clips")
+    assert code == 2 and "memory://bucket/clips/" in said and "is there already" in said
+    code, shown, said = jcdnet("plot", "memory://bucket/one/match.json", "--frames", "1")
+    assert code == 0 and in_store("memory://bucket/one")["match.png"].startswith(b"\x89PNG"), said
+
+
+def test_an_edited_result_is_kept_beside_the_new_one(jcdnet: Run, flaky: type[Flaky]) -> None:
+    run = ("run", "memory://bucket/day1", "-o", "memory://bucket/out", *MODEL)
+    jcdnet(*run)
+    document = json.loads(in_store()["a.json"])
+    document["segments"] = document["segments"][:1]
+    fill("memory://bucket/out", {"a.json": (edited := json.dumps(document).encode())})
+    code, _, said = jcdnet(*run, "--overwrite")
+    assert code == 0, said
+    assert in_store()["a.json.bak"] == edited and len(json.loads(in_store()["a.json"])["segments"]) > 1
+    assert "memory://bucket/out/a.json.bak: kept" in said
+
+
+@pytest.mark.parametrize(
+    ("orders", "said"),
+    [
+        ({"open": [TimeoutError("read timeout")] * 9}, "could not be read in 4 tries (TimeoutError: read timeout)"),
+        ({"open": [OSError("503 Slow Down")] * 9}, "503 Slow Down); see whether the store works, then run again."),
+        ({"open": [cut_short] * 9}, "bytes, and says that there are"),
+        ({"open": [FileNotFoundError("gone")] * 9}, "the store has nothing there, or no longer; check the address."),
+        ({"open": [PermissionError("denied, key='AKIAIOSFODNN7ZZZZZZZ'")] * 9}, "check the credentials"),
+    ],
+)
+def test_a_store_that_fails_costs_its_videos_alone(
+    jcdnet: Run, flaky: type[Flaky], machine: Path, videos: dict[str, bytes], orders: dict[str, list[Any]], said: str
+) -> None:
+    (machine / "b.mp4").write_bytes(videos["day2/a.mp4"])
+    flaky.orders.update(orders)
+    code, shown, heard = jcdnet("run", "memory://bucket/day1/a.mp4", "b.mp4", "-o", "out", *MODEL)
+    assert code == 3 and "b.mp4  0:01.60" in shown
+    there = {row["name"]: row for row in json.loads(Path("out/_run.json").read_text())["videos"]}
+    assert there["b"]["status"] == "done" and there["a"]["status"] == "failed"
+    assert there["a"]["error"].startswith("memory://bucket/day1/a.mp4: ") and said in there["a"]["error"]
+    assert "AKIA" not in heard + Path("out/_run.json").read_text()
+    flaky.orders.clear()
+    assert jcdnet("run", "memory://bucket/day1/a.mp4", "b.mp4", "-o", "out", *MODEL, "--retry-failed")[0] == 0
+
+
+def test_a_store_that_takes_no_results(jcdnet: Run, flaky: type[Flaky]) -> None:
+    run = ("run", "memory://bucket/day1", "-o", "memory://bucket/out", *MODEL)
+    flaky.orders["put"] = [PermissionError("no PutObject")] * 99
+    code, shown, said = jcdnet(*run)
+    assert code == 3 and not shown and "memory://bucket/out/_run.json: the store refuses" in said
+    flaky.orders["put"] = [None] + [OSError("503")] * 4  # the report goes in, the first file of the result does not
+    code, shown, said = jcdnet(*run)
+    assert code == 3 and rows()["a"]["status"] == "failed"
+    assert "could not be written in 4 tries (OSError: 503)" in rows()["a"]["error"]
+    flaky.orders.clear()
+    assert jcdnet(*run)[0] == 0 and rows()["a"]["status"] == "from cache" and "a.json" in in_store()
+
+
+def test_a_video_that_is_replaced_between_two_reads(flaky: type[Flaky], videos: dict[str, bytes]) -> None:
+    video = video_at("memory://bucket/day1/a.mp4")
+    content = content_hash(video)
+    with at_hand(video, content) as path:
+        assert path.read_bytes() == videos["day1/a.mp4"] and path.suffix == ".mp4"
+    spool._SPOOL._make_idle(0)
+    fill("memory://bucket", {"day1/a.mp4": b"another"})
+    with pytest.raises(UserError, match=r"memory://bucket/day1/a.mp4: changed since it was first read"):
+        with at_hand(video, content):
+            pass
+    assert content_hash(video) != content
+
+
+def test_the_spool_is_bounded(
+    jcdnet: Run, flaky: type[Flaky], machine: Path, monkeypatch: pytest.MonkeyPatch, videos: dict[str, bytes]
+) -> None:
+    size = len(videos["day1/a.mp4"])
+    code, _, said = jcdnet("run", "memory://bucket/day1", *MODEL, "--spool", f"{size / 2e9:.9f}")
+    assert code == 3 and "memory://bucket/day1/a.mp4: has 0 MB, and 0 MB may be taken" in said and "--spool" in said
+    for k in range(5):
+        fill("memory://bucket/many", {f"{k}.mp4": videos["day1/a.mp4"] + bytes([k])})
+    monkeypatch.setenv(spool.LIMIT, f"{size * 1.5 / 1e9:.9f}")  # room for one at a time
+    for k in range(5):
+        content_hash(video_at(f"memory://bucket/many/{k}.mp4"))
+        assert len(list((machine / "tmp").rglob("*.mp4"))) == 1
+    monkeypatch.delenv(spool.LIMIT)
+    for k in range(5):
+        with at_hand(video_at(f"memory://bucket/many/{k}.mp4")):
+            assert len(list((machine / "tmp").rglob("*.mp4"))) <= spool.IDLE
+
+
+def test_another_process_of_this_machine_takes_a_copy_over(flaky: type[Flaky], videos: dict[str, bytes]) -> None:
+    video = video_at("memory://bucket/day1/a.mp4")
+    content = content_hash(video)
+    flaky.calls.clear()
+    other = spool._Spool()
+    with other.using(video, content, lambda *_: None) as copy:
+        assert copy.path.read_bytes() == videos["day1/a.mp4"] and copy.path.stat().st_nlink == 2
+    assert not flaky.calls
+
+
+def test_credentials_never_appear(
+    jcdnet: Run, flaky: type[Flaky], machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = ("AKIAIOSFODNN7ZZZZZZZ", "wJalrXUtnFEMIbPxRfiCY", "sTs-token-9876")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secrets[1])
+    monkeypatch.setenv("AWS_SESSION_TOKEN", secrets[2])
+    heard = []
+    for given in (f"s3://{secrets[0]}:{secrets[1]}@bucket/a.mp4", f"s3://bucket/a.mp4?X-Amz-Signature={secrets[1]}"):
+        for command in (("run", given), ("run", "x.mp4", "-o", given), ("report", given), ("train", given, "-o", "m"),
+                        ("clips", "x.json", "-o", given), ("report", "x.json", "--videos", given)):  # fmt: skip
+            code, shown, said = jcdnet(*command, "--debug") if False else jcdnet(*command)
+            assert code == 2, said
+            heard.append(shown + said)
+    flaky.orders["open"] = [OSError(f"GET /a?X-Amz-Credential={secrets[0]} {secrets[1]} token {secrets[2]}")] * 9
+    code, shown, said = jcdnet("run", "memory://bucket/day1", "-o", "memory://bucket/out", *MODEL)
+    assert code == 3 and "4 tries" in said
+    heard.append(shown + said)
+    written = [path.read_bytes() for path in machine.rglob("*") if path.is_file()] + list(in_store().values())
+    for secret in secrets:
+        assert not any(secret in text for text in heard), heard
+        assert not any(secret.encode() in data for data in written)
+
+
+def test_files_by_address(jcdnet: Run, machine: Path, videos: dict[str, bytes]) -> None:
+    (machine / "a b.mp4").write_bytes(videos["day1/a.mp4"])
+    code, shown, said = jcdnet("run", f"file://{machine}/a%20b.mp4", "-o", f"file://{machine}/out", *MODEL)
+    assert code == 0 and (machine / "out" / "a b.json").exists(), said
+    code, _, said = jcdnet("report", f"file://{machine}/out")
+    assert code == 0 and (machine / "out" / "a b.html").exists(), said
+
+
+def test_what_must_be_local_says_so(jcdnet: Run, machine: Path) -> None:
+    code, _, said = jcdnet("run", "x.mp4", "--config", "s3://bucket/my.toml")
+    assert code == 2 and "s3://bucket/my.toml: this has to be on this machine's disks; copy it here first." in said
+
+
+def test_from_python(flaky: type[Flaky], machine: Path) -> None:
+    from pipeline.api import Pipeline
+
+    result = Pipeline.load("model.safetensors", "cpu")("memory://bucket/day1/a.mp4")
+    assert result.video == "memory://bucket/day1/a.mp4" and result.duration == pytest.approx(1.6)

@@ -1,0 +1,78 @@
+"""Stores for tests: fsspec's memory, and one that fails on order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import fsspec
+from fsspec.implementations.memory import MemoryFileSystem
+
+from support import store
+
+
+class Flaky(MemoryFileSystem):
+    """The memory store, with a fault for each call that `orders` names, as long as there are orders for it."""
+
+    orders: dict[str, list[Any]] = {}  # noqa: RUF012
+    calls: list[tuple[str, str]] = []  # noqa: RUF012
+
+    def _obey(self, what: str, path: str) -> Any:
+        self.calls.append((what, path))
+        orders = self.orders.get(what)
+        order = orders.pop(0) if orders else None
+        if isinstance(order, BaseException):
+            raise order
+        return order
+
+    def info(self, path: str, **kwargs: Any) -> Any:
+        order = self._obey("info", path)
+        found = super().info(path, **kwargs)
+        return found if order is None else order(found)
+
+    def find(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        order = self._obey("find", path)
+        found = super().find(path, *args, **kwargs)
+        return found if order is None else order(found)
+
+    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
+        order = self._obey("open", path) if mode == "rb" else self._obey("write", path)
+        found = super()._open(path, mode, **kwargs)
+        return found if order is None else order(found)
+
+    def put_file(self, lpath: str, rpath: str, **kwargs: Any) -> Any:
+        self._obey("put", rpath)
+        return super().put_file(lpath, rpath, **kwargs)
+
+
+@contextmanager
+def memory(monkeypatch: Any) -> Iterator[type[Flaky]]:
+    """An empty memory:// that obeys orders, and no pauses between tries."""
+    monkeypatch.setattr(store, "PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(MemoryFileSystem, "store", {})
+    monkeypatch.setattr(MemoryFileSystem, "pseudo_dirs", [""])
+    monkeypatch.setattr(Flaky, "orders", {})
+    monkeypatch.setattr(Flaky, "calls", [])
+    fsspec.register_implementation("memory", Flaky, clobber=True)
+    try:
+        yield Flaky
+    finally:
+        fsspec.register_implementation("memory", MemoryFileSystem, clobber=True)
+
+
+def cut_short(source: Any) -> Any:
+    """A file that ends before its end."""
+    data = source.getvalue()[:-3]
+    return type(source)(source.fs, source.path, data)
+
+
+def changing(then: Callable[[], None]) -> Callable[[Any], Any]:
+    """A file beside which somebody writes while it is read."""
+
+    def order(source: Any) -> Any:
+        data = source.getvalue()
+        then()
+        return type(source)(source.fs, source.path, data)
+
+    return order
