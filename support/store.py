@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -210,8 +211,11 @@ def _found(url: str, info: dict[str, Any]) -> Found:
         return Found(url, 0, "", folder=True)
     if not isinstance(info.get("size"), int) or info["size"] < 0:
         raise _Again("it does not say how large the object is")
-    tag = next((f"{name}:{info[name]}" for name in TAGS if info.get(name)), "")
-    return Found(url, info["size"], tag)
+    name = next((name for name in TAGS if info.get(name)), "")
+    sign = info.get(name, "")
+    if isinstance(sign, datetime):  # a listing may give the same moment as text
+        sign = sign.isoformat()
+    return Found(url, info["size"], f"{name}:{sign}" if name else "")
 
 
 def _listing(url: str, entries: Any, prefix: str) -> list[Found]:
