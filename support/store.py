@@ -213,8 +213,8 @@ def _found(url: str, info: dict[str, Any]) -> Found:
         raise _Again("it does not say how large the object is")
     name = next((name for name in TAGS if info.get(name)), "")
     sign = info.get(name, "")
-    if isinstance(sign, datetime):  # a listing may give the same moment as text
-        sign = sign.isoformat()
+    if isinstance(sign, datetime):  # a listing may give the same moment in seconds
+        sign = sign.timestamp()
     return Found(url, info["size"], f"{name}:{sign}" if name else "")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.request import Request, urlopen
 
 import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
@@ -76,3 +78,29 @@ def changing(then: Callable[[], None]) -> Callable[[Any], Any]:
         return type(source)(source.fs, source.path, data)
 
     return order
+
+
+@contextmanager
+def s3(monkeypatch: Any) -> Iterator[str]:
+    """A real S3 server on this machine, moto's, with an empty bucket; gives the bucket's address."""
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    for name in [name for name in os.environ if name.startswith(("AWS_", "FSSPEC_"))]:
+        monkeypatch.delenv(name)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        reset = Request(f"http://{host}:{port}/moto-api/reset", method="POST")  # its buckets are of the process
+        urlopen(reset).close()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATESTTESTTESTTEST")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-the-test-server")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        s3fs.S3FileSystem.clear_instance_cache()
+        fsspec.filesystem("s3").mkdir("bucket")
+        yield "s3://bucket"
+    finally:
+        s3fs.S3FileSystem.clear_instance_cache()
+        server.stop()

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import fsspec
 import pytest
 import torch
 from conftest import coded, encode
-from stores import Flaky, cut_short, memory
+from stores import Flaky, cut_short, memory, s3
 
 from extractors.backbones import registry
 from extractors.backbones.registry import Backbone
@@ -19,7 +21,10 @@ from model.config import ModelConfig
 from model.train import initialise
 from pipeline.cache import spool
 from pipeline.cache.content import at_hand, content_hash, video_at
+from support import store
 from support.errors import UserError
+
+ROOT = Path(__file__).parents[3]
 
 
 class Means(torch.nn.Module):
@@ -132,6 +137,55 @@ def test_a_run_over_memory(jcdnet: Run, flaky: type[Flaky], videos: dict[str, by
     assert not list((machine / "tmp").rglob("*.mp4")) or len(list((machine / "tmp").rglob("*.mp4"))) <= spool.IDLE
 
 
+@pytest.fixture
+def bucket(machine: Path, monkeypatch: pytest.MonkeyPatch, videos: dict[str, bytes]) -> Iterator[str]:
+    """A bucket with the videos on a real S3 server."""
+    pytest.importorskip("moto.server", reason="needs moto[server] and s3fs")
+    pytest.importorskip("s3fs", reason="needs moto[server] and s3fs")
+    with s3(monkeypatch) as root:
+        fill(root, videos)
+        yield root
+
+
+def test_a_run_over_s3(jcdnet: Run, bucket: str, videos: dict[str, bytes], machine: Path) -> None:
+    over_a_store(jcdnet, bucket, videos, machine / "local")
+    code, _, said = jcdnet("run", "s3://nowhere/day1", *MODEL)
+    assert code == 3 and "s3://nowhere/day1: " in said and "check the address" in said
+    assert b"a-secret-of-the-test-server" not in b"".join(in_store(f"{bucket}/out").values())
+
+
+def test_an_s3_object_that_changes_while_it_is_read(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3's own condition (If-Match) fails the second block; the next try reads the new object whole."""
+    monkeypatch.setattr(store, "BLOCK", 1 << 16)
+    monkeypatch.setattr(store, "PAUSES", (0.0, 0.0, 0.0))
+    fill(bucket, {"long.mp4": bytes(200_000)})
+    changed = []
+
+    def change(stage: str, done: int, total: int) -> None:
+        if not changed:
+            changed.append(done)
+            fill(bucket, {"long.mp4": b"\1" * 200_000})
+
+    found, _ = store.fetch(f"{bucket}/long.mp4", tmp_path / "copy", change)
+    assert changed and (tmp_path / "copy").read_bytes() == b"\1" * 200_000 and found.tag.startswith("ETag:")
+
+
+def test_a_worker_of_its_own_process_reads_s3(jcdnet: Run, bucket: str, machine: Path) -> None:
+    """What is sent to workers holds no credentials; they find them where the store's package does."""
+    import pickle
+
+    video = video_at(f"{bucket}/day1/a.mp4")
+    assert b"AKIA" not in pickle.dumps(video) and b"secret" not in pickle.dumps(video)
+    code = "import pickle, sys; from pipeline.cache.content import content_hash; " \
+        "print(content_hash(pickle.loads(bytes.fromhex(sys.argv[1]))))"  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code, pickle.dumps(video).hex()], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == content_hash(video), done.stderr
+
+
 def test_what_is_known_is_not_fetched_again(jcdnet: Run, flaky: type[Flaky], machine: Path) -> None:
     run = ("run", "memory://bucket/day1", *MODEL)
     assert jcdnet(*run)[0] == 0
@@ -223,9 +277,9 @@ def test_a_video_that_is_replaced_between_two_reads(flaky: type[Flaky], videos: 
         assert path.read_bytes() == videos["day1/a.mp4"] and path.suffix == ".mp4"
     spool._SPOOL._make_idle(0)
     fill("memory://bucket", {"day1/a.mp4": b"another"})
-    with pytest.raises(UserError, match=r"memory://bucket/day1/a.mp4: changed since it was first read"):
-        with at_hand(video, content):
-            pass
+    said = r"memory://bucket/day1/a.mp4: changed since it was first read"
+    with pytest.raises(UserError, match=said), at_hand(video, content):
+        pass
     assert content_hash(video) != content
 
 
@@ -282,7 +336,7 @@ def test_credentials_never_appear(
 
 def test_files_by_address(jcdnet: Run, machine: Path, videos: dict[str, bytes]) -> None:
     (machine / "a b.mp4").write_bytes(videos["day1/a.mp4"])
-    code, shown, said = jcdnet("run", f"file://{machine}/a%20b.mp4", "-o", f"file://{machine}/out", *MODEL)
+    code, _, said = jcdnet("run", f"file://{machine}/a%20b.mp4", "-o", f"file://{machine}/out", *MODEL)
     assert code == 0 and (machine / "out" / "a b.json").exists(), said
     code, _, said = jcdnet("report", f"file://{machine}/out")
     assert code == 0 and (machine / "out" / "a b.html").exists(), said
