@@ -8,6 +8,7 @@ Storage and fsspec's memory promise that), so neither temporary names nor locks 
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -239,10 +240,14 @@ def _filesystem(url: str) -> Any:
     """The file system of an address.
 
     Raises:
-        EnvironmentMissing: fsspec or the store's package is missing.
+        EnvironmentMissing: fsspec or the store's package is missing, or JCDNET_OFFLINE is set.
         StoreError: the package cannot be started.
     """
     scheme, package = url.partition("://")[0], package_of(url)
+    if package and os.environ.get("JCDNET_OFFLINE", "0") not in ("", "0"):
+        raise EnvironmentMissing(
+            f"{url}: JCDNET_OFFLINE is set, and the store is on the network; copy it here yourself."
+        )
     try:
         import fsspec
 

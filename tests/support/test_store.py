@@ -143,6 +143,13 @@ def test_credentials_stay_out_of_errors_and_tracebacks(flaky: type[Flaky], tmp_p
     assert not any(secret in whole for secret in ("abcdef0123456789", "AKIA", "wJalrXUt"))
 
 
+def test_offline_means_no_store_on_the_network(monkeypatch: pytest.MonkeyPatch, flaky: type[Flaky]) -> None:
+    monkeypatch.setenv("JCDNET_OFFLINE", "1")
+    with pytest.raises(EnvironmentMissing, match="JCDNET_OFFLINE is set"):
+        store.look("s3://bucket/a.mp4")
+    assert store.look("memory://b/day/a.mp4").size == 14
+
+
 def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
