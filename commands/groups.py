@@ -121,6 +121,17 @@ def here(given: str | Path) -> Path:
     return local_file(str(given))
 
 
+def place(given: str | Path) -> str | Path:
+    """Return the path of something on this machine, or the address of something in a store as it is.
+
+    Raises:
+        UsageError: the address holds credentials, or names nothing.
+    """
+    from support.urls import address, is_file_url  # only for addresses
+
+    return address(str(given)) if is_url(given) and not is_file_url(str(given)) else here(given)
+
+
 def settings_of(*groups: Any) -> dict[str, Any]:
     """By its name in the configuration, every setting that the groups give; None where the user gave nothing."""
     found: dict[str, Any] = {}

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from commands.groups import Command, Group, grouped
+from commands.groups import Command, Group, grouped, place
 from commands.options import Classes, Device, Precision, csv_only
 from commands.terminal import complain, err, escape, finish, note, progress
 from pipeline.config import load_config
@@ -18,7 +18,10 @@ labels_app = typer.Typer(cls=Group, help="Labels per video, for `train`.", no_ar
 @labels_app.command("propose", cls=Command)
 @grouped
 def labels_propose(
-    folder: Annotated[Path, typer.Argument(help="Folder with videos, searched recursively.")],
+    folder: Annotated[
+        str,
+        typer.Argument(help="Folder (or its URL) with videos, searched recursively.", parser=place, metavar="<path>"),
+    ],
     output: Annotated[
         Path | None, typer.Option("--out", "-o", help="CSV to write.", show_default="standard output")
     ] = None,
@@ -28,7 +31,7 @@ def labels_propose(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a CSV that is there.")] = False,
 ) -> None:
     """Propose labels with the embedded model: a CSV to correct, then to `train` on."""
-    if not folder.is_dir():
+    if isinstance(folder, Path) and not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; give the one that holds the videos.")
     if output is not None and output.is_dir():
         raise UsageError(f"{output}: is a folder; name a CSV file.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.groups import Setting, at_end, here
+from commands.groups import Setting, at_end, here, place
 from extractors.config import PRECISIONS, FeatureConfig, Limits, Stretch
 from pipeline.config import STREAM_CHOICES, Config
 from postprocess.config import RULES, LocalizeConfig
@@ -118,7 +118,12 @@ Results = Annotated[
     ),
 ]
 Videos = Annotated[
-    Path | None, typer.Option(help="Folder with the videos, if they are no longer where `run` found them.")
+    str | None,
+    typer.Option(
+        help="Folder (or its URL) with the videos, if they are no longer where `run` found them.",
+        parser=place,
+        metavar="<path>",
+    ),
 ]
 CacheDir = Annotated[
     Path | None,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from commands.groups import grouped, settings_of
+from commands.groups import grouped, place, settings_of
 from commands.options import DecoderName, Device, Flow, Precision, Stride, folder_only
 from commands.terminal import err, escape, note, progress, say_choices, table
 from model.presets import PRESETS
@@ -19,7 +19,10 @@ from support.paths import program
 class DataOptions:
     """What to learn from"""
 
-    videos: Annotated[Path | None, typer.Option(help="Folder with the videos that the CSV names.")] = None
+    videos: Annotated[
+        str | None,
+        typer.Option(help="Folder (or its URL) with the videos that the CSV names.", parser=place, metavar="<path>"),
+    ] = None
     features: Annotated[
         Path | None, typer.Option(help="Folder with their features instead: of `extract`, or in a published layout.")
     ] = None

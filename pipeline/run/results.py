@@ -199,8 +199,10 @@ def curves_of(stored: Stored) -> Curves | None:
         raise ResultError(f"{path}: not the curves of a result ({error}); run that video again.") from error
 
 
-def video_of(stored: Stored, folder: Path | None = None) -> Video:
+def video_of(stored: Stored, folder: str | Path | None = None) -> Video:
     """Find a result's video: below `folder` if that is given, or where the result says, or beside the result.
+
+    `folder` may be an address.
 
     A result of a video in a store names its address. It is not asked here whether the video is still there.
 
@@ -214,6 +216,15 @@ def video_of(stored: Stored, folder: Path | None = None) -> Video:
     if folder is None and is_url(stored.result.video):
         return video_at(stored.result.video)
     video = Path(stored.result.video)
+    if is_url(folder or ""):
+        from pipeline.run.videos import find_videos  # a run needs none of that here
+
+        named = [job.video for job in find_videos([str(folder)]) if job.video.name == video.name]
+        whole = [one for one in named if str(one).endswith(f"/{video.as_posix().lstrip('/')}")]
+        if not named:
+            raise VideoError(f"{stored.path}: its video {video.name} is not in {folder}; name another folder.")
+        return [*whole, *named][0]
+    folder = None if folder is None else Path(folder)
     places = [video, stored.path.parent / video.name]
     if folder is not None:
         places = [folder / video, folder / video.name, *sorted(folder.rglob(_literal(video.name)))]

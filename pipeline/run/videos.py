@@ -258,6 +258,11 @@ class _Place:
         return alike or stem in RESERVED or not is_result(Path(f"_{stem}.json"))
 
 
+def path_of(video: Video | str) -> Path:
+    """The path that a user gave, or one with the parts of the address that a user gave, to derive names from."""
+    return video if isinstance(video, Path) else _absolute(video) if is_url(str(video)) else Path(str(video))
+
+
 def _absolute(path: Video | str) -> Path:
     """The absolute path without ".."; links are not followed. An address gets a path that no file has."""
     if not isinstance(path, Path) and is_url(str(path)):

@@ -105,7 +105,7 @@ def write_pages(
     stored: Sequence[Stored],
     root: Path,
     out: Path,
-    videos: Path | None = None,
+    videos: str | Path | None = None,
     embed: bool = False,
     on_progress: Callable[[Video], Progress] = lambda video: silent,
 ) -> Iterator[tuple[Path, Exception | None]]:

@@ -21,7 +21,7 @@ from model.checkpoint import Checkpoint
 from model.config import ModelConfig, TrainConfig
 from model.datasets import DatasetError, VideoSet
 from model.train import LOG_NAME, STATE_NAME, TrainError, initialise, train
-from pipeline.cache.content import content_hash
+from pipeline.cache.content import Video, content_hash
 from pipeline.cache.entries import FeatureCache
 from pipeline.datasets.featureset import FeatureSet
 from pipeline.training.crossval import FILE_NAME as QUALITY_NAME
@@ -71,7 +71,7 @@ def gather(
     wanted: Plan,
     extractor: Extractor | None = None,
     cache: FeatureCache | None = None,
-    on_video: Callable[[Path], Progress] = lambda path: silent,
+    on_video: Callable[[Video], Progress] = lambda video: silent,
 ) -> Gathered:
     """Read the features of every row; extract those that the cache lacks.
 
@@ -89,7 +89,7 @@ def gather(
     assert extractor is not None
     cache = cache or FeatureCache()
     arrays: list[np.ndarray] = []
-    seen: dict[str, Path] = {}
+    seen: dict[str, Video] = {}
     messages = list(wanted.notes)
     broken: list[str] = []
     for row in wanted.rows:

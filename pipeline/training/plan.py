@@ -10,13 +10,15 @@ from extractors.decode.video import VideoError
 from model import kinetics
 from model.checkpoint import Checkpoint
 from model.datasets import DatasetError
+from pipeline.cache.content import Video
 from pipeline.datasets.featureset import FeatureSet
 from pipeline.datasets.layouts import read_feature_set
-from pipeline.run.videos import VIDEO_SUFFIXES
+from pipeline.run.videos import VIDEO_SUFFIXES, find_videos, path_of
 from pipeline.training import labels as labels_csv
 from pipeline.training.labels import LabelledVideo
 from pipeline.training.settings import Recipe, Settings, embedded_for, read_recipe
 from support.errors import UsageError
+from support.paths import is_url
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class Plan:
 
     rows: tuple[LabelledVideo, ...]
     classes: tuple[str, ...]
-    videos: dict[str, Path]
-    """CSV name → video file; empty if `features` is set"""
+    videos: Mapping[str, Video]
+    """CSV name → video; empty if `features` is set"""
     recipe: Recipe
     """the settings of the training, read once and checked"""
     embedded: Checkpoint | None = None
@@ -41,7 +43,7 @@ class Plan:
 def plan(
     path: Path | None,
     *,
-    videos: Path | None = None,
+    videos: str | Path | None = None,
     features: Path | None = None,
     split: str | None = None,
     streams: tuple[str, ...] | None = None,
@@ -55,7 +57,7 @@ def plan(
 
     Args:
         path: CSV of the labels, or a ground truth in JSON; None uses the labels that the features bring.
-        videos: folder of the footage. Give either this or `features`.
+        videos: folder of the footage, or its address in a store. Give either this or `features`.
         features: folder of stored features.
         split: which rows to use, see `labels.in_split`.
         streams: which streams of stored features to use; None means all of them.
@@ -82,7 +84,7 @@ def plan(
     rows, spelled = labels_csv.one_spelling(labels_csv.in_split(listing, split, source))
     notes = [*of_file, *_undecided(listing, rows, source), *(f"{source}: {note}" for note in spelled)]
     found, problems = _footage(rows, folder) if stored is None else _stored(rows, stored)
-    notes += [f"{source}: {note}" for note in labels_csv.other_case(found)]
+    notes += [f"{source}: {note}" for note in labels_csv.other_case({row: path_of(v) for row, v in found.items()})]
     if problems := problems + labels_csv.label_problems(rows):
         # Letters that were decoded wrongly may be the reason why a video was not found.
         about_file = "".join(f"\n  {note}" for note in of_file)
@@ -91,20 +93,20 @@ def plan(
     embedded = _embedded(recipe, classes, len(rows), streams or (("rgb",) if stored is None else stored.streams))
     if stored is None:
         return Plan(rows, classes, found, recipe, embedded, notes=tuple(notes))
-    names = {row: name.as_posix() for row, name in found.items()}
+    names = {row: path_of(name).as_posix() for row, name in found.items()}
     return Plan(rows, classes, {}, recipe, embedded, stored, names, tuple(notes))
 
 
-def _folder(videos: Path | None, features: Path | None) -> Path:
+def _folder(videos: str | Path | None, features: Path | None) -> str | Path:
     folder = videos or features
     if folder is None or (videos is not None and features is not None):
         raise UsageError("give the footage with --videos FOLDER, or its features with --features FOLDER.")
-    if not folder.is_dir():
+    if not is_url(folder) and not Path(folder).is_dir():
         raise UsageError(f"{folder}: no such folder; give the one that holds the {'videos' if videos else 'features'}.")
     return folder
 
 
-def _undecided(listing: Sequence[LabelledVideo], rows: Sequence[LabelledVideo], source: Path) -> list[str]:
+def _undecided(listing: Sequence[LabelledVideo], rows: Sequence[LabelledVideo], source: object) -> list[str]:
     """A note about rows without a split, if the other rows have one."""
     count = sum(not row.split for row in listing) if any(row.split for row in rows) else 0
     return [f"{source}: {labels_csv.count_rows(count)} no split: not trained on."] if count else []
@@ -116,8 +118,18 @@ def _stored(rows: Sequence[LabelledVideo], stored: FeatureSet) -> tuple[dict[str
     return labels_csv.find_videos(rows, names, suffixes=VIDEO_SUFFIXES)
 
 
-def _footage(rows: Sequence[LabelledVideo], folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """CSV name → video file, and the problems; each file is opened and its first frame decoded."""
+def _footage(rows: Sequence[LabelledVideo], folder: str | Path) -> tuple[Mapping[str, Video], list[str]]:
+    """CSV name → video, and the problems; each file is opened and its first frame decoded.
+
+    Videos in a store are not fetched for that: what is wrong with them is found when their features are extracted.
+    """
+    if is_url(folder):
+        top = path_of(folder)
+        remote = {path_of(job.video): job.video for job in find_videos([str(folder)])}
+        there = {path.relative_to(top).as_posix(): path for path in remote}
+        paths, problems = labels_csv.find_videos(rows, there)
+        return {row: remote[path] for row, path in paths.items()}, problems
+    folder = Path(folder)
     below = (p for p in sorted(folder.rglob("*")) if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
     available = {p.relative_to(folder).as_posix(): p for p in below if not p.name.startswith(".")}
     found, problems = labels_csv.find_videos(rows, available)
@@ -136,7 +148,7 @@ def _embedded(recipe: Recipe, classes: Sequence[str], videos: int, streams: tupl
     return embedded
 
 
-def _rows(path: Path | None, stored: FeatureSet | None, folder: Path) -> tuple[tuple[LabelledVideo, ...], list[str]]:
+def _rows(path: Path | None, stored: FeatureSet | None, folder: object) -> tuple[tuple[LabelledVideo, ...], list[str]]:
     """The rows, and notes about the file that they come from."""
     if path is not None:
         return labels_csv.load_labels(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.api import Pipeline
 from pipeline.run.batch import run_batch
-from pipeline.run.videos import Job
+from pipeline.run.videos import Job, path_of
 from postprocess.segment import Segment
 from support.progress import Progress, silent
 
@@ -29,7 +29,7 @@ class Proposal:
 def propose(
     pipeline: Pipeline,
     jobs: Sequence[Job],
-    folder: Path,
+    folder: str | Path,
     on_progress: Callable[[Job], Progress] = lambda job: silent,
 ) -> Iterator[Proposal]:
     """Propose labels for each video, and yield each proposal when it is ready.
@@ -39,12 +39,12 @@ def propose(
     Args:
         pipeline: the model to propose with.
         jobs: the videos.
-        folder: the folder that `train --videos` will get; the CSV names videos relative to it.
+        folder: the folder that `train --videos` will get, or its address; the CSV names videos relative to it.
         on_progress: called for each video, returns its progress callable.
     """
     for outcome in run_batch(pipeline, jobs, on_progress=on_progress):
-        video = Path(str(outcome.job.video))
-        name = (video.relative_to(folder) if video.is_relative_to(folder) else video).as_posix()
+        video, top = path_of(outcome.job.video), path_of(folder)
+        name = (video.relative_to(top) if video.is_relative_to(top) else video).as_posix()
         if outcome.result is None:
             # The traceback would keep 32 MiB of decoder memory for each video while the list lives.
             yield Proposal(name, error=outcome.error and outcome.error.with_traceback(None))
