@@ -77,7 +77,7 @@ def one_spelling(rows: Sequence[LabelledVideo]) -> tuple[tuple[LabelledVideo, ..
     return tuple(replace(row, labels=tuple(dict.fromkeys(meant[x] for x in row.labels))) for row in rows), notes
 
 
-def in_split(rows: Sequence[LabelledVideo], split: str | None, path: Path) -> tuple[LabelledVideo, ...]:
+def in_split(rows: Sequence[LabelledVideo], split: str | None, path: object) -> tuple[LabelledVideo, ...]:
     """The rows to train on: those of `split`. If it is None, those of the split "train" if there is one, else all.
 
     Raises:

@@ -352,3 +352,24 @@ def test_from_python(flaky: type[Flaky], machine: Path) -> None:
 
     result = Pipeline.load("model.safetensors", "cpu")("memory://bucket/day1/a.mp4")
     assert result.video == "memory://bucket/day1/a.mp4" and result.duration == pytest.approx(1.6)
+
+
+def test_training_and_proposals_over_a_store(
+    jcdnet: Run, flaky: type[Flaky], machine: Path, videos: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(4):
+        fill("memory://bucket/train", {f"day/{k}.mp4": videos["day1/a.mp4"] + bytes([k])})
+    lines = ["video,labels", *(f"day/{k}.mp4,{'ab'[k % 2]}" for k in range(4))]
+    Path("labels.csv").write_text("\n".join(lines))
+    code, shown, said = jcdnet("train", "labels.csv", "--videos", "memory://bucket/train", "-o", "runs/x",
+                               "--steps", "2", "--dim", "8", "--folds", "0")  # fmt: skip
+    assert code == 0 and "runs/x" in shown, said
+    Path("labels.csv").write_text("\n".join([*lines, "day/9.mp4,a"]))
+    code, _, said = jcdnet("train", "labels.csv", "--videos", "memory://bucket/train", "-o", "runs/x", "--overwrite")
+    assert code == 2 and "day/9.mp4 is not there" in said
+    jcdnet("run", "memory://bucket/train", "-o", "out", *MODEL)
+    fill("memory://elsewhere", {"3.mp4": videos["day1/a.mp4"] + bytes([3])})
+    code, _, said = jcdnet("clips", "out/day/3.json", "-o", "clips", "--videos", "memory://elsewhere")
+    assert code == 0 and list(Path("clips").iterdir()), said
+    code, _, said = jcdnet("clips", "out/day/2.json", "-o", "clips", "--videos", "memory://elsewhere")
+    assert code == 3 and "its video 2.mp4 is not in memory://elsewhere" in said
