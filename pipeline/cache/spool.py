@@ -28,7 +28,9 @@ from support.urls import address
 
 LIMIT = "JCDNET_SPOOL"  # the variable with the most GB that videos may take on the temporary disk
 RESERVE = 64 << 20  # bytes of the temporary disk that stay free
-IDLE = 2  # copies that are kept after their last use: the next stage, or another process here, may want them
+# Copies that are kept after their last use, since the next stage, or a worker here, may want them: as many as take so
+# many bytes, or the last two.
+IDLE_BYTES, IDLE = 1 << 30, 2
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,8 @@ class _Spool:
         finally:
             with self._lock:
                 copy.users -= 1
-                self._make_idle(IDLE)
+                while self._idle_bytes() > IDLE_BYTES and self._drop_oldest(IDLE):
+                    pass
 
     def _take(self, video: Remote, content: str | None, on_progress: Progress) -> _Copy:
         copy = next((one for one in self._copies if content is not None and one.content == content), None)
@@ -229,8 +232,7 @@ class _Spool:
 
     def _room(self, size: int) -> int:
         """Make room for a video of so many bytes, if possible; returns the most bytes that may be written now."""
-        self._make_idle(IDLE - 1)
-        while (room := self._free()) < size and self._make_idle(sum(not one.users for one in self._copies) - 1):
+        while (room := self._free()) < size and self._drop_oldest(0):
             pass
         return room
 
@@ -242,14 +244,17 @@ class _Spool:
             free = min(free, limit - taken)
         return max(free, 0)
 
-    def _make_idle(self, most: int) -> bool:
-        """Remove the oldest copies that nobody uses until `most` are left; returns whether one was removed."""
+    def _idle_bytes(self) -> int:
+        return sum(one.path.stat().st_size for one in self._copies if not one.users and one.path.exists())
+
+    def _drop_oldest(self, least: int) -> bool:
+        """Remove the oldest copy that nobody uses, if there are more than `least`; returns whether there were."""
         idle = [one for one in self._copies if not one.users]
-        gone = idle[: max(len(idle) - max(most, 0), 0)]
-        for one in gone:
-            self._copies.remove(one)
-            self._drop(one)
-        return bool(gone)
+        if len(idle) <= least:
+            return False
+        self._copies.remove(idle[0])
+        self._drop(idle[0])
+        return True
 
     def _drop(self, copy: _Copy) -> None:
         with contextlib.suppress(OSError):
