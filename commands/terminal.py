@@ -49,8 +49,12 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 def printable(text: str) -> str:
     """Make text safe for a terminal: control characters in a label or a name are shown, not obeyed.
 
-    Files that stand for those in a store are named by their addresses.
+    Files that stand for those in a store are named by their addresses, which show no credentials.
     """
+    if "://" in text and ("@" in text or "=" in text):
+        from support.urls import redacted  # only for addresses
+
+        text = redacted(text)
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", called(text))
 
 

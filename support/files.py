@@ -22,6 +22,8 @@ from support.errors import cannot_write
 # When a temporary file of another machine is this many seconds old, its writer is taken for dead. The file system's
 # clock counts.
 ABANDONED = 3600.0
+# The same for folders of temporary files: while a film is decoded, nobody writes to its folder for hours.
+LEFT_ALONE = 7 * 24 * 3600.0
 _TEMPORARY = re.compile(r"\.([0-9a-f]{8}-\d+-\d+)\.\w+\.part$")
 
 
@@ -139,7 +141,7 @@ def scratch_folder(purpose: str) -> Path:
     if hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o077 or top.is_symlink()):
         top = Path(tempfile.gettempdir())  # somebody else made that name, who could exchange our files
     else:
-        sweep(top)
+        sweep(top, LEFT_ALONE)
     return Path(tempfile.mkdtemp(prefix=f".{purpose}.{identity()}.", suffix=".part", dir=top))
 
 
@@ -185,11 +187,11 @@ def remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def sweep(folder: Path) -> int:
+def sweep(folder: Path, abandoned: float = ABANDONED) -> int:
     """Remove temporary files and folders whose writers are dead; returns how many there were.
 
-    Those of other machines go when they are ABANDONED. Their age is measured against a file that is written now, so
-    that only the file system's clock counts.
+    Those of other machines go when nobody has written to them for `abandoned` seconds. Their age is measured against a
+    file that is written now, so that only the file system's clock counts.
     """
     removed, now = 0, None
     for path in folder.iterdir() if folder.is_dir() else ():
@@ -201,7 +203,7 @@ def sweep(folder: Path) -> int:
             now = probe.stat().st_mtime
             probe.unlink()
         try:
-            if alive is False or (alive is None and now is not None and now - path.stat().st_mtime > ABANDONED):
+            if alive is False or (alive is None and now is not None and now - path.stat().st_mtime > abandoned):
                 remove(path)
                 removed += 1
         except FileNotFoundError:  # its writer renamed it, or another process swept it first

@@ -12,6 +12,7 @@ from support.store import Found, NotThere, StoreError, below, beside, look, matc
 from support.urls import address
 
 MAGIC = frozenset("*?[")
+FILE, FOLDER, PATTERN = "file", "folder", "pattern"
 _names: dict[str, set[str]] = defaultdict(set)
 """by folder, the names in it, where a listing showed all of them"""
 
@@ -24,7 +25,7 @@ def forget() -> None:
 
 def is_folder(given: str, suffixes: frozenset[str]) -> bool:
     """Whether an address names a folder. `suffixes`, and errors: as `videos`."""
-    return _listed(given, suffixes)[0]
+    return _listed(given, suffixes)[0] == FOLDER
 
 
 def videos(given: str, suffixes: frozenset[str], is_video: Callable[[PurePath], bool]) -> list[Remote]:
@@ -39,39 +40,39 @@ def videos(given: str, suffixes: frozenset[str], is_video: Callable[[PurePath], 
         NotThere: the store has nothing there.
         StoreError, EnvironmentMissing: the store does not answer, or its package is missing.
     """
-    folder, files = _listed(given, suffixes)
-    named = not folder and not MAGIC & set(given)
-    chosen = [one for one in files if named or is_video(PurePath(one.url))]
+    kind, found = _listed(given, suffixes)
+    chosen = [one for one in found if kind == FILE or is_video(PurePath(one.url))]
     return [Remote(one.url) if one.size < 0 else Remote.of(one) for one in chosen]
 
 
 def files(given: str, suffixes: frozenset[str]) -> list[Path]:
     """The names of all files in the folder, or of the pattern, that an address means."""
-    folder, found = _listed(given, suffixes)
-    return [Path(one.url) for one in found if folder or MAGIC & set(given)]
+    kind, found = _listed(given, suffixes)
+    return [Path(one.url) for one in found if kind != FILE]
 
 
 @lru_cache(maxsize=256)
-def _listed(given: str, suffixes: frozenset[str]) -> tuple[bool, tuple[Found, ...]]:
-    """The files that an address means, and whether it is a folder."""
+def _listed(given: str, suffixes: frozenset[str]) -> tuple[str, tuple[Found, ...]]:
+    """What an address is, and the files that it means."""
     url = address(given)
-    if MAGIC & set(url):
-        return False, tuple(matching(url))
-    if PurePath(url).suffix.lower() in suffixes and not given.endswith("/"):
-        return False, (Found(url, -1, ""),)
+    pattern = bool(MAGIC & set(url))
+    if PurePath(url).suffix.lower() in suffixes and not pattern and not given.endswith("/"):
+        return FILE, (Found(url, -1, ""),)
     try:
         found = look(url)
         if not found.folder:
-            return False, (found,)
+            return FILE, (found,)  # also one whose name has [ or ? in it
         inside = tuple(below(url))
     except NotThere:
+        if pattern:
+            return PATTERN, tuple(matching(url))
         inside = tuple(below(url))  # a store may have no entries of folders
         if not inside:
             raise
     for one in inside:
         folder, _, name = one.url.rpartition("/")
         _names[folder].add(name)
-    return True, inside
+    return FOLDER, inside
 
 
 def names_in(folder: str) -> set[str]:

@@ -21,8 +21,10 @@ from model.config import ModelConfig
 from model.train import initialise
 from pipeline.cache import spool
 from pipeline.cache.content import at_hand, content_hash, video_at
+from pipeline.run.videos import find_videos
 from support import store
 from support.errors import UserError
+from support.files import identity, scratch_folder
 
 ROOT = Path(__file__).parents[3]
 
@@ -302,6 +304,25 @@ def test_the_spool_is_bounded(
             assert len(list((machine / "tmp").rglob("*.mp4"))) <= spool.IDLE + 1  # and the one in use
 
 
+def test_names_with_the_signs_of_patterns(flaky: type[Flaky], videos: dict[str, bytes]) -> None:
+    fill("memory://odd", {"a[1].mp4": b"1", "a1.mp4": b"2", "a2.mp4": b"3"})
+    found = {given: [str(job.video) for job in find_videos([given])] for given in (
+        "memory://odd/a[1].mp4", "memory://odd/a[12].mp4", "memory://odd/*.mp4")}  # fmt: skip
+    assert found["memory://odd/a[1].mp4"] == ["memory://odd/a[1].mp4"]
+    assert found["memory://odd/a[12].mp4"] == ["memory://odd/a1.mp4", "memory://odd/a2.mp4"]
+    assert len(found["memory://odd/*.mp4"]) == 3
+
+
+def test_what_killed_processes_left_is_removed(machine: Path, flaky: type[Flaky]) -> None:
+    machine_id = identity().partition("-")[0]
+    content_hash(video_at("memory://bucket/day1/a.mp4"))
+    (top,) = (machine / "tmp").iterdir()
+    assert top.stat().st_mode & 0o777 == 0o700
+    (left := top / f".spool.{machine_id}-999999999-1.abc.part").mkdir()
+    (left / "film.mp4").touch()
+    assert scratch_folder("spool").exists() and not left.exists() and len(list(top.rglob("*.mp4"))) == 1
+
+
 def test_another_process_of_this_machine_takes_a_copy_over(flaky: type[Flaky], videos: dict[str, bytes]) -> None:
     video = video_at("memory://bucket/day1/a.mp4")
     content = content_hash(video)
@@ -321,7 +342,8 @@ def test_credentials_never_appear(
     heard = []
     for given in (f"s3://{secrets[0]}:{secrets[1]}@bucket/a.mp4", f"s3://bucket/a.mp4?X-Amz-Signature={secrets[1]}"):
         for command in (("run", given), ("run", "x.mp4", "-o", given), ("report", given), ("train", given, "-o", "m"),
-                        ("clips", "x.json", "-o", given), ("report", "x.json", "--videos", given)):  # fmt: skip
+                        ("clips", "x.json", "-o", given), ("report", "x.json", "--videos", given),
+                        ("run", "x.mp4", "--model", given)):  # fmt: skip
             code, shown, said = jcdnet(*command)
             assert code == 2, said
             heard.append(shown + said)
