@@ -310,5 +310,5 @@ def _cause(error: Exception) -> str:
     """An error of any library in a few words, on one line and without credentials."""
     if isinstance(error, _Again):
         return str(error)
-    text = " ".join(redacted(str(error)).split()) or "no further words"
+    text = " ".join(redacted(str(error)[: 10 * LONGEST]).split()) or "no further words"
     return f"{type(error).__name__}: {text if len(text) <= LONGEST else text[:LONGEST] + '…'}"
