@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from extractors.backbones import registry, weights
-from extractors.config import Stretch
+from extractors.config import CENTRE, Stretch, view_of
 from extractors.exact import exact
 from extractors.features import Extractor, Features
 from model import checkpoint
@@ -220,8 +220,10 @@ class Pipeline:
                 raise UsageError(
                     f"the model {self.config.model} needs the {stream} stream; run it with --streams auto."
                 )
-            for name, wanted in self.model.features.get(stream, {}).items():
-                if (given := actual[stream].get(name)) != wanted:
+            declared = {"view": CENTRE} | self.model.features.get(stream, {})
+            for name, wanted in declared.items():
+                given = view_of(actual[stream]) if name == "view" else actual[stream].get(name)
+                if given != wanted:
                     raise UsageError(
                         f"the model {self.config.model} was made for {stream} features with {name} = {wanted}, "
                         f"not {given}; leave that setting alone or train a model for it."

@@ -205,6 +205,17 @@ def test_a_model_runs_at_the_stride_that_it_was_trained_at() -> None:
     assert Pipeline(small_checkpoint(), load_config(None, {"features.stride": 8})).config.features.stride == 8
 
 
+@pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
+def test_a_model_that_names_no_view_reads_the_centre() -> None:
+    assert Pipeline(small_checkpoint(), Config(device="cpu")).config.features.view == "centre"
+    with pytest.raises(UsageError, match=r"made for rgb features with view = centre, not whole; leave that setting"):
+        Pipeline(small_checkpoint(), load_config(None, {"features.view": "whole", "device": "cpu"}))
+    whole = Pipeline(small_checkpoint(view="whole"), Config(device="cpu"))
+    assert whole.config.features.view == whole.extractor.settings()["rgb"]["view"] == "whole"
+    with pytest.raises(UsageError, match=r"made for rgb features with view = whole, not centre; leave that setting"):
+        Pipeline(small_checkpoint(view="whole"), load_config(None, {"features.view": "centre", "device": "cpu"}))
+
+
 def test_exit_codes() -> None:
     for module in (
         "model.train",
