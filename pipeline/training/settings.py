@@ -100,7 +100,7 @@ def embedded_for(name: str, classes: Sequence[str], streams: tuple[str, ...]) ->
         raise UsageError(f"--init {name}: the embedded model is {kinetics.NAME}.")
     if streams != ("rgb",):
         raise UsageError(f"--init {name}: it reads RGB only; train with --streams rgb.")
-    embedded = load_model(name)
+    embedded = load_model(name, tuning=kinetics.START)
     if not kinetics.matches(embedded, classes):
         raise UsageError(f"--init {name}: it knows none of the classes {', '.join(classes)}; train without it.")
     return embedded
