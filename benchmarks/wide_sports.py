@@ -56,16 +56,22 @@ class WideClip:
     features: Features
 
     @property
+    def rgb(self) -> np.ndarray:
+        """(T, 1024)."""
+        assert self.features.rgb is not None
+        return self.features.rgb
+
+    @property
     def shape(self) -> str:
         """What the table calls it."""
         width, height = self.size
         return "vertical" if height > width else "wider than 1.9:1" if width > 1.9 * height else "landscape or square"
 
 
-def read(features: Path, wide: Path = WIDE) -> list[WideClip]:
+def read(features: Path, manifest: Path = WIDE / "manifest.csv") -> list[WideClip]:
     """The clips of the manifest, with their features."""
     files, found = stored(features), []
-    with (wide / "manifest.csv").open() as file:
+    with manifest.open() as file:
         for row in csv.DictReader(file):
             accept = frozenset(filter(None, row["accept"].split("|")))
             size = int(row["width"]), int(row["height"])
@@ -166,7 +172,9 @@ def report(clips: Sequence[WideClip], find: Find, each: bool = False) -> None:
         verdicts = [o.verdict for o in some]
         return " | ".join(str(verdicts.count(v)) for v in ("right", "wrong", "silent"))
 
-    print(f"| clips | n | right | wrong | silent |\n|---|---|---|---|---|\n| sports | {len(sports)} | {counts(sports)} |")
+    print(
+        f"| clips | n | right | wrong | silent |\n|---|---|---|---|---|\n| sports | {len(sports)} | {counts(sports)} |"
+    )
     for shape in sorted({o.clip.shape for o in sports}):
         some = [o for o in sports if o.clip.shape == shape]
         print(f"| {shape} | {len(some)} | {counts(some)} |")
