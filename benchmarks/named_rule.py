@@ -1,16 +1,10 @@
-"""Threshold and gap of the embedded model, chosen on the fit half's untrimmed videos, each snippet read out of fold.
+"""The gap of the embedded model, chosen on the fit half's untrimmed videos, each snippet read out of fold.
 
 A snippet shows a clip, and the clip is in one fold: its scores are those of the model that was fitted without the
 labels of that fold. Without its footage it was not: dimmed snippets of all clips are among those that the fit
-protects, and clips of one match may lie in several folds. Of all pairs of a threshold and a gap the one with the
-highest mAP is taken, in the mean over tIoU .3, .5 and .7; of equals the largest gap, so that a lull inside a rally or
-a lift stays inside, then the lowest threshold, so that a weak beginning does.
-
-The grid ends at gaps of 4 snippets, 2.6 s, since the videos show a street of 3 s and more between any two actions, and
-at .5, where a snippet is likelier to show the sport than not.
-
-What it decides: smoothing over three snippets leaves a third of a sure snippet on the one beside it. Thresholds below
-that third draw every segment a snippet too long at either end; high ones cut off what the model is less sure of.
+protects, and clips of one match may lie in several folds. Of all gaps the one with the highest mAP is taken, in the
+mean over tIoU .3, .5 and .7; of equals the largest, so that a lull inside a rally or a lift stays inside. Gaps end at 4
+snippets, 2.6 s, since the videos show a street of 3 s and more between any two actions.
 """
 
 import json
@@ -29,7 +23,6 @@ from model.predict import Scores, predict
 from postprocess.config import LocalizeConfig
 from postprocess.evaluation.annotations import Action, read_ground_truth
 
-THRESHOLDS = tuple(round(0.3 + 0.02 * n, 2) for n in range(11))
 GAPS = (1, 2, 3, 4)
 
 
@@ -77,28 +70,27 @@ def unseen(video: Video, nets: Sequence[JCDNet], fold: Mapping[str, int]) -> Sco
 
 
 def grid(
-    videos: Mapping[str, Video], scores: Mapping[str, Scores], model: kinetics.Checkpoint
-) -> Iterator[tuple[float, int, float]]:
-    """(threshold, gap, mAP in percent) of every pair. model: its classes and groups are read."""
+    videos: Mapping[str, Video], scores: Mapping[str, Scores], model: kinetics.Checkpoint, config: LocalizeConfig
+) -> Iterator[tuple[int, float]]:
+    """(gap, mAP in percent) of every gap. model: its classes and groups are read."""
     features = {name: video.features for name, video in videos.items()}
     truth = {name: video.actions for name, video in videos.items()}
-    for threshold in THRESHOLDS:
-        for gap in GAPS:
-            config = LocalizeConfig(threshold=threshold, merge_gap=gap)
-            arms = {name: Arm(lambda _, name=name: scores[name], model, config) for name in videos}
-            yield threshold, gap, float(judge(arms, features, truth).mean_ap.mean())
+    for gap in GAPS:
+        drawn = replace(config, merge_gap=gap)
+        arms = {name: Arm(lambda _, name=name: scores[name], model, drawn) for name in videos}
+        yield gap, float(judge(arms, features, truth).mean_ap.mean())
 
 
 def choose(
-    videos: Mapping[str, Video], models: Sequence[kinetics.Checkpoint], fold: Mapping[str, int]
-) -> tuple[float, int]:
-    """(threshold, gap). models: of each fold the one fitted without it; fold: of each clip."""
+    videos: Mapping[str, Video], models: Sequence[kinetics.Checkpoint], fold: Mapping[str, int], config: LocalizeConfig
+) -> int:
+    """The gap. models: of each fold the one fitted without it; fold: of each clip; config: the other settings."""
     nets = [model.build() for model in models]
     scores = {name: unseen(video, nets, fold) for name, video in videos.items()}
-    return best(list(grid(videos, scores, models[0])))
+    return best(list(grid(videos, scores, models[0], config)))
 
 
-def best(rows: Sequence[tuple[float, int, float]]) -> tuple[float, int]:
-    """(threshold, gap) of the highest mAP; of equals the largest gap, then the lowest threshold."""
-    threshold, gap, _ = max(rows, key=lambda row: (round(row[2], 9), row[1], -row[0]))
-    return threshold, gap
+def best(rows: Sequence[tuple[int, float]]) -> int:
+    """The gap of the highest mAP; of equals the largest."""
+    gap, _ = max(rows, key=lambda row: (round(row[1], 9), row[0]))
+    return gap

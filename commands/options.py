@@ -50,6 +50,13 @@ Precision = Annotated[
     ),
     Setting("features.precision"),
 ]
+View = Annotated[
+    str | None,
+    typer.Option(
+        help="What the network sees: centre, the middle square; whole, the whole frame.", show_default="the model's"
+    ),
+    Setting("features.view"),
+]
 Stride = Annotated[
     int | None,
     typer.Option(help="Frames from one snippet to the next; 4 finds shorter actions.", show_default=str(F.stride)),
@@ -199,6 +206,7 @@ class FeatureOptions:
         Setting("streams"),
     ] = None
     stride: Stride = None
+    view: View = None
     backbone: Annotated[
         str | None,
         typer.Option(help="The network: i3d or i3d_r50.", show_default=F.backbone),

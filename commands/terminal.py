@@ -125,7 +125,7 @@ def result_table(result: Any, remark: str) -> None:
         shown.add_column(column, justify="right")
     shown.add_column("action")
     for segment in result.segments:
-        shown.add_row(clock(segment.start), clock(segment.end), f"{segment.confidence:.2f}", escape(segment.label))
+        shown.add_row(clock(segment.start), clock(segment.end), f"{segment.confidence:.2f}", escape(segment.name))
     found = "" if result.segments else "  no action found"
     partial = "  [yellow]partial[/]" if result.partial else ""
     out.print(f"[bold]{escape(result.video)}[/]  {clock(result.duration)}{partial}{remark}{found}", soft_wrap=True)

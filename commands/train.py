@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from commands.groups import grouped, place, settings_of
-from commands.options import DecoderName, Device, Flow, Precision, Stride, folder_only
+from commands.options import DecoderName, Device, Flow, Precision, Stride, View, folder_only
 from commands.terminal import err, escape, note, progress, say_choices, table
 from model.presets import PRESETS
 from pipeline.config import load_config
@@ -71,6 +71,7 @@ class ExtractionOptions:
         typer.Option(help="rgb, or both, which is much slower on a CPU.", show_default="rgb; of --features: all"),
     ] = None
     stride: Stride = None
+    view: View = None
     flow: Flow = None
     precision: Precision = None
     decoder: DecoderName = None
@@ -146,7 +147,7 @@ def _check(data: DataOptions, training: TrainingOptions, extraction: ExtractionO
     if extraction.streams not in (None, "rgb", "both") and (extraction.streams != "flow" or data.features is None):
         raise UsageError(f"--streams {extraction.streams}: a model reads rgb or both; flow alone of features.")
     if data.features is not None:
-        for flag in ("stride", "flow", "precision", "decoder"):
+        for flag in ("stride", "view", "flow", "precision", "decoder"):
             if getattr(extraction, flag) is not None:
                 raise UsageError(f"--{flag} is about extraction, and --features are extracted already; leave it out.")
     if data.fps is not None and data.features is None:

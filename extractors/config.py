@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 DECODERS = ("cpu", "nvdec")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16", "int8")
 PRECISION_SETTINGS = ("dtype", "engine", "int8")
 """the feature settings that follow from the precision; features that differ in nothing else may be mixed"""
+CENTRE, WHOLE_FRAME = "centre", "whole"
+VIEWS = (CENTRE, WHOLE_FRAME)
+LONGEST = 3.0  # of a whole frame, its long side over the short one; beyond, the middle is seen
 STREAMS = ("rgb", "flow")  # the order in which streams are stacked, as in W-TALC and CO2-Net
 
 
@@ -29,6 +34,9 @@ class FeatureConfig:
     """pixels of the shorter side after resizing"""
     crop: int = 224
     """pixels of the square centre crop that the network sees"""
+    view: str = CENTRE
+    """what the network sees of a frame. centre: a square of `crop` pixels, as W-TALC and CO2-Net; whole: the frame, up
+    to LONGEST times as long as it is wide"""
     precision: str = "auto"
     """of the numbers in the networks. float32, float16, bfloat16: by PyTorch (bfloat16 by OpenVINO on a CPU that has
     it); int8: most of RGB in int8, by OpenVINO; auto: on a GPU float16, on a CPU the fastest of OpenVINO's int8,
@@ -46,10 +54,17 @@ class FeatureConfig:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}.")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}.")
+        if self.view not in VIEWS:
+            raise ValueError(f"view must be one of {', '.join(VIEWS)}, not {self.view!r}.")
         if self.decoder not in DECODERS:
             raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, not {self.decoder!r}.")
         if not 32 <= self.crop <= self.short_side:
             raise ValueError(f"crop ({self.crop}) must be between 32 and short_side ({self.short_side}).")
+
+
+def view_of(settings: Mapping[str, Any]) -> str:
+    """The view of a stream's settings. Those that name none are older than it, or have the centre."""
+    return str(settings.get("view", CENTRE))
 
 
 @dataclass(frozen=True)

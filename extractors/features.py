@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from extractors import flow
 from extractors.backbones import engines, registry
-from extractors.config import STREAMS, WHOLE, FeatureConfig, Limits, Stretch
+from extractors.config import CENTRE, STREAMS, WHOLE, FeatureConfig, Limits, Stretch
 from extractors.decode.process import Decoder
 from extractors.decode.video import Clip, Damage, VideoError
 from extractors.exact import exact
@@ -121,6 +121,8 @@ class Extractor:
             "decoder": f"{'nvdec ' if config.decoder == 'nvdec' else ''}pyav-{av.__version__} {_libraries()}",
             "device": torch.device(self.device).type,
         }
+        if config.view != CENTRE:  # features of the centre keep the settings that they had before there was a choice
+            common["view"] = config.view
         found = {n: common | self.ways[n].settings() | {"weights": b.weights} for n, b in self.backbones.items()}
         if self.flow_backend is not None:
             found["flow"] |= {"flow": flow.version(self.flow_backend), "flow_clip": config.flow_clip}
@@ -210,7 +212,7 @@ class Extractor:
                 torch.cuda.empty_cache()
 
     def forward(self, pixels: Tensor, stream: str) -> Floats:
-        """One pass of a stream's network: (B, 3 or 2, L, crop, crop) in [-1, 1] -> (B, D)."""
+        """One pass of a stream's network: (B, 3 or 2, L, h, w) in [-1, 1] -> (B, D)."""
         kind, dtype = torch.device(self.device).type, self.ways[stream].autocast
         with torch.inference_mode(), torch.autocast(kind, dtype, enabled=dtype != torch.float32), exact():
             placed = pixels.to(self.device).contiguous(memory_format=torch.channels_last_3d)

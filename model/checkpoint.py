@@ -48,6 +48,8 @@ class Checkpoint:
         groups: class → group (a sport, for example), for classes that have one.
         localize: settings of the localisation rule `runs` for this model; empty means the defaults.
         provenance: where the model comes from, as free-form JSON.
+        closed: group → what is added to the logits of its classes if the user names it: somebody who knows what was
+            filmed is shown more.
     """
 
     config: ModelConfig
@@ -58,6 +60,7 @@ class Checkpoint:
     groups: dict[str, str] = field(default_factory=dict)
     localize: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    closed: dict[str, float] = field(default_factory=dict)
 
     def build(self) -> JCDNet:
         """Build the network on the CPU, in evaluation mode, with its own copy of the tensors.
@@ -94,7 +97,7 @@ def save(checkpoint: Checkpoint, path: str | Path) -> None:
         "groups": checkpoint.groups,
         "localize": checkpoint.localize,
         "provenance": checkpoint.provenance,
-    }
+    } | ({"closed": checkpoint.closed} if checkpoint.closed else {})
     try:
         text = json.dumps(header, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -134,6 +137,7 @@ def load(path: str | Path) -> Checkpoint:
         groups=header["groups"],
         localize=header["localize"],
         provenance=header["provenance"],
+        closed=header["closed"],
     )
     _check(checkpoint, str(path))
     return checkpoint
@@ -230,8 +234,9 @@ def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         "groups": dict,
         "localize": dict,
         "provenance": dict,
+        "closed": dict,
     }
-    header = {"localize": {}} | header  # the first checkpoints had no such entry
+    header = {"localize": {}, "closed": {}} | header  # not every checkpoint has these entries
     for name, kind in kinds.items():
         if not isinstance(header.get(name), kind):
             fail(f"has no usable {name!r} among its settings")

@@ -5,7 +5,8 @@ The head knows what 400 actions look like, and a JCDNet can represent this knowl
 - X^a passes the RGB feature through. The feature is a mean of ReLUs, so it is never negative, and LeakyReLU does not
   change it. alpha = 0, as the paper initialises it, so E^a = X.
 - S^coarse is the head with its rows divided by a temperature, and a background row with a constant logit, `BACKGROUND`.
-- S is the same, but the rows of some sports are changed a little (tilted, see `Tuning`).
+- S is the same, but the rows of some sports are changed a little (tilted, see `Tuning`), and the biases of all sports
+  (see `biases`).
 - X^e holds two units for every class c: the head's logit l_c minus `EVIDENCE`, and the negative of that. They give
   ReLU(l_c - EVIDENCE) exactly, since max(z, 0) = (LeakyReLU(z) + slope LeakyReLU(-z)) / (1 - slope^2). S^temp_c is C
   times this, minus an offset, so its mean over the classes (equation 5) is the summed evidence for any action. A^ness
@@ -18,6 +19,7 @@ kinetics400.safetensors holds the fitted values. The model's card, kinetics400.m
 """
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,6 +37,8 @@ from model.config import ModelConfig
 NAME = "kinetics400"
 WIDTH = 1024  # D and the width of an RGB feature
 TUNING = Path(__file__).parent / f"{NAME}.safetensors"
+# The tuning from which `train --init kinetics400` starts: an earlier one, with which its figures were measured.
+START = Path(__file__).parent / f"{NAME}_start.safetensors"
 CARD = Path(__file__).parent / f"{NAME}.md"
 
 # The logit of "nothing". On our clips (benchmarks/named_clips.py) the largest of the 400 logits of a snippet has a
@@ -45,6 +49,10 @@ BACKGROUND = 8.0
 EVIDENCE = 6.0
 # A^ness = sigmoid(summed evidence - OFFSET): .12 without any, .5 where one class reaches BACKGROUND.
 OFFSET = 2.0
+# A sport of n names loses SHARE * log(n) in each of their logits. 0 would add the probabilities of its names up, which
+# favours sports that Kinetics cuts into many names (basketball has four, volleyball one, and a gym is a gym); 1 would
+# take their mean, which punishes a game that is several of them at once.
+SHARE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,21 +61,27 @@ class Tuning:
 
     Attributes:
         tilt: sport -> (1024,) float32, which is added to the head's row of every class of this sport.
+        bias: class -> what is added to its logit, before the temperature; see `biases`.
         temperature: S is divided by this.
         localize: settings of the rule `runs`, including the calibration of the confidence.
+        closed: sport -> what is added to the logits of its classes, behind the temperature, if the user names it.
         backbone: identity of the RGB weights that made the features for fitting.
         assembled: SHA-256 of the whole model, as `fingerprint` computes it; "" while the model is being made.
     """
 
     tilt: Mapping[str, Tensor] = field(default_factory=dict)
+    bias: Mapping[str, float] = field(default_factory=dict)
     temperature: float = 1.0
     localize: Mapping[str, Any] = field(default_factory=dict)
+    closed: Mapping[str, float] = field(default_factory=dict)
     backbone: str = ""
     assembled: str = ""
 
     def save(self, path: Path) -> None:
         """Write a safetensors file that holds the tilts, and the other values as JSON in its header."""
-        header = {name: getattr(self, name) for name in ("temperature", "localize", "backbone", "assembled")}
+        header = {
+            name: getattr(self, name) for name in ("bias", "temperature", "localize", "closed", "backbone", "assembled")
+        }
         state = {sport: row.float().contiguous() for sport, row in sorted(self.tilt.items())}
         write_atomically(path, safetensors_torch.save(state, {NAME: json.dumps(header, sort_keys=True)}))
 
@@ -87,10 +101,19 @@ class Tuning:
             raise CheckpointError(f"{path}: not the tuning of {NAME} ({error}); install jcdnet again.") from error
 
 
+def _sports() -> dict[str, Any]:
+    return tomllib.loads((Path(__file__).parent / "kinetics_sports.toml").read_text(encoding="utf-8"))
+
+
 def sports_groups() -> dict[str, str]:
     """Class -> sport, for the classes of the 400 that are sports (kinetics_sports.toml)."""
-    text = (Path(__file__).parent / "kinetics_sports.toml").read_text(encoding="utf-8")
-    return {name: sport for sport, names in tomllib.loads(text)["groups"].items() for name in names}
+    return {name: sport for sport, names in _sports()["groups"].items() for name in names}
+
+
+def biases() -> dict[str, float]:
+    """Class -> what is added to its logit in S, for the sports; the reasons stand at SHARE and in the table `surer`."""
+    sports, surer = _sports()["groups"].values(), _sports()["surer"]
+    return {name: -SHARE * math.log(len(names)) - surer.get(name, 0.0) for names in sports for name in names}
 
 
 def build(
@@ -131,13 +154,14 @@ def build(
     temp[rows, rows + classes, 0] = gain * slope
 
     groups = sports_groups()
-    tilted = weight.clone()
+    tilted, shifted = weight.clone(), bias.clone()
     for row, name in enumerate(names):
         if (tilt := tuning.tilt.get(groups.get(name, ""))) is not None:
             tilted[row] += tilt
+        shifted[row] += tuning.bias.get(name, 0.0)
     background = torch.zeros(1, WIDTH)
     coarse, head = (torch.cat([rows, background]) / tuning.temperature for rows in (weight, tilted))
-    head_bias = torch.cat([bias, torch.tensor([BACKGROUND])]) / tuning.temperature
+    coarse_bias, head_bias = (torch.cat([b, torch.tensor([BACKGROUND])]) / tuning.temperature for b in (bias, shifted))
     state = {
         "embed_a.weight": embed_a,
         "embed_a.bias": torch.zeros(WIDTH),
@@ -146,9 +170,9 @@ def build(
         "temp.weight": temp,
         "temp.bias": torch.full((classes,), -OFFSET),
         "coarse.weight": coarse.unsqueeze(-1),
-        "coarse.bias": head_bias,
+        "coarse.bias": coarse_bias,
         "classifier.weight": torch.cat([head, torch.zeros(classes + 1, WIDTH)], dim=1).unsqueeze(-1),
-        "classifier.bias": head_bias.clone(),
+        "classifier.bias": head_bias,
         "alpha": torch.tensor(0.0),
         "beta": torch.tensor(0.0),
     }
@@ -163,6 +187,7 @@ def build(
         state=state,
         groups=groups,
         localize=dict(tuning.localize),
+        closed=dict(tuning.closed),
         provenance={"about": about, "tuned": sorted(tuning.tilt)},
     )
     if tuning.assembled and (found := fingerprint(model)) != tuning.assembled:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from extractors.backbones import registry, weights
-from extractors.config import Stretch
+from extractors.config import CENTRE, Stretch, view_of
 from extractors.exact import exact
 from extractors.features import Extractor, Features
 from model import checkpoint
@@ -27,7 +27,7 @@ from pipeline.cache.content import Video, content_hash, video_at
 from pipeline.cache.entries import FeatureCache
 from pipeline.config import Config, adopt, asked
 from postprocess.localize import Activations, localize
-from postprocess.segment import Result, Segment
+from postprocess.segment import UNSURE, Result, Segment
 from support.errors import EnvironmentMissing, UsageError
 from support.paths import program
 from support.progress import Progress, silent
@@ -35,6 +35,7 @@ from support.version import package_version
 
 EMBEDDED = "kinetics400"
 SPORTS, ALL, AUTO = "sports", "all", "auto"
+CLOSED = 3  # the most groups of classes that a user who knows what was filmed names
 
 
 class Pipeline:
@@ -51,7 +52,10 @@ class Pipeline:
         self.model = model
         self.classes = choose_classes(model, config.classes)
         self.asked = asked(config)
-        self.config = config = adopt(config, model.features, localize_settings_for(model, self.classes))
+        self._declared = localize_settings_for(model, self.classes)
+        named = config.classes not in (AUTO, SPORTS, ALL)
+        self._added = added_logits(model, self.classes or frozenset()) if named else None
+        self.config = config = adopt(config, model.features, self._declared)
         self.device = choose_device(config.device)
         self.cache = cache or FeatureCache()
         self.extractor = make_extractor(config, model.streams, self.device)
@@ -176,16 +180,23 @@ class Pipeline:
         those that the settings find, and those that the model's own minimum finds, stay as they are.
         """
         config = self.config.localize
-        declared = localize_settings_for(self.model, self.classes).get("min_confidence", 0.0)
+        declared = self._declared.get("min_confidence", 0.0)
         duration = min(features.duration, end)
+        cas = scores.cas if self._added is None else scores.cas + self._added
         found = localize(
-            Activations(scores.cas, scores.actionness, scores.video, features.times, self.model.classes, duration),
+            Activations(cas, scores.actionness, scores.video, features.times, self.model.classes, duration),
             config if least is None else dataclasses.replace(config, min_confidence=least),
             groups=self.model.groups,
             keep=self.classes,
             bars=(config.min_confidence, declared),
         )
-        late = (dataclasses.replace(s, start=max(s.start, start)) for s in found)
+        groups = self.model.groups
+        late = [
+            dataclasses.replace(
+                s, start=max(s.start, start), sport=groups.get(s.label, "") if s.confidence >= declared else UNSURE
+            )
+            for s in found
+        ]
         return [segment for segment in late if segment.end > segment.start]
 
     def provenance(self, content: str, start: float = 0.0, end: float = math.inf) -> dict[str, Any]:
@@ -223,8 +234,10 @@ class Pipeline:
                 raise UsageError(
                     f"the model {self.config.model} needs the {stream} stream; run it with --streams auto."
                 )
-            for name, wanted in self.model.features.get(stream, {}).items():
-                if (given := actual[stream].get(name)) != wanted:
+            declared = {"view": CENTRE} | self.model.features.get(stream, {})
+            for name, wanted in declared.items():
+                given = view_of(actual[stream]) if name == "view" else actual[stream].get(name)
+                if given != wanted:
                     raise UsageError(
                         f"the model {self.config.model} was made for {stream} features with {name} = {wanted}, "
                         f"not {given}; leave that setting alone or train a model for it."
@@ -287,8 +300,8 @@ def make_extractor(config: Config, declared: tuple[str, ...], device: str) -> Ex
     return Extractor(config.features, streams, device, files, config.limits)
 
 
-def load_model(name: str, rgb_weights: str | None = None) -> Checkpoint:
-    """Load the embedded model by name, or a checkpoint by path.
+def load_model(name: str, rgb_weights: str | None = None, tuning: Path | None = None) -> Checkpoint:
+    """Load the embedded model by name, with another tuning than its own if there is one, or a checkpoint by path.
 
     Raises:
         UsageError: the name is neither.
@@ -302,7 +315,9 @@ def load_model(name: str, rgb_weights: str | None = None) -> Checkpoint:
     from model import kinetics  # only here: a checkpoint does not need it
 
     weight, bias, identity = registry.i3d_head(Path(rgb_weights) if rgb_weights else None)
-    return kinetics.build(weight, bias, weights.kinetics400_names(), identity, kinetics.Tuning.load())
+    return kinetics.build(
+        weight, bias, weights.kinetics400_names(), identity, kinetics.Tuning.load(tuning or kinetics.TUNING)
+    )
 
 
 def localize_settings_for(model: Checkpoint, classes: frozenset[str] | None) -> dict[str, Any]:
@@ -313,6 +328,19 @@ def localize_settings_for(model: Checkpoint, classes: frozenset[str] | None) -> 
     if not model.groups or (classes is not None and classes <= model.groups.keys()):
         return model.localize
     return {name: value for name, value in model.localize.items() if "confidence" not in name}
+
+
+def added_logits(model: Checkpoint, classes: frozenset[str]) -> np.ndarray | None:
+    """(C+1,) float32 what is added to the logits S because the user named these classes; None adds nothing.
+
+    A name changes how likely its sport is before anything is seen. It was measured for one sport (`Checkpoint.closed`),
+    and the more sports are named, the less it says: beyond CLOSED of them it says nothing.
+    """
+    groups = {model.groups.get(name, name) for name in classes}
+    if not model.closed or len(groups) > CLOSED:
+        return None
+    rows = [model.closed.get(model.groups.get(c, ""), 0.0) if c in classes else 0.0 for c in model.classes]
+    return np.array([*rows, 0.0], np.float32)
 
 
 def default_classes(model: Checkpoint) -> str:

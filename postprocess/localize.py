@@ -18,6 +18,7 @@ from postprocess.config import LocalizeConfig
 from postprocess.proposals import (
     blocks,
     cells,
+    counted,
     density,
     merge,
     moving_average,
@@ -165,20 +166,22 @@ def _runs(
     for c in scene.chosen:
         name = classes[c]
         members.setdefault((name in groups, groups.get(name, name)), []).append(c)
-    sports, curves, candidates = [], [], []
+    sports, curves, masks, candidates = [], [], [], []
     for sport in members.values():
         together = np.sum([scene.probability(c) for c in sport], axis=0)
         curve = moving_average(together, window, scene.block)
-        spans = merge(runs(curve, config.threshold, scene.block), gap, scene.block, curve, least, shortest)
+        mask = counted(curve, config.threshold, config.edge, scene.block)
+        spans = merge(runs(mask, 0, scene.block), gap, scene.block, curve, least, shortest)
         spans = spans[spans[:, 1] - spans[:, 0] + 1 >= shortest]
         if len(spans):
             sports.append(sport)
             curves.append(curve)
+            masks.append(mask)
             candidates.append(spans)
     pieces = []
-    for first, last, g in _one_at_a_time(curves, candidates, shortest, config.threshold):
+    for first, last, g in _one_at_a_time(curves, masks, candidates, shortest, config.threshold):
         # A rival may have taken the snippets that carried a weak join above the bar, so join again.
-        within = first + runs(curves[g][first : last + 1], config.threshold)
+        within = first + runs(masks[g][first : last + 1], 0)
         again = merge(within, gap, scene.block, curves[g], least, shortest)
         pieces += [(int(s), int(e), g) for s, e in again if e - s + 1 >= shortest]
     if not pieces:
@@ -220,7 +223,11 @@ def _best_member(scene: _Scene, sport: list[int], at: slice) -> int:
 
 
 def _one_at_a_time(
-    curves: list[np.ndarray], candidates: list[np.ndarray], shortest: int, threshold: float
+    curves: list[np.ndarray],
+    masks: list[np.ndarray],
+    candidates: list[np.ndarray],
+    shortest: int,
+    threshold: float,
 ) -> list[tuple[int, int, int]]:
     """Decide between candidates of different groups that overlap.
 
@@ -250,8 +257,8 @@ def _one_at_a_time(
         owner = owners(mass, may, shortest, threshold * shortest)
         for row, g in enumerate(rivals):
             for s, e in runs(owner == row, 0):
-                # A piece that was cut at the edge of a rival may end in a bridged gap; shrink it to snippets above θ.
-                above = np.flatnonzero(mass[row, s : e + 1] > threshold)
+                # A piece that was cut at the edge of a rival may end in a bridged gap: shrink it to what counts.
+                above = np.flatnonzero(masks[g][low + s : low + e + 1])
                 if len(above) and above[-1] - above[0] + 1 >= shortest:
                     pieces.append((int(low + s + above[0]), int(low + s + above[-1]), g))
     return sorted(pieces)

@@ -86,6 +86,26 @@ def runs(curve: np.ndarray, threshold: float, block: np.ndarray | None = None) -
     return np.stack((np.flatnonzero(first), np.flatnonzero(last)), axis=1)
 
 
+def counted(curve: np.ndarray, threshold: float, edge: float, block: np.ndarray) -> np.ndarray:
+    """Which snippets count: those above the threshold and above a share of the highest value of their run.
+
+    Args:
+        curve: (T,).
+        threshold: as in `runs`.
+        edge: the share, in [0, 1]; 0 leaves all of a run.
+        block: (T,) block numbers.
+
+    Returns:
+        (T,) bool. The highest snippet of a run always counts, unless the share is 1.
+    """
+    above = np.asarray(curve) > threshold
+    if edge:
+        for first, last in runs(curve, threshold, block):
+            run = curve[first : last + 1]
+            above[first : last + 1] = run > edge * run.max()
+    return above
+
+
 def merge(
     spans: np.ndarray,
     gap: int,

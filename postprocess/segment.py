@@ -8,6 +8,7 @@ from typing import Any
 from support.errors import INPUT_FAILED, UserError
 
 SCHEMA = 1
+UNSURE = "unsure"
 
 
 class ResultError(UserError, ValueError):
@@ -29,6 +30,16 @@ class Segment:
     confidence: float
     """mean probability in [0, 1]"""
     label: str
+    sport: str = ""
+    """the sport that `label` belongs to, "" if the model groups no classes; UNSURE if the confidence is lower than the
+    model's own least one: some sport is shown, and `label` is a guess"""
+
+    @property
+    def name(self) -> str:
+        """What people are told: the sport and the name."""
+        if self.sport == UNSURE:
+            return f"sport, unsure: {self.label}?"
+        return f"{self.sport}: {self.label}" if self.sport not in ("", self.label) else self.label
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,7 @@ class Result:
                     "confidence": _rounded(s.confidence, 4),
                     "label": s.label,
                 }
+                | ({"sport": s.sport} if s.sport else {})
                 for s in self.segments
             ],
             "provenance": copy.deepcopy(self.provenance),
@@ -112,18 +124,20 @@ class Result:
 
 def _segment(document: Any, name: str) -> Segment:
     _expect(isinstance(document, dict), name, "an object")
-    _expect_fields(document, {f.name for f in fields(Segment)}, name)
+    _expect_fields({"sport": ""} | document, {f.name for f in fields(Segment)}, name)
     for key in ("start", "end", "score", "confidence"):
         _expect(_is_number(document[key]), f"{key} of {name}", "a finite number")
     _expect(0 <= document["start"] <= document["end"], name, "such that 0 ≤ start ≤ end")
     _expect(0 <= document["confidence"] <= 1, f"confidence of {name}", "between 0 and 1")
-    _expect(isinstance(document["label"], str), f"label of {name}", "text")
+    for key in ("label", "sport"):
+        _expect(isinstance(document.get(key, ""), str), f"{key} of {name}", "text")
     return Segment(
         start=float(document["start"]),
         end=float(document["end"]),
         score=float(document["score"]),
         confidence=float(document["confidence"]),
         label=document["label"],
+        sport=document.get("sport", ""),
     )
 
 

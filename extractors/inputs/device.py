@@ -18,7 +18,7 @@ from torch import Tensor
 from extractors import flow
 from extractors.config import FeatureConfig
 from extractors.decode.video import Image
-from extractors.inputs.host import centre
+from extractors.inputs.host import seen
 from extractors.snippets import Snippet
 
 # OpenCV's integer weights of R, G, B for grey, over 2**15.
@@ -130,13 +130,13 @@ class DeviceInputs:
         return torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
 
     def rgb(self, batch: Sequence[Snippet[Tensor]]) -> Tensor:
-        """(B, 3, L, crop, crop)."""
+        """(B, 3, L, h, w)."""
         frames = torch.stack([torch.stack(list(snippet.frames)) for snippet in batch])
-        rows, columns = centre(frames.shape[2], frames.shape[3], self.config.crop)
+        rows, columns = seen(frames.shape[2], frames.shape[3], self.config)
         return frames[:, :, rows, columns].permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
     def flow(self, batch: Sequence[Snippet[Tensor]]) -> Tensor:
-        """(B, 2, L, crop, crop).
+        """(B, 2, L, h, w).
 
         Raises:
             FlowError: the backend does not work here.
@@ -149,9 +149,9 @@ class DeviceInputs:
         fields = torch.cat(
             [self._fields([frame for snippet in run for frame in snippet.frames], run[-1].following) for run in runs]
         )
-        rows, columns = centre(fields.shape[1], fields.shape[2], config.crop)
+        rows, columns = seen(fields.shape[1], fields.shape[2], config)
         clipped = fields[:, rows, columns].clamp(-config.flow_clip, config.flow_clip) / config.flow_clip
-        return clipped.reshape(len(batch), config.length, config.crop, config.crop, 2).permute(0, 4, 1, 2, 3)
+        return clipped.unflatten(0, (len(batch), config.length)).permute(0, 4, 1, 2, 3)
 
     def _fields(self, run: list[Tensor], following: Tensor | None) -> Tensor:
         """(N, H, W, 2) px for N frames; without a following frame the last field is repeated."""

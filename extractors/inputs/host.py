@@ -9,27 +9,32 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from extractors import flow
-from extractors.config import FeatureConfig
+from extractors.config import LONGEST, WHOLE_FRAME, FeatureConfig
 from extractors.decode.video import Image
 from extractors.snippets import Snippet
 
 
-def centre(height: int, width: int, size: int) -> tuple[slice, slice]:
-    """Rows and columns of the centre square."""
-    top, left = (height - size) // 2, (width - size) // 2
-    return slice(top, top + size), slice(left, left + size)
+def seen(height: int, width: int, config: FeatureConfig) -> tuple[slice, slice]:
+    """Rows and columns of what the network sees of a frame."""
+    if config.view == WHOLE_FRAME:
+        most = round(LONGEST * min(height, width))
+        rows, columns = min(height, most), min(width, most)
+    else:
+        rows = columns = config.crop
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return slice(top, top + rows), slice(left, left + columns)
 
 
 def rgb_input(frames: Sequence[Image], config: FeatureConfig) -> Tensor:
-    """Network input (3, L, crop, crop) in [-1, 1] from L frames (H, W, 3) uint8."""
+    """Network input (3, L, h, w) in [-1, 1], of what is seen of L frames (H, W, 3) uint8."""
     height, width, _ = frames[0].shape
-    rows, columns = centre(height, width, config.crop)
+    rows, columns = seen(height, width, config)
     pixels = torch.from_numpy(np.stack([frame[rows, columns] for frame in frames]))
     return pixels.permute(3, 0, 1, 2).float() / 127.5 - 1
 
 
 def flow_input(snippet: Snippet[Image], config: FeatureConfig, backend: str, workers: int | None = None) -> Tensor:
-    """Network input (2, L, crop, crop) in [-1, 1]: TV-L1 of grey frames, clipped to +-flow_clip px, divided by it.
+    """Network input (2, L, h, w) in [-1, 1]: TV-L1 of grey frames, clipped to +-flow_clip px, divided by it.
 
     L fields come from L + 1 frames; at the end of the video the last field is repeated. `workers`: threads for the
     pairs; default: the number of cores.
@@ -42,7 +47,7 @@ def flow_input(snippet: Snippet[Image], config: FeatureConfig, backend: str, wor
     fields = flow.FLOWS[backend](grey, workers) if len(grey) > 1 else no_motion(grey)
     if len(fields) < config.length:
         fields = np.concatenate([fields, fields[-1:]])
-    rows, columns = centre(grey.shape[1], grey.shape[2], config.crop)
+    rows, columns = seen(grey.shape[1], grey.shape[2], config)
     clipped = np.clip(fields[:, rows, columns], -config.flow_clip, config.flow_clip) / config.flow_clip
     return torch.from_numpy(clipped).permute(3, 0, 1, 2)
 
@@ -70,10 +75,10 @@ class HostInputs:
         return batch
 
     def rgb(self, batch: Sequence[Snippet[Image]]) -> Tensor:
-        """(B, 3, L, crop, crop)."""
+        """(B, 3, L, h, w)."""
         return torch.stack([rgb_input(snippet.frames, self.config) for snippet in batch])
 
     def flow(self, batch: Sequence[Snippet[Image]]) -> Tensor:
-        """(B, 2, L, crop, crop)."""
+        """(B, 2, L, h, w)."""
         assert self.flow_backend is not None
         return torch.stack([flow_input(snippet, self.config, self.flow_backend, self.threads) for snippet in batch])

@@ -22,7 +22,7 @@ from extractors.backbones.weights import WeightsError, find, inflate_flow
 from extractors.config import FeatureConfig, Stretch
 from extractors.decode.grid import Frames
 from extractors.features import Features
-from extractors.inputs.host import rgb_input
+from extractors.inputs.host import rgb_input, seen
 from extractors.snippets import Snippet, snippets
 from model.predict import Scores
 from pipeline.api import Pipeline
@@ -115,8 +115,10 @@ def stages(pipeline: Pipeline, video: Path, repeats: int = 3) -> list[Stage]:
         jobs[f"flow ({backend})"] = lambda: [_flow(snippet, backend, extractor.device) for snippet in batch]
     for stream in extractor.streams:
         channels = 3 if stream == "rgb" else 2
-        size = extractor.config.crop
-        pixels = torch.zeros(extractor.batch, channels, extractor.config.length, size, size)
+        height, width, _ = batch[0].frames[0].shape
+        rows, columns = seen(height, width, extractor.config)
+        size = (rows.stop - rows.start, columns.stop - columns.start)
+        pixels = torch.zeros(extractor.batch, channels, extractor.config.length, *size)
         runs = math.ceil(len(batch) / extractor.batch)
         jobs[f"I3D {stream}"] = lambda s=stream, p=pixels, n=runs: [  # type: ignore[misc]
             extractor.forward(p, s) for _ in range(n)

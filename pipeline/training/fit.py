@@ -42,7 +42,7 @@ FOLDS = 4
 # The settings that features must share with those that a model was trained on. The other settings (versions, device,
 # precision, decoder) change features by less than JCDNet notices; they are in the checkpoint's provenance. `run` and
 # `evaluate` say when the precision is another one (pipeline/precisions.py).
-DECLARED = ("layout", "backbone", "fps", "length", "stride", "short_side", "crop", "weights", "flow_clip")
+DECLARED = ("layout", "backbone", "fps", "length", "stride", "short_side", "crop", "view", "weights", "flow_clip")
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def embedded_for(name: str, classes: Sequence[str], streams: tuple[str, ...]) ->
         raise UsageError(f"--init {name}: the embedded model is {kinetics.NAME}.")
     if streams != ("rgb",):
         raise UsageError(f"--init {name}: it reads RGB only; train with --streams rgb.")
-    embedded = load_model(name)
+    embedded = load_model(name, tuning=kinetics.START)
     if not kinetics.matches(embedded, classes):
         raise UsageError(f"--init {name}: it knows none of the classes {', '.join(classes)}; train without it.")
     return embedded
@@ -113,7 +113,8 @@ def from_embedded(embedded: Checkpoint, start: Checkpoint) -> Checkpoint:
         UsageError: the embedded model was made for other features, or for a network of another shape.
     """
     known, given = embedded.features["rgb"], start.features.get("rgb", {})
-    if other := [key for key in known if known[key] != given.get(key)]:
+    # The head reads features of any view, and `own` has learnt on those of the centre.
+    if other := [key for key in known if key != "view" and known[key] != given.get(key)]:
         raise UsageError(f"--init {kinetics.NAME}: it was made for other features ({', '.join(other)} differ).")
     try:
         return kinetics.adapt(embedded, start)

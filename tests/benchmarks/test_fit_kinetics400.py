@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks import fit_kinetics400 as script
+from benchmarks import fit_wide
 from extractors.backbones import weights
 from extractors.featurefile import save
 from extractors.features import Features
@@ -20,6 +21,15 @@ pytestmark = pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D
 
 SNIPPET = 0.64
 TOWARDS = {"tennis": "playing tennis", "golf": "golf driving", "Street": None}  # what the clips look like
+
+WIDE = (
+    ("Tennis", "sport", "playing tennis", "ann"),
+    ("Golf", "sport", "golf driving", "bob"),
+    ("Golf", "sport", "golf putting", "bob"),
+    ("Cooking", "negative", "cooking egg", "ann"),
+    ("Cooking", "negative", None, "eve"),
+    ("Netball", "unknown", "playing tennis", "eve"),
+)
 
 
 def rows(rng: np.random.Generator, head: script.Head, name: str | None, count: int, least: float = 0.2) -> np.ndarray:
@@ -62,28 +72,51 @@ def files(tmp_path: Path) -> Path:
     }
     for file, content in named.items():
         (tmp_path / file).write_text(json.dumps(content))
+    wide = ["path,label,kind,accept,seconds,width,height,source"]
+    for n, (label, kind, name, owner) in enumerate(WIDE):
+        accept = label.lower() if kind == "sport" else ""
+        write(tmp_path / "wide" / f"{label}_{n}.npz", rows(rng, head, name, 5, least=0.12))
+        wide.append(f"{label}/{label}_{n}.mp4,{label},{kind},{accept},3.2,640,360,{owner}/repository: a.mp4")
+    (tmp_path / "manifest.csv").write_text("\n".join(wide))
     return tmp_path
 
 
-def test_the_command_writes_the_same_model_twice(files: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr(script, "LAMBDAS", (0.01,))
-    monkeypatch.setattr(script, "TEMPERATURES", (1.0,))
-    monkeypatch.setattr(script, "PUSHED", 1)
+def fitted(files: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
+    """Run the command, on fewer folds and coarser steps than it takes in earnest."""
+    quick = {"LAMBDA": 0.01, "PUSHED": 1, "WIDE_TIMES": 1, "FOLDS": 2}
+    for module, values in ((script, quick), (fit_wide, {"FOLDS": 2, "STEPS": 1})):
+        for name, value in values.items():
+            monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    data = ("--videos", files / "videos", "--truth", files, "--wide", files / "wide")
+    line = [files / "clips", *data, "--manifest", files / "manifest.csv", *more]
+    monkeypatch.setattr("sys.argv", ["fit_kinetics400.py", *map(str, line)])
+    script.main()
+
+
+def test_the_command_writes_the_same_model_twice(files: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     for name in ("a", "b"):
-        line = [files / "clips", "--videos", files / "videos", "--truth", files, "--out", files / name]
-        monkeypatch.setattr("sys.argv", ["fit_kinetics400.py", *map(str, line)])
-        script.main()
+        fitted(files, monkeypatch, "--out", str(files / name))
     assert (files / "a").read_bytes() == (files / "b").read_bytes()
 
     found = Tuning.load(files / "a")
-    assert sorted(found.tilt) == ["golf", "tennis"] and found.temperature == 1
-    assert set(found.localize) == {"threshold", "merge_gap", "confidence_slope", "confidence_shift", "min_confidence"}
+    assert sorted(found.tilt) == ["golf", "tennis"] and found.temperature == script.TEMPERATURE
+    confidence = {"confidence_slope", "confidence_shift", "min_confidence"}
+    assert set(found.localize) == {"threshold", "edge", "merge_gap"} | confidence
+    assert found.bias == kinetics.biases() and set(found.closed) == set(script.SPORTS)
+    assert all(0 <= added <= fit_wide.MOST_ADDED for added in found.closed.values())
     head = script.Head.published()
     weight, bias = head.weight.float(), head.bias.float()
     model = kinetics.build(weight, bias, script.NAMES, head.backbone, found)  # raises if it is not what was written
     assert fingerprint(model) == found.assembled
-    assert f"chosen: threshold {found.localize['threshold']:g}" in capsys.readouterr().out
+    assert f"chosen: gaps of up to {found.localize['merge_gap']}" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_table_of_what_was_held_out(files: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    fitted(files, monkeypatch, "--held-out", "--out", str(files / "c"))
+    printed = capsys.readouterr().out
+    assert "| sports | 3 |" in printed and "with the sport named: " in printed and not (files / "c").exists()
 
 
 def test_what_is_fitted_is_what_the_product_reads() -> None:

@@ -1,4 +1,4 @@
-"""named_rule: each snippet read by what was fitted without its clip, and the pair that is best on known scores."""
+"""named_rule: each snippet read by what was fitted without its clip, and the gap that is best on known scores."""
 
 import json
 from dataclasses import replace
@@ -13,6 +13,7 @@ from extractors.backbones import weights
 from extractors.featurefile import save
 from extractors.features import Features
 from model.predict import predict
+from postprocess.config import LocalizeConfig
 from postprocess.evaluation.annotations import Action
 
 needs_weights = pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
@@ -75,8 +76,8 @@ def test_each_snippet_is_read_by_the_model_of_its_fold(models):
 
 
 @needs_weights
-def test_the_lowest_threshold_that_keeps_the_spill_of_smoothing_out_is_chosen(models):
-    """Three sure snippets: at .3 the third that smoothing leaves beside them is drawn, too."""
+def test_the_edge_keeps_the_spill_of_smoothing_out(models):
+    """Three sure snippets: without an edge the third that smoothing leaves beside them is drawn, too."""
     count, tennis = 20, models[0].classes.index("playing tennis")
     video = named_rule.Video(features(count), [Action(6 * SNIPPET, 9 * SNIPPET, "tennis")], ["a"] * count)
     plain = predict(models[0].build(), video.features.rgb)
@@ -84,13 +85,15 @@ def test_the_lowest_threshold_that_keeps_the_spill_of_smoothing_out_is_chosen(mo
     cas[:, -1] = 0.0
     cas[6:9, tennis] = 30.0
     scores = {"v": replace(plain, cas=cas, actionness=np.ones(count, dtype=np.float32))}
-    rows = list(named_rule.grid({"v": video}, scores, models[0]))
-    found = {(threshold, gap): value for threshold, gap, value in rows}
-    assert found[0.3, 1] == found[0.32, 1] == pytest.approx(200 / 3)  # 3 of 5 snippets: tIoU .6
-    assert found[0.34, 1] == pytest.approx(100)
-    assert named_rule.best(rows) == (0.34, 4)
+
+    def found(edge: float) -> dict[int, float]:
+        config = LocalizeConfig(threshold=0.15, edge=edge)
+        return dict(named_rule.grid({"v": video}, scores, models[0], config))
+
+    assert found(0.0)[1] == found(0.32)[1] == pytest.approx(200 / 3)  # 3 of 5 snippets: tIoU .6
+    assert found(0.36)[1] == pytest.approx(100)
+    assert named_rule.best(list(found(0.36).items())) == 4
 
 
-def test_of_equals_the_largest_gap_then_the_lowest_threshold():
-    rows = [(0.3, 1, 90.0), (0.34, 2, 95.0), (0.34, 3, 95.0 + 1e-12), (0.4, 3, 95.0), (0.4, 4, 94.0)]
-    assert named_rule.best(rows) == (0.34, 3)
+def test_of_equals_the_largest_gap():
+    assert named_rule.best([(1, 90.0), (2, 95.0), (3, 95.0 + 1e-12), (4, 94.0)]) == 3

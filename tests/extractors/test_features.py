@@ -17,7 +17,7 @@ from conftest import Pixels, coded, encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extractors.config import FeatureConfig, Stretch
+from extractors.config import FeatureConfig, Stretch, view_of
 from extractors.decode.grid import Frames
 from extractors.decode.video import VideoError
 from extractors.features import Extractor, Features, FeaturesError, load, save
@@ -151,6 +151,10 @@ def test_settings_tell_apart_what_changes_the_numbers() -> None:
         other = Extractor(replace(CONFIG, **change), ("rgb", "flow")).settings()
         assert other["rgb"] != base["rgb"], change
         assert other["flow"] != base["flow"], change
+    whole = Extractor(replace(CONFIG, view="whole"), ("rgb", "flow")).settings()
+    # Features of the centre, which were made before there was a choice, say nothing about it.
+    assert whole == {stream: about | {"view": "whole"} for stream, about in base.items()}
+    assert [view_of(found["rgb"]) for found in (base, whole)] == ["centre", "whole"]
     clipped = Extractor(replace(CONFIG, flow_clip=10.0), ("rgb", "flow")).settings()
     assert clipped["rgb"] == base["rgb"]
     assert clipped["flow"] != base["flow"]
@@ -160,6 +164,24 @@ def test_settings_tell_apart_what_changes_the_numbers() -> None:
 
 
 # --- network inputs ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((49, 80), (0, 49, 0, 80)),
+        ((80, 49), (0, 80, 0, 49)),
+        ((48, 200), (0, 48, 28, 172)),
+        ((150, 48), (3, 147, 0, 48)),
+    ],
+)
+def test_a_whole_frame_is_seen_up_to_three_times_as_long_as_wide(
+    size: tuple[int, int], expected: tuple[int, int, int, int]
+) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    top, bottom, left, right = expected
+    found = rgb_input((frame, frame), replace(CONFIG, length=2, view="whole")).numpy()
+    np.testing.assert_allclose(found[:, 1], frame[top:bottom, left:right].transpose(2, 0, 1) / 127.5 - 1, atol=1e-6)
 
 
 def test_rgb_input_is_the_centre_square_in_minus_one_to_one() -> None:

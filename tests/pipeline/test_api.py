@@ -205,6 +205,17 @@ def test_a_model_runs_at_the_stride_that_it_was_trained_at() -> None:
     assert Pipeline(small_checkpoint(), load_config(None, {"features.stride": 8})).config.features.stride == 8
 
 
+@pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
+def test_a_model_that_names_no_view_reads_the_centre() -> None:
+    assert Pipeline(small_checkpoint(), Config(device="cpu")).config.features.view == "centre"
+    with pytest.raises(UsageError, match=r"made for rgb features with view = centre, not whole; leave that setting"):
+        Pipeline(small_checkpoint(), load_config(None, {"features.view": "whole", "device": "cpu"}))
+    whole = Pipeline(small_checkpoint(view="whole"), Config(device="cpu"))
+    assert whole.config.features.view == whole.extractor.settings()["rgb"]["view"] == "whole"
+    with pytest.raises(UsageError, match=r"made for rgb features with view = whole, not centre; leave that setting"):
+        Pipeline(small_checkpoint(view="whole"), load_config(None, {"features.view": "centre", "device": "cpu"}))
+
+
 def test_exit_codes() -> None:
     for module in (
         "model.train",
@@ -262,6 +273,7 @@ def test_all_and_the_slider_of_a_page_hold_what_a_plain_run_shows() -> None:
     page = plain.segments(scores, features, least=0.0)
     assert [s for s in page if s.confidence >= 0.74] == shown
     assert [round(s.confidence, 2) for s in page] == [0.82, 0.5, 0.76]
+    assert [s.sport for s in shown] == ["", ""] and page[1].name == f"sport, unsure: {page[1].label}?"
     everything = pipeline(**{"localize.min_confidence": 0.0})
     assert everything.segments(scores, features) == everything.segments(scores, features, least=0.0) == page
     lower = pipeline(**{"localize.min_confidence": 0.4})

@@ -67,6 +67,17 @@ def test_another_stride_is_refused(stored):
         predictions_of(model(stride=4), stored, LocalizeConfig())
 
 
+@pytest.mark.parametrize("declared", [{}, {"view": "centre"}])
+def test_features_of_another_view_are_refused(declared):
+    settings = {"fps": 25.0, "length": 16, "stride": 16}
+    check_settings(model(**declared), {"rgb": settings})
+    with pytest.raises(UsageError, match="view = centre, and these have whole"):
+        check_settings(model(**declared), {"rgb": settings | {"view": "whole"}})
+    check_settings(model(view="whole"), {"rgb": settings | {"view": "whole"}})
+    with pytest.raises(UsageError, match="view = whole, and these have centre"):
+        check_settings(model(view="whole"), {"rgb": settings})
+
+
 def test_a_stream_that_is_missing_is_refused(stored):
     both = initialise(ModelConfig(classes=2, in_dim=2048, dim=8), CLASSES, ("rgb", "flow"), {}, seed=0)
     with pytest.raises(UsageError, match="flow stream"):

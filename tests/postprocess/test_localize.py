@@ -82,6 +82,18 @@ def test_runs_gaps_and_lengths(curve, expected):
     assert drawn(find({"golf": curve})) == [("golf", s, e) for s, e in expected]
 
 
+def test_the_edge_of_a_sure_run_is_cut_and_a_weak_run_is_whole():
+    sure, weak = [0.3, 0.9, 0.9, 0.3], [0.3, 0.31, 0.3, 0.3]
+    assert drawn(find({"golf": sure}, threshold=0.2)) == [("golf", 0, 3)]
+    assert drawn(find({"golf": sure}, threshold=0.2, edge=0.36)) == [("golf", 1, 2)]
+    assert drawn(find({"golf": weak}, threshold=0.2, edge=0.36)) == [("golf", 0, 3)]
+    assert drawn(find({"golf": [*sure, 0, 0, *weak]}, threshold=0.2, edge=0.36)) == [("golf", 1, 2), ("golf", 6, 9)]
+    valley = [0.9, 0.9, 0.3, 0.9, 0.9]
+    assert drawn(find({"golf": valley}, threshold=0.2, edge=0.36, merge_gap=0)) == [("golf", 0, 1), ("golf", 3, 4)]
+    (whole,) = find({"golf": valley}, threshold=0.2, edge=0.36, merge_gap=1)
+    assert whole.confidence == pytest.approx(sum(valley) / 5)  # what lies between them counts
+
+
 def test_one_snippet_alone_counts_where_it_is_allowed():
     assert drawn(find({"golf": [0.9, 0, 0, 0.9]}, min_snippets=1)) == [("golf", 0, 0), ("golf", 3, 3)]
 

@@ -8,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postprocess.config import LocalizeConfig
-from postprocess.proposals import blocks, cells, density, merge, moving_average, outer_inner_score, owners, runs
+from postprocess.proposals import (
+    blocks,
+    cells,
+    counted,
+    density,
+    merge,
+    moving_average,
+    outer_inner_score,
+    owners,
+    runs,
+)
 
 # No deadline: a busy machine is not a wrong answer.
 patient = settings(deadline=None)
@@ -320,3 +330,20 @@ def test_rounding_breaks_no_piece():
         if len(held):
             owner = owners(mass, np.ones((1, 12), dtype=bool), 1, 0.0)
             assert (owner[held[0] : held[-1] + 1] == 0).all()
+
+
+@pytest.mark.parametrize("edge", [0.0, 0.36, 0.7])
+def test_a_snippet_counts_by_the_highest_one_of_its_run(edge: float) -> None:
+    """Against its definition, snippet by snippet: walk to both ends of the run and look for its highest value."""
+    rng = np.random.default_rng(4)
+    for _ in range(60):
+        curve, block = rng.random(14).round(1), np.sort(rng.integers(0, 3, 14))
+        expected = []
+        for i, value in enumerate(curve):
+            low = high = i
+            while low > 0 and curve[low - 1] > 0.25 and block[low - 1] == block[i]:
+                low -= 1
+            while high < 13 and curve[high + 1] > 0.25 and block[high + 1] == block[i]:
+                high += 1
+            expected.append(value > 0.25 and value > edge * curve[low : high + 1].max())
+        assert counted(curve, 0.25, edge, block).tolist() == expected

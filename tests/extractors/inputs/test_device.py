@@ -10,7 +10,7 @@ import torch
 from conftest import coded, encode
 
 from extractors import features
-from extractors.config import FeatureConfig
+from extractors.config import VIEWS, FeatureConfig
 from extractors.features import Extractor, gpu_batch
 from extractors.inputs import device
 from extractors.inputs.device import DeviceInputs, Slab
@@ -27,10 +27,11 @@ def test_grey_is_opencvs_exactly() -> None:
     assert np.array_equal(device.grey(torch.from_numpy(image)[None])[0].numpy(), expected)
 
 
+@pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("stride", [2, 4])
 @pytest.mark.parametrize("frames", [17, 16, 3])
-def test_inputs_equal_the_cpus(stride: int, frames: int) -> None:
-    config = replace(CONFIG, stride=stride)
+def test_inputs_equal_the_cpus(stride: int, frames: int, view: str) -> None:
+    config = replace(CONFIG, stride=stride, view=view)
     images = [coded(k, 32, 44) for k in range(frames)]
     host, there = HostInputs(config, "numba"), DeviceInputs(config, "numba", "cpu")
     cut = list(snippets(enumerate(images), length=4, stride=stride))

@@ -1,0 +1,95 @@
+"""What the embedded model's segments say about sports, and what it means to name one."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from extractors.backbones import weights
+from extractors.features import Features
+from model.predict import Scores
+from pipeline.api import Pipeline, added_logits, load_model
+from pipeline.config import load_config
+from postprocess.segment import Result, Segment
+
+needs_weights = pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return load_model("kinetics400")
+
+
+def scene(model, **logits: float) -> tuple[Scores, Features]:
+    """Ten snippets, of which the middle four show these names; the other logits are those of nothing."""
+    cas = np.full((10, len(model.classes) + 1), -20.0, np.float32)
+    cas[:, -1] = 0.0
+    for name, value in logits.items():
+        cas[3:7, model.classes.index(name.replace("_", " "))] = value
+    times = 0.64 * np.arange(10)[:, None] + np.array([0.0, 0.64])
+    video = np.zeros(len(model.classes), np.float32)
+    return Scores(cas, cas, np.ones(10, np.float32), video), Features(None, None, times, 6.4, {}, {})
+
+
+def pipeline(model, **flags: object) -> Pipeline:
+    return Pipeline(model, load_config(None, {"device": "cpu"} | flags))
+
+
+@needs_weights
+def test_a_segment_names_its_sport(embedded) -> None:
+    scores, features = scene(embedded, squat=8.0)
+    (found,) = pipeline(embedded).segments(scores, features)
+    assert (found.label, found.sport, found.name) == ("squat", "weightlifting", "weightlifting: squat")
+    scores, features = scene(embedded, archery=8.0)
+    (found,) = pipeline(embedded).segments(scores, features)
+    assert (found.sport, found.name) == ("archery", "archery")
+
+
+@needs_weights
+def test_all_shows_an_unsure_sport_as_unsure(embedded) -> None:
+    sure = dataclasses.replace(embedded, localize=embedded.localize | {"min_confidence": 0.9})
+    scores, features = scene(sure, squat=-0.5)
+    assert pipeline(sure).segments(scores, features) == []
+    (found,) = pipeline(sure, **{"localize.min_confidence": 0.0}).segments(scores, features)
+    assert (found.label, found.sport, found.name) == ("squat", "unsure", "sport, unsure: squat?")
+    (plain,) = pipeline(sure, classes="all").segments(scores, features)  # not calibrated, so nothing is unsure
+    assert plain.sport == "weightlifting"
+
+
+@needs_weights
+def test_a_sport_that_the_user_names_is_found_sooner(embedded) -> None:
+    """Its logits are raised by what its name adds: segments are those of scores that were higher by as much."""
+    model = dataclasses.replace(embedded, closed={"weightlifting": 3.0, "golf": 2.0})
+    scores, features = scene(model, squat=-3.0)
+    assert pipeline(model).segments(scores, features) == []
+    (found,) = pipeline(model, classes="weightlifting").segments(scores, features)
+    higher, _ = scene(model, squat=0.0)
+    (expected,) = pipeline(model).segments(higher, features)
+    assert found.confidence == pytest.approx(expected.confidence)
+    assert (found.start, found.end) == (expected.start, expected.end)
+    assert pipeline(model, classes="golf").segments(scores, features) == []
+
+
+def test_what_a_name_adds() -> None:
+    from model.config import ModelConfig
+    from model.train import initialise
+
+    names = ("squat", "lunge", "putt", "sew")
+    plain = initialise(ModelConfig(classes=4, in_dim=8, dim=4), names, ("rgb",), {}, seed=0)
+    assert added_logits(plain, frozenset(names)) is None
+    model = dataclasses.replace(plain, groups={"squat": "gym", "lunge": "gym", "putt": "golf"}, closed={"gym": 2.0})
+    assert added_logits(model, frozenset({"squat", "lunge"})).tolist() == [2.0, 2.0, 0.0, 0.0, 0.0]
+    assert added_logits(model, frozenset({"squat"})).tolist() == [2.0, 0.0, 0.0, 0.0, 0.0]
+    assert added_logits(model, frozenset({"putt", "sew"})).tolist() == [0.0] * 5
+    many = dataclasses.replace(model, groups={name: name for name in names})
+    assert added_logits(many, frozenset(names)) is None  # four sports say little about any of them
+
+
+def test_a_result_keeps_the_sport_and_reads_results_without_one() -> None:
+    segments = (Segment(0, 1, 1.0, 0.9, "squat", "weightlifting"), Segment(1, 2, 1.0, 0.4, "own"))
+    document = Result("v.mp4", 2.0, {}, segments, (), {}).to_dict()
+    assert [s.get("sport") for s in document["segments"]] == ["weightlifting", None]
+    assert Result.from_dict(document).segments == segments
+    document["segments"][0]["sport"] = 3
+    with pytest.raises(ValueError, match="sport of segment 1 must be text"):
+        Result.from_dict(document)
