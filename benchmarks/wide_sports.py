@@ -21,7 +21,7 @@ import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,8 @@ from benchmarks.named_quality import Arm
 from benchmarks.named_sports import stored
 from extractors.features import Features, load
 from model import kinetics
-from model.predict import predict
+from model.predict import Scores, predict
+from pipeline.api import EMBEDDED, added_logits, load_model
 from postprocess.config import LocalizeConfig
 from postprocess.segment import Segment
 
@@ -150,12 +151,17 @@ def named(clips: Sequence[WideClip], find: Find) -> tuple[int, int, int, int]:
 
 def by_model(model: kinetics.Checkpoint) -> Find:
     """What a model finds, with its own settings."""
-    net = model.build()
-    plain, closed = LocalizeConfig(**model.localize), LocalizeConfig(**model.localize | model.closed)
+    net, config = model.build(), LocalizeConfig(**model.localize)
 
     def find(clip: WideClip, sport: str | None) -> list[Segment]:
-        keep = None if sport is None else frozenset(n for n, s in model.groups.items() if s == sport)
-        return Arm(lambda x: predict(net, x), model, plain if sport is None else closed).find(clip.features, keep)
+        keep = frozenset(n for n, s in model.groups.items() if sport in (None, s))
+        added = None if sport is None else added_logits(model, keep)
+
+        def scores(x: np.ndarray) -> Scores:
+            found = predict(net, x)
+            return found if added is None else replace(found, cas=found.cas + added)
+
+        return Arm(scores, model, config).find(clip.features, keep)
 
     return find
 
@@ -207,8 +213,6 @@ def main() -> None:
     parser.add_argument("--tuning", type=Path, default=kinetics.TUNING, help="another one than what ships")
     parser.add_argument("--clips", action="store_true", help="a line a clip, too")
     given = parser.parse_args()
-    from pipeline.api import EMBEDDED, load_model
-
     report(read(given.features), by_model(load_model(EMBEDDED, tuning=given.tuning)), given.clips)
 
 
