@@ -25,7 +25,7 @@ def models(context: typer.Context) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("name", "what", "where", "licence"):
         table.add_column(column, overflow="fold")
-    embedded = "embedded model: 400 actions, 100 of them sports; `models card` says how it was made, and how good it is"
+    embedded = "embedded model: 400 actions, 110 of them sports; `models card` says how it was made, and how good it is"
     table.add_row("kinetics400", embedded, "built in", "that of i3d-rgb")
     for name, about in WEIGHTS.items():
         try:

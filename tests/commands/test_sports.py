@@ -43,7 +43,7 @@ def test_the_sports_of_the_embedded_model(jcdnet, without_weights, kinetics_name
     assert sports["golf"] == ["golf chipping", "golf driving", "golf putting"]
     assert sports["tennis"] == ["playing tennis"]
     names = [name for of_sport in sports.values() for name in of_sport]
-    assert len(sports) == 51 and len(names) == len(set(names)) == 100  # README and docs/models.md say so
+    assert len(sports) == 54 and len(names) == len(set(names)) == 110  # README and docs/models.md say so
     assert set(names) <= set(kinetics_names)
 
 

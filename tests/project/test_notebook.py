@@ -57,7 +57,7 @@ def test_it_runs_on_a_video_that_shows_nothing(folder: Path, capsys: pytest.Capt
     assert names["features"].rgb.shape == (2, 1024) and names["result"].segments == ()
     assert len(names["axis"].lines) == 6, "five sports and the threshold"
     assert names["evaluation"]["mAP"] == {"0.3": 0.0, "0.5": 0.0, "0.7": 0.0}
-    assert "400 names, 51 sports" in capsys.readouterr().out
+    assert "400 names, 54 sports" in capsys.readouterr().out
 
 
 @needs_weights
