@@ -28,6 +28,10 @@ class Settings:
     """folds of the check at the end; None means up to four, 0 means no check"""
     init: str | None = None
     """"kinetics400" starts from the embedded model where classes match; None draws all weights from the seed"""
+    times: Path | None = None
+    """CSV or ActivityNet JSON of marked times; None trains on labels per video"""
+    more: Path | None = None
+    """a model of an earlier training, to start from with its settings; None draws all weights from the seed"""
     config: Path | None = None
     """TOML file with the tables [model], [training] and [training.loss]"""
 
