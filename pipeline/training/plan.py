@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 from extractors.config import NOTHING, FeatureConfig
 from extractors.decode.process import Decoder
@@ -10,6 +11,7 @@ from extractors.decode.video import VideoError
 from model import kinetics
 from model.checkpoint import Checkpoint
 from model.datasets import DatasetError
+from model.presets import stride_for
 from pipeline.datasets.featureset import FeatureSet
 from pipeline.datasets.layouts import read_feature_set
 from pipeline.run.videos import VIDEO_SUFFIXES
@@ -41,6 +43,35 @@ class Plan:
     """sentences about what is left out or was guessed"""
     marked: dict[str, Marked] | None = None
     """CSV name → what was marked in this video; None without times"""
+
+    @property
+    def streams(self) -> str | None:
+        """The streams of the model to start from, as `--streams` names them; None if there is none."""
+        before = self.recipe.before
+        return None if before is None else "both" if len(before.streams) > 1 else before.streams[0]
+
+    def stride(self, asked: int | None) -> tuple[int | None, str | None]:
+        """The stride to extract with, None for the usual one, and a sentence that says why it is another one.
+
+        Args:
+            asked: what the user asked for, which wins.
+        """
+        before, settings = self.recipe.before, self.recipe.settings
+        if asked is not None:
+            return asked, None
+        if before is not None:
+            stride = before.features[before.streams[0]].get("stride")
+            return stride, None
+        spans = [m.end - m.start for of in (self.marked or {}).values() for m in of.marks if m.end is not None]
+        chosen = stride_for(spans) if settings.preset == "own" else None
+        if chosen is None:
+            return None, None
+        middle = f"the {len(spans)} marked actions last {median(spans):.2g} s in the median"
+        if self.features is not None:
+            here = next(iter(self.features.settings.values()), {}).get("stride", 16)
+            need = f"{middle}, so extract them with --stride {chosen}: at stride {here}, short actions are missed."
+            return None, need if here > chosen else None
+        return chosen, f"stride {chosen}: {middle}; --stride 16 would be faster and miss short ones."
 
 
 def plan(

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+EDGE = 0.64
+"""Seconds before and after a marked action that count as background, unless they are marked: a snippet at stride 16."""
+
 
 @dataclass(frozen=True)
 class Mark:
