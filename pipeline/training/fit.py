@@ -27,6 +27,8 @@ from pipeline.cache.entries import FeatureCache
 from pipeline.datasets.featureset import FeatureSet
 from pipeline.training.crossval import FILE_NAME as QUALITY_NAME
 from pipeline.training.crossval import Check, Quality, cross_validate, sweep
+from pipeline.training.picture import FILE_NAME as PICTURE_NAME
+from pipeline.training.picture import picture
 from pipeline.training.plan import Plan, listed
 from pipeline.training.settings import Recipe, from_earlier, from_embedded
 from pipeline.training.snippets import EDGE, NOTHING, Timed, known
@@ -230,7 +232,7 @@ def fit(
     if wanted.before is not None:
         start = from_earlier(wanted.before, fresh)
     if overwrite:  # otherwise a training that is killed before its check would later use the check of another model
-        for name in (QUALITY_NAME, STATE_NAME, LOG_NAME):
+        for name in (QUALITY_NAME, PICTURE_NAME, STATE_NAME, LOG_NAME):
             (folder / name).unlink(missing_ok=True)
         sweep(folder)
     finished = train(start, data, training, folder, device=device, resume=not overwrite, on_progress=on_progress)
@@ -239,7 +241,8 @@ def fit(
     checkpoint.write_atomically(folder / CURVES_NAME, plots.training(*_log(folder / LOG_NAME)))
     quality = None
     if wanted.folds < 2:
-        (folder / QUALITY_NAME).unlink(missing_ok=True)  # it may belong to another model
+        for name in (QUALITY_NAME, PICTURE_NAME):  # they may belong to another model
+            (folder / name).unlink(missing_ok=True)
         sweep(folder)
     else:
         quality = cross_validate(
@@ -252,6 +255,7 @@ def fit(
             resume=not overwrite,
             on_progress=on_progress,
         )
+        checkpoint.write_atomically(folder / PICTURE_NAME, picture(quality))
     return Trained(finished, path, training, quality)
 
 

@@ -60,6 +60,7 @@ class TimesQuality:
         mean_ap: "0.3", "0.5", "0.7" → mAP in percent over the complete videos, ranked by confidence; empty if there are
             no spans in complete videos.
         complete: number of complete videos.
+        off: median over all starts and ends that were found, in seconds; None if there are none.
         classes: each class.
         confusion: (C+1, C+1). Row: what was marked, last nothing. Column: what was drawn there, last nothing.
         videos: each video with marks.
@@ -67,14 +68,14 @@ class TimesQuality:
 
     mean_ap: dict[str, float]
     complete: int
+    off: float | None
     classes: tuple[ClassTimes, ...]
     confusion: tuple[tuple[int, ...], ...]
     videos: tuple[HeldOut, ...]
 
     def sentence(self) -> str:
         """All classes together."""
-        offs = [c.off for c in self.classes if c.off is not None]
-        off = f", boundaries off by {median(offs):.1f} s in the median" if offs else ""
+        off = "" if self.off is None else f", boundaries off by {self.off:.1f} s in the median"
         counts = (sum(c.found for c in self.classes), sum(c.marked for c in self.classes))
         return f"found {counts[0]} of {counts[1]}, {sum(c.false for c in self.classes)} false{off}"
 
@@ -95,7 +96,7 @@ class TimesQuality:
         )
         classes = tuple(ClassTimes(**c) for c in given["classes"])
         confusion = tuple(tuple(map(int, row)) for row in given["confusion"])
-        return cls(dict(given["mean_ap"]), int(given["complete"]), classes, confusion, videos)
+        return cls(dict(given["mean_ap"]), int(given["complete"]), given["off"], classes, confusion, videos)
 
 
 @dataclass
@@ -136,10 +137,12 @@ def judge_times(
             for s, segment in enumerate(segments):
                 tallies[segment.label].false += s not in right
                 confusion[-1, number[segment.label]] += s not in anyhow.values()
+    offs = [seconds for tally in tallies.values() for seconds in tally.off]
     counts = {label: sum(m.label == label for of in marked for m in of.marks) for label in classes}
     return TimesQuality(
         _mean_ap(marked, drawn, number),
         sum(of.complete for of in marked),
+        float(median(offs)) if offs else None,
         tuple(
             ClassTimes(label, counts[label], t.found, t.false, float(median(t.off)) if t.off else None)
             for label, t in tallies.items()

@@ -8,6 +8,7 @@ from pipeline.run.videos import VIDEO_SUFFIXES
 from pipeline.training.labels import LabelledVideo, find_videos
 from pipeline.training.snippets import Marked
 from pipeline.training.times import Times, beyond, contradictions, respelled, unknown_labels
+from postprocess.evaluation.names import label_key
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,13 @@ def _notes(
         notes.append(f"{times.path}: {_count(left)} of another split: not trained on.")
     if labels is not None and added:
         notes.append(f"{times.path}: {_count(len(added))} not in {labels.name}; what is marked there are their labels.")
-    if grown := sum(len(a.labels) < len(b.labels) for a, b in zip(before, rows, strict=True)):
+    if grown := sum(_keys(a) != _keys(b) for a, b in zip(before, rows, strict=True)):
         notes.append(f"{times.path}: in {_count(grown, verb=False)} it marks actions that {labels} does not name.")
     return notes
+
+
+def _keys(row: LabelledVideo) -> set[str]:
+    return set(map(label_key, row.labels))
 
 
 def _count(videos: int, verb: bool = True) -> str:
