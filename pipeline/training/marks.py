@@ -1,6 +1,6 @@
 """Joins marked times with the rows of the labels: which video is meant, and what the two say together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,11 +69,12 @@ def join(
         places={names[v]: times.places[v] for v in used},
         lines={names[v]: times.lines[v] for v in used},
     )
-    rows = [_with(row, of_rows.videos.get(row.video)) for row in chosen]
+    known = None if labels is None else {label_key(label) for row in listing for label in row.labels}
+    rows = [_with(row, of_rows.videos.get(row.video), known) for row in chosen]
     added = [
-        _with(LabelledVideo(video, (), "", _line(times.places[video]), f"{times.path.name} line"), times.videos[video])
-        for video in used
-        if video not in meant
+        _with(LabelledVideo(v, (), "", _line(times.places[v]), f"{times.path.name} line"), times.videos[v], known)
+        for v in used
+        if v not in meant
     ]
     if labels is not None:
         said = {row.video: row.labels for row in chosen}
@@ -87,11 +88,10 @@ def join(
     )
 
 
-def _with(row: LabelledVideo, marked: Marked | None) -> LabelledVideo:
-    """A row with the labels that are marked in its video."""
-    if marked is None:
-        return row
-    return replace(row, labels=tuple(dict.fromkeys((*row.labels, *(mark.label for mark in marked.marks)))))
+def _with(row: LabelledVideo, marked: Marked | None, known: Collection[str] | None) -> LabelledVideo:
+    """A row with the labels that are marked in its video, without those that are not known: they are mistakes."""
+    found = () if marked is None else (m.label for m in marked.marks if known is None or label_key(m.label) in known)
+    return replace(row, labels=tuple(dict.fromkeys((*row.labels, *found))))
 
 
 def _notes(

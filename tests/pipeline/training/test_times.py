@@ -126,7 +126,7 @@ def test_everything_wrong_is_said_at_once(folder: Path) -> None:
     with pytest.raises(DatasetError) as error:
         planned(folder, WRONG)
     text = str(error.value)
-    assert text.startswith(f"{folder / 'labels.csv'}: 12 to fix before training:")
+    assert text.startswith(f"{folder / 'labels.csv'}: 11 to fix before training:")
     for said in (
         "times.csv line 2: ends at 2 s, before it starts (6 s)",
         "times.csv line 3: 20 to 90 s reaches beyond the video, which ends at 25.6 s",
