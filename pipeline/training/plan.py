@@ -19,7 +19,7 @@ from pipeline.training import labels as labels_csv
 from pipeline.training.labels import LabelledVideo
 from pipeline.training.marks import join
 from pipeline.training.settings import Recipe, Settings, embedded_for, read_recipe
-from pipeline.training.snippets import Marked
+from pipeline.training.snippets import Marked, lengths
 from pipeline.training.times import read_times
 from support.errors import UsageError
 
@@ -62,7 +62,7 @@ class Plan:
         if before is not None:
             stride = before.features[before.streams[0]].get("stride")
             return stride, None
-        spans = [m.end - m.start for of in (self.marked or {}).values() for m in of.marks if m.end is not None]
+        spans = lengths((self.marked or {}).values())
         chosen = stride_for(spans) if settings.preset == "own" else None
         if chosen is None:
             return None, None

@@ -15,6 +15,7 @@ from pipeline.training.plan import plan
 from pipeline.training.settings import Settings
 from pipeline.training.snippets import EDGE, Mark, Marked, known
 from pipeline.training.times import read_times
+from postprocess.config import LocalizeConfig
 
 CLASSES = ("golf", "ski")
 SECONDS = 0.64
@@ -206,6 +207,10 @@ def test_the_stride_follows_from_the_lengths_and_is_explained(
     assert found is None  # the features are there
     assert (why is None) == (stride is None) and (why is None or f"--stride {stride}" in why)
     assert wanted.stride(8) == (8, None)
+    # Short actions are drawn with less smoothing; a model that was trained on long ones is drawn as ever.
+    rule = course(wanted.recipe, gather(wanted)).localize
+    assert rule == ({} if stride is None else {"smooth": 1, "min_snippets": 1, "threshold": 0.2})
+    LocalizeConfig(**rule)
 
 
 spans = st.lists(st.tuples(st.floats(0, 20), st.floats(0.01, 6), st.sampled_from(CLASSES)), max_size=5)
