@@ -72,9 +72,9 @@ def join(
     known = None if labels is None else {label_key(label) for row in listing for label in row.labels}
     rows = [_with(row, of_rows.videos.get(row.video), known) for row in chosen]
     added = [
-        _with(LabelledVideo(v, (), "", _line(times.places[v]), f"{times.path.name} line"), times.videos[v], known)
-        for v in used
-        if v not in meant
+        _with(_row(times, n, video), times.videos[video], known)
+        for n, video in enumerate(times.videos, start=1)
+        if video in used and video not in meant
     ]
     if labels is not None:
         said = {row.video: row.labels for row in chosen}
@@ -121,6 +121,9 @@ def _count(videos: int, verb: bool = True) -> str:
     return f"{videos} {noun}{is_ if verb else ''}"
 
 
-def _line(place: str) -> int:
-    """The number at the end of "line 4"; 0 for a video of a JSON."""
-    return int(place.removeprefix("line ")) if place.startswith("line ") else 0
+def _row(times: Times, number: int, video: str) -> LabelledVideo:
+    """A row for a video that only the times name, the `number`-th of them."""
+    place = times.places[video]
+    if place.startswith("line "):
+        return LabelledVideo(video, (), "", int(place.removeprefix("line ")), f"{times.path.name} line")
+    return LabelledVideo(video, (), "", number, f"{times.path.name} video")
