@@ -1,13 +1,14 @@
 """What the rule `runs` finds of short actions if the network is almost perfect: stride, smoothing and threshold.
 
-    python benchmarks/short_actions.py
+    python benchmarks/short_actions.py [--smooth 3]
 
 No footage and no network: videos of 40 s with actions of given lengths every few seconds. For each snippet the logits
 are the logarithms of the shares of its classes, and A^ness is its share of action, both with noise on the logits; they
-are smoothed over three snippets as in the preset `own`. What is found is then due to the stride and to the rule alone.
-Printed is mAP 0.3:0.9 and @0.5 in percent, ranked by confidence. Takes about 20 seconds.
+are smoothed over --smooth snippets, three as in the preset `own`. What is lost is then due to the stride and to the
+rule alone. Printed is mAP 0.3:0.9 and @0.5 in percent, ranked by confidence. Takes some seconds.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -77,6 +78,9 @@ def mean_ap(truth: list[Marked], stride: int, noise: float, smooth: int, rule: L
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--smooth", type=int, default=3, help="snippets, an odd number; 1 is no smoothing")
+    smooth = parser.parse_args().smooth
     for noise in (0.7, 1.5):
         print(f"\nnoise {noise:g} on the logits\n")
         print(f"| actions | stride | {' | '.join(RULES)} |")
@@ -84,7 +88,7 @@ def main() -> None:
         for lengths in LENGTHS:
             truth = videos(*lengths)
             for stride in (16, 8, 4):
-                of = [mean_ap(truth, stride, noise, 3, rule) for rule in RULES.values()]
+                of = [mean_ap(truth, stride, noise, smooth, rule) for rule in RULES.values()]
                 cells = [f"{values.mean():.0f}, {values[2]:.0f}" for values in of]
                 print(f"| {lengths[0]:g} to {lengths[1]:g} s | {stride} | {' | '.join(cells)} |", flush=True)
 
