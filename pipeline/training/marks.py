@@ -8,7 +8,7 @@ from pipeline.run.videos import VIDEO_SUFFIXES
 from pipeline.training.labels import LabelledVideo, find_videos
 from pipeline.training.snippets import Marked
 from pipeline.training.times import Times, beyond, contradictions, respelled, unknown_labels
-from postprocess.evaluation.names import label_key
+from postprocess.evaluation.names import as_path, label_key
 
 
 @dataclass(frozen=True)
@@ -51,23 +51,21 @@ def join(
         labels: the file of the labels.
     """
     given = [LabelledVideo(v, (), "", n, f"{times.path.name} row") for n, v in enumerate(times.videos, start=1)]
-    found, _ = find_videos(given, {row.video: Path(row.video) for row in listing}, VIDEO_SUFFIXES)
-    meant = {video: row.video for video in times.videos for row in listing if found.get(video) == Path(row.video)}
+    names = {as_path(row.video).as_posix(): row.video for row in listing}
+    found, _ = find_videos(given, {name: Path(name) for name in names}, VIDEO_SUFFIXES)
+    meant = {video: names[path.as_posix()] for video, path in found.items()}
     problems = list(times.problems)
-    problems += [
-        f"{times.places[video]}: {video} is the same video as {other}, which comes before; use one name"
-        for n, (video, name) in enumerate(meant.items())
-        for other in list(meant)[:n]
-        if meant[other] == name
-    ]
+    first: dict[str, str] = {}
+    for video, row_name in meant.items():
+        if (other := first.setdefault(row_name, video)) != video:
+            problems.append(f"{times.places[video]}: {video} is the video that {other} names, too; use one name")
     here = {row.video for row in chosen}
     used = [video for video in times.videos if video not in meant or meant[video] in here]
-    names = {video: meant.get(video, video) for video in used}
     of_rows = replace(
         times,
-        videos={names[v]: times.videos[v] for v in used},
-        places={names[v]: times.places[v] for v in used},
-        lines={names[v]: times.lines[v] for v in used},
+        videos={meant.get(v, v): times.videos[v] for v in used},
+        places={meant.get(v, v): times.places[v] for v in used},
+        lines={meant.get(v, v): times.lines[v] for v in used},
     )
     known = None if labels is None else {label_key(label) for row in listing for label in row.labels}
     rows = [_with(row, of_rows.videos.get(row.video), known) for row in chosen]

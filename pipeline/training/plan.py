@@ -117,7 +117,9 @@ def plan(
         stored = stored.conjoint(conjoint)
     times = None if recipe.settings.times is None else read_times(recipe.settings.times)
     source = path or (folder if times is None else times.path)
-    listing, of_file = ((), []) if path is None and times is not None else _rows(path, stored, folder)
+    brought = stored is not None and any(video.labels is not None for video in stored.videos.values())
+    alone = path is None and times is not None and not brought  # labels follow from the times
+    listing, of_file = ((), []) if alone else _rows(path, stored, folder)
     rows = labels_csv.in_split(listing, split, source) if listing else ()
     joined = None if times is None else join(times, listing, rows, path)
     rows, spelled = labels_csv.one_spelling(rows if joined is None else joined.rows)

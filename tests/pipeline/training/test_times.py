@@ -107,6 +107,14 @@ def test_labels_and_times_complete_each_other(folder: Path) -> None:
     assert "in 1 video it marks actions" in said
 
 
+def test_a_video_may_be_named_in_any_way_that_the_labels_allow(folder: Path) -> None:
+    (folder / "labels.csv").write_text((folder / "labels.csv").read_text().replace("day1/a.mp4", "day1\\a.mp4"))
+    wanted = planned(folder, "a,1,2,golf,\n/films/day1/b.mp4,1,2,ski,\n")
+    assert set(wanted.marked or ()) == {"day1\\a.mp4", "day1/b.mp4"}
+    with pytest.raises(DatasetError, match=r"line 3: a\.mp4 is the video that a names, too; use one name"):
+        planned(folder, "a,1,2,golf,\na.mp4,3,4,golf,\n")
+
+
 WRONG = """\
 day1/a.mp4,6,2,golf,
 day1/a.mp4,20,90,golf,
