@@ -2,7 +2,7 @@
 
     python benchmarks/sportsmini.py DIR
     python cli.py extract DIR -o FEATURES --streams rgb --precision bfloat16
-    python benchmarks/sportsmini_worlds.py FEATURES/train --clips DIR/clips.json [--steps N] [--lr X] [--averaging X]
+    python benchmarks/sportsmini_worlds.py FEATURES/train --clips DIR/clips.json [--steps N] [--lr X] [--averaging X] …
 
 A clip's snippets are those whose middle lies in it, as they stand in the training videos. Of each label three clips in
 five are learned from and the rest looked at, another draw in every world; out of each side videos are put together as
@@ -11,6 +11,9 @@ is printed are the numbers of arms.py, one training a world, its seed 0.
 
 --videos 16 learns from the first 16 alone, --videos 24 --snippets 12 from stretches of 12 snippets of the first 24,
 five in six of them around an action.
+
+The arms marked-*, points and everything of arms.py also have times; --snippet, --action, --mil and --edge say how these
+are used. --stride 4 is for features of that stride.
 """
 
 import argparse
@@ -18,7 +21,7 @@ import itertools
 import json
 import sys
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +35,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import arms, judge, tasks
 from benchmarks.sportsmini import ACTIONS, BACKGROUND, FPS, Half, actions_of
 from extractors.features import load
-from model.config import TrainConfig
+from model.config import TimesConfig, TrainConfig
 from model.datasets import VideoSet
 from model.presets import model_settings, preset
+from pipeline.training.snippets import EDGE
 from postprocess.evaluation.metrics import Instances
 
+LENGTH = 16  # frames of a snippet
 COUNTS = {"train": 45, "test": 40}
 SHARE = 0.6  # of a label's clips, to learn from
-FRAMES = 16  # of a snippet
 CLASSES = tuple(sorted(ACTIONS))
 Bank = dict[str, list[NDArray[np.float32]]]  # clip → (T, F) of each of its showings
 
@@ -73,10 +77,10 @@ def split(bank: Bank, rng: np.random.Generator) -> dict[str, dict[str, list[str]
 
 
 def videos(
-    bank: Bank, clips: dict[str, list[str]], half: str, rng: np.random.Generator
+    bank: Bank, clips: dict[str, list[str]], half: str, rng: np.random.Generator, stride: int
 ) -> tuple[VideoSet, list[NDArray[np.int64]]]:
     """Features and labels of a half's videos, and of each the class of every snippet, C for background."""
-    lengths = {label: {c: FRAMES * max(map(len, bank[c])) for c in names} for label, names in clips.items()}
+    lengths = {label: {c: stride * max(map(len, bank[c])) for c in names} for label, names in clips.items()}
     source = Half(lengths, rng, short=False)
     features, targets = [], []
     for n in range(COUNTS[half]):
@@ -84,8 +88,8 @@ def videos(
         for piece in source.video(actions_of(n, rng)):
             showings = bank[piece.clip]
             one = max(showings, key=len) if piece.first else showings[rng.integers(len(showings))]
-            first = piece.first // FRAMES
-            part = one[first : first + max(1, round(piece.frames / FRAMES))]
+            first = piece.first // stride
+            part = one[first : first + max(1, round(piece.frames / stride))]
             rows.append(part)
             classes += [CLASSES.index(piece.label) if piece.label else len(CLASSES)] * len(part)
         features.append(np.concatenate(rows))
@@ -95,24 +99,33 @@ def videos(
     return VideoSet(features, labels, names, CLASSES), targets
 
 
-def world(bank: Bank, number: int) -> tasks.Task:
+def world(bank: Bank, number: int, stride: int = 16) -> tasks.Task:
     """A world; the same number gives the same one."""
     rng = np.random.default_rng(1000 + number)
     halves = split(bank, rng)
-    train, classes = videos(bank, halves["train"], "train", rng)
-    test, truth = videos(bank, halves["test"], "test", rng)
-    seconds = FRAMES / FPS
-    spans = [(v, c, seconds * a, seconds * b) for v, t in enumerate(truth) for c, a, b in stretches(t)]
-    columns = np.array(spans, dtype=np.float64)
-    starts = [seconds * np.arange(len(t)) for t in truth]
+    train, classes = videos(bank, halves["train"], "train", rng, stride)
+    test, truth = videos(bank, halves["test"], "test", rng, stride)
+
+    def actions(of: NDArray[np.int64]) -> tuple[tuple[int, float, float], ...]:
+        """In seconds: a snippet stands for the `stride` frames at its middle."""
+        first = (LENGTH - stride) / 2
+        return tuple((c, (first + stride * a) / FPS, (first + stride * b) / FPS) for c, a, b in stretches(of))
+
+    def times(of: NDArray[np.int64]) -> NDArray[np.float64]:
+        starts = stride / FPS * np.arange(len(of))
+        return np.stack((starts, starts + LENGTH / FPS), axis=1)
+
+    columns = np.array([(v, *a) for v, t in enumerate(truth) for a in actions(t)], dtype=np.float64)
     return tasks.Task(
         train=train,
         targets=classes,
         test=test,
-        times=[np.stack((s, s + seconds), axis=1) for s in starts],
-        durations=[seconds * len(t) for t in truth],
+        times=[times(t) for t in truth],
+        durations=[float(times(t)[-1, 1]) for t in truth],
         truth=Instances(columns[:, 0].astype(np.int64), columns[:, 1].astype(np.int64), columns[:, 2:]),
         clips=None,
+        spans=tuple(actions(t) for t in classes),
+        train_times=tuple(times(t) for t in classes),
     )
 
 
@@ -131,7 +144,9 @@ def fewer(task: tasks.Task, number: int, count: int, snippets: int | None) -> ta
                 part = slice(max(int(shown[0]), 4))
             features[v], targets[v] = features[v][part], classes[part]
     labels = np.array([[bool((t == c).any()) for c in range(len(CLASSES))] for t in targets])
-    return replace(task, train=VideoSet(features, labels, task.train.names[:count], CLASSES), targets=targets)
+    whole = {"spans": task.spans[:count], "train_times": task.train_times[:count]} if snippets is None else {}
+    train = VideoSet(features, labels, task.train.names[:count], CLASSES)
+    return replace(task, train=train, targets=targets, **({"spans": (), "train_times": ()} | whole))
 
 
 def stretches(classes: NDArray[np.int64]) -> list[tuple[int, int, int]]:
@@ -141,13 +156,26 @@ def stretches(classes: NDArray[np.int64]) -> list[tuple[int, int, int]]:
     return [run for run in runs if run[0] < len(CLASSES)]
 
 
-def run(bank: Bank, number: int, arm: str, changes: dict[str, Any], count: int, snippets: int | None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Asked:
+    """What a training in a world is given: changes of the preset `own` and of its use of times, and how much to see."""
+
+    stride: int
+    videos: int
+    snippets: int | None
+    training: dict[str, Any]
+    network: dict[str, Any]
+    times: dict[str, Any]
+    edge: float
+
+
+def run(bank: Bank, number: int, arm: str, asked: Asked) -> dict[str, Any]:
     """Train in a world and judge, on one thread."""
     torch.set_num_threads(1)
-    task = fewer(world(bank, number), number, count, snippets)
-    config: TrainConfig = replace(preset("own", task.train.lengths), **changes)
+    task = fewer(world(bank, number, asked.stride), number, asked.videos, asked.snippets)
+    config: TrainConfig = replace(preset("own", task.train.lengths), **asked.training, times=TimesConfig(**asked.times))
     source = tasks.Files(Path(), Path(), Path(), None)  # the task is at hand, so nothing is read
-    job = arms.Job(arm, source, config, tuple(model_settings("own").items()))
+    job = arms.Job(arm, source, config, tuple((model_settings("own") | asked.network).items()), asked.edge)
     return judge.judge(task, arms.learn(job, task))
 
 
@@ -160,17 +188,29 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--videos", type=int, default=COUNTS["train"])
     parser.add_argument("--snippets", type=int)
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--lr", type=float)
-    parser.add_argument("--averaging", type=float)
+    parser.add_argument("--stride", type=int, default=LENGTH, help="that the features were made with")
+    parser.add_argument("--edge", type=float, default=EDGE, help="seconds around a marked instance: background")
+    groups: dict[str, dict[str, Any]] = {
+        "training": {"steps": int, "lr": float, "averaging": float, "batch": int},
+        "network": {"smooth": int, "dropout": float},
+        "times": {"snippet": float, "action": float},
+    }
+    for name, kind in (pair for group in groups.values() for pair in group.items()):
+        parser.add_argument(f"--{name}", type=kind)
+    parser.add_argument("--mil", action="store_const", const=True, help="the terms of labels for complete videos, too")
+    groups["times"]["mil"] = bool
     given = parser.parse_args()
-    asked = {name: getattr(given, name) for name in ("steps", "lr", "averaging")}
-    changes = {name: value for name, value in asked.items() if value is not None}
+    asked = Asked(
+        given.stride,
+        given.videos,
+        given.snippets,
+        **{kind: {n: v for n in group if (v := getattr(given, n)) is not None} for kind, group in groups.items()},
+        edge=given.edge,
+    )
     bank = read(given.features, given.clips)
     jobs = [(arm, number) for arm in given.arms for number in range(given.worlds)]
-    size = given.videos, given.snippets
     parallel = joblib.Parallel(n_jobs=given.jobs)
-    found = parallel(joblib.delayed(run)(bank, number, arm, changes, *size) for arm, number in jobs)
+    found = parallel(joblib.delayed(run)(bank, number, arm, asked) for arm, number in jobs)
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for (arm, _), entry in zip(jobs, found, strict=True):
         runs[arm].append(entry)
