@@ -1,11 +1,13 @@
 """How long does `run` take from the shell, how many minutes would an hour of video take, and how much memory?
 
-    python benchmarks/end_to_end.py [VIDEO ...] [--large] [--repeats 5] [--against CHECKOUT]
+    python benchmarks/end_to_end.py [VIDEO ...] [--large] [--repeats 5] [--against CHECKOUT] [--folder DIR]
 
 Without VIDEO it makes three videos first: start.mp4 (a clip of the corpus in 340x256, 3 s), small.mp4 (its packets, 60
 s) and phone.mp4 (the packets of the 1080p original Ollie76.mov, 60 s); with --large also large.mp4 (start.mp4's clip in
-3840x2160, 60 s). Every run is a process of its own with an empty cache. The first video's runs show the start-up: an
-hour is what a second of the others takes beyond them, 3,600 times, and the start-up.
+3840x2160, 60 s). They stay in DIR if it is given; --seconds makes them shorter.
+
+Every run is a process of its own with an empty cache. The first video's runs show the start-up: an hour takes what a
+second of the others takes beyond them, 3,600 times, and the start-up.
 
 CPU seconds count every process of a run. Memory is measured in one more run of each video: the largest sum, over all
 processes of the run at one time, of what they hold (PSS: a page that several share counts in parts), and the sum of
@@ -90,15 +92,16 @@ def duration(video: Path) -> float:
         return (container.duration or 0) / 1e6
 
 
-def make(folder: Path, large: bool) -> list[Path]:
+def make(folder: Path, lasts: float, large: bool) -> list[Path]:
     """The videos."""
+    folder.mkdir(parents=True, exist_ok=True)
     corpus = Path(os.environ.get("JCDNET_CORPUS", ROOT.parent / "shared" / "corpus"))
     clip = corpus / "Basketball" / "Basketball_001.mp4"
     short = encode(clip, folder / "start.mp4", (256, 340))
-    made = [short, repeat(short, folder / "small.mp4", 60)]
-    made.append(repeat(corpus / "originals" / "Ollie76.mov", folder / "phone.mp4", 60))
+    made = [short, repeat(short, folder / "small.mp4", lasts)]
+    made.append(repeat(corpus / "originals" / "Ollie76.mov", folder / "phone.mp4", lasts))
     if large:
-        made.append(repeat(encode(clip, folder / "once.mp4", (2160, 3840)), folder / "large.mp4", 60))
+        made.append(repeat(encode(clip, folder / "once.mp4", (2160, 3840)), folder / "large.mp4", lasts))
     return made
 
 
@@ -128,11 +131,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", type=Path, nargs="*")
     parser.add_argument("--large", action="store_true")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--repeats", type=int, default=5, help="0: only make the videos")
     parser.add_argument("--against", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        videos = given.videos or make(Path(folder), given.large)
+        videos = given.videos or make(given.folder or Path(folder), given.seconds, given.large)
+        if not given.repeats:
+            return
         first: tuple[float, float] | None = None  # its seconds of video, and what they take
         for video in videos:
             lasts = duration(video)
