@@ -32,7 +32,7 @@ from support.progress import Progress, silent
 __all__ = ["Extractor", "Features", "FeaturesError", "Progress", "load", "save", "write_atomically"]
 
 # PyTorch runs two snippets at once 1.5 times as fast as one by one on two cores, and four no faster
-# (benchmarks/README.md). OpenVINO takes them one by one.
+# (benchmarks/README.md). OpenVINO computes two side by side (engines.AT_ONCE).
 CPU_BATCH = 2
 # Bytes of GPU memory; a snippet in the networks and in flow takes well under this much.
 SNIPPET_BYTES = 512 << 20
@@ -89,8 +89,7 @@ class Extractor:
             for name, way in self.ways.items():
                 engines.require(way, self.backbones[name])
         self.inputs = _make_inputs(config, self.flow_backend, device, threads)
-        alone = all(way.engine == engines.OPENVINO for way in self.ways.values())
-        self.batch = (1 if alone else CPU_BATCH) if on_host else gpu_batch(device)
+        self.batch = CPU_BATCH if on_host else gpu_batch(device)
         gpu = (torch.device(device).index or 0) if config.decoder == "nvdec" else None
         if gpu is not None:
             from extractors.decode.container import require_nvdec  # it loads the decoder's own modules
@@ -195,11 +194,13 @@ class Extractor:
             on_progress("compile", 1, 1)
 
     def features(self, batch: list[Snippet[Any]], stream: str) -> Floats:
-        """Features (B, D) of one stream for B snippets, which are filled up to the fixed batch size.
+        """Features (B, D) of one stream for B snippets.
 
-        When the GPU's memory is full, the batch size is halved from then on.
+        They are filled up to the fixed batch size, except for OpenVINO, which computes each snippet by itself. When the
+        GPU's memory is full, the batch size is halved from then on.
         """
-        filled = batch + batch[-1:] * (self.batch - len(batch))
+        alone = self.ways[stream].engine == engines.OPENVINO
+        filled = batch if alone else batch + batch[-1:] * (self.batch - len(batch))
         make = self.inputs.rgb if stream == "rgb" else self.inputs.flow
         while True:
             try:
@@ -215,7 +216,9 @@ class Extractor:
         """One pass of a stream's network: (B, 3 or 2, L, h, w) in [-1, 1] -> (B, D)."""
         kind, dtype = torch.device(self.device).type, self.ways[stream].autocast
         with torch.inference_mode(), torch.autocast(kind, dtype, enabled=dtype != torch.float32), exact():
-            placed = pixels.to(self.device).contiguous(memory_format=torch.channels_last_3d)
+            placed = pixels.to(self.device)
+            if self.ways[stream].engine != engines.OPENVINO:
+                placed = placed.contiguous(memory_format=torch.channels_last_3d)
             features: Tensor = self.net(stream)(placed)
             return features.float().cpu().numpy()
 

@@ -27,6 +27,10 @@ from support.paths import program
 WIDEST_PIXEL = 8
 # FFmpeg's own limit by default, since frames depend on one another.
 MOST_THREADS = 16
+# FFmpeg waits for the oldest frame that is being decoded, so that a thread whose frame is done earlier has nothing to
+# do. On two cores, two threads alone kept them busy for 81 % of the time at 1080p, and three for 95 %
+# (benchmarks/README.md).
+SPARE_THREADS = 1
 # Bytes of frames that a decoder's threads may hold, two each: enough for 16 threads in 4K with 10 bits (25 MB a frame).
 THREAD_BYTES = 1 << 30
 # AVI has no true PTS, and MPEG-PS has one for some frames only, so no time can be trusted after a jump.
@@ -64,8 +68,8 @@ def open_video(
 ) -> Iterator[tuple[av.container.InputContainer, av.video.VideoStream]]:
     """Open a file and its video stream (streams.py).
 
-    `gpu`: decode with NVDEC on that GPU instead of the CPU. `threads`: the most threads for the decoder on the CPU
-    (`decoder_threads`); 0: the number of cores.
+    `gpu`: decode with NVDEC on that GPU instead of the CPU. `threads`: how many cores the decoder on the CPU should
+    keep busy (`decoder_threads`); 0: all.
 
     Raises:
         VideoError: there is no such file, it is no media file, it has no video stream, or no decoder is here for it.
@@ -117,14 +121,16 @@ def open_video(
 
 
 def decoder_threads(wanted: int, stream: av.video.VideoStream) -> int:
-    """How many threads decode a stream: `wanted` (0: the number of cores), limited by MOST_THREADS and THREAD_BYTES.
+    """How many threads decode a stream, to keep `wanted` cores busy; 0: all.
 
-    Each thread holds two frames: the one that it works on, and a finished one that waits for its turn.
+    That is one thread for one core, and SPARE_THREADS more for several, limited by MOST_THREADS and THREAD_BYTES. Each
+    thread holds two frames: the one that it works on, and a finished one that waits for its turn.
     """
     codec = stream.codec_context
     depth = codec.format.padded_bits_per_pixel if codec.format is not None else 0
     frame = max(codec.width * codec.height * (depth or 24) / 8, 1)
-    return max(1, min(wanted or cores(), MOST_THREADS, int(THREAD_BYTES / (2 * frame))))
+    busy = wanted or cores()
+    return max(1, min(busy if busy == 1 else busy + SPARE_THREADS, MOST_THREADS, int(THREAD_BYTES / (2 * frame))))
 
 
 def _open(path: Path, gpu: int | None) -> av.container.InputContainer:

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 needs_weights = pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
 SMALL = "[features]\ncrop = 32\nshort_side = 48\n"  # the real network, on a fiftieth of the pixels
 H264 = {"preset": "veryfast", "bf": "2", "g": "25"}
+OTHER_PRECISIONS = ("bfloat16", "float32")  # beside auto, which is int8 on a CPU with VNNI
 LONGEST = 400  # seconds after which something hangs
 
 
@@ -134,8 +135,9 @@ def kill_and_finish(footage: Path, folder: Path, kills: int, longest: float, *fl
 
 
 @needs_weights
-def test_killed_three_times_and_run_to_the_end(footage: Path, config: Path, tmp_path: Path) -> None:
-    kill_and_finish(footage, tmp_path, 3, 8.0, "--config", config)
+@pytest.mark.parametrize("precision", ["auto", *(pytest.param(p, marks=pytest.mark.slow) for p in OTHER_PRECISIONS)])
+def test_killed_three_times_and_run_to_the_end(footage: Path, config: Path, tmp_path: Path, precision: str) -> None:
+    kill_and_finish(footage, tmp_path, 3, 8.0, "--config", config, "--precision", precision)
 
 
 @needs_weights

@@ -39,6 +39,7 @@ from support.errors import EnvironmentMissing, Stopped, UsageError
 pytestmark = pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
 ROOT = Path(__file__).parents[3]
 SMALL = FeatureConfig(short_side=48, crop=32)  # the real network, on a fiftieth of the pixels
+OTHER_PRECISIONS = ("bfloat16", "float32")  # beside auto, which is int8 on a CPU with VNNI
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +57,9 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return found
 
 
-@pytest.fixture(scope="module")
-def extractor() -> Extractor:
-    return Extractor(SMALL)
+@pytest.fixture(scope="module", params=["auto", *(pytest.param(p, marks=pytest.mark.slow) for p in OTHER_PRECISIONS)])
+def extractor(request: pytest.FixtureRequest) -> Extractor:
+    return Extractor(dataclasses.replace(SMALL, precision=request.param))
 
 
 @pytest.fixture(scope="module")
