@@ -1,5 +1,6 @@
 """`evaluate`: scores of predictions against ground truth."""
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ class ScoredOptions:
     ] = None
     predictions: Annotated[
         list[Path] | None,
-        typer.Option(help="ActivityNet JSON, or results of `run`: files or the folder. May be given several times."),
+        typer.Option(help="ActivityNet JSON, or results of `run`: files or folders; several may follow one another."),
     ] = None
     model: Annotated[str | None, typer.Option(help="Instead: run this model over --features.")] = None
     features: Annotated[Path | None, typer.Option(help="Features of `extract`, or in a published layout.")] = None
@@ -65,6 +66,10 @@ class ProtocolOptions:
 
 @grouped
 def evaluate(
+    more: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[PREDICTIONS]...", help="The same as --predictions.", show_default=False),
+    ] = None,
     *,
     scored: ScoredOptions,
     rules: ProtocolOptions,
@@ -78,6 +83,7 @@ def evaluate(
 
     from postprocess.evaluation.tables import tables
 
+    scored = dataclasses.replace(scored, predictions=[*(scored.predictions or []), *(more or [])])
     result = _scores(scored, rules, diagnose or plot is not None)
     unwritten = None
     if plot is not None and result.diagnosis is not None:

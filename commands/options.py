@@ -7,7 +7,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,10 +15,32 @@ from commands.groups import Setting
 from extractors.config import PRECISIONS, FeatureConfig, Limits, Stretch
 from pipeline.config import STREAM_CHOICES, Config
 from postprocess.config import RULES, LocalizeConfig
+from postprocess.formats.text import seconds_of
 from postprocess.formats.writers import SEVERAL, SUFFIXES
 from support.errors import UsageError
 
 F, C, G, L = FeatureConfig(), Config(), Limits(), LocalizeConfig()
+SNIPPET = F.length / F.fps  # seconds
+
+
+def read_seconds(given: str | float) -> float:
+    """The seconds that an option names: 90, 90.5, 1:30 or 1:02:03.5.
+
+    Raises:
+        UsageError: it is no time.
+    """
+    if isinstance(given, int | float):  # a default
+        return float(given)
+    try:
+        return seconds_of(given)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def a_time(help_text: str, *names: str, **more: Any) -> Any:
+    """An option that takes a time: seconds, or a clock."""
+    return typer.Option(*names, parser=read_seconds, metavar="<time>", help=help_text, **more)
+
 
 Paths = Annotated[list[str], typer.Argument(help="Videos, folders (searched recursively) or glob patterns.")]
 Model = Annotated[
@@ -91,6 +113,20 @@ class FindOptions:
     top: Annotated[
         int | None, typer.Option(min=1, help="Keep only the N surest segments of each video."), Setting("localize.top")
     ] = None
+    min_length: Annotated[
+        float | None,
+        a_time(f"Leave out what is shorter. It counts in snippets of {SNIPPET:g} s, rounded up.", show_default="1.28"),
+        Setting("localize.min_snippets"),
+    ] = None
+    merge_gap: Annotated[
+        float | None,
+        a_time(
+            f"Join segments of one action that are at most this far apart. It counts in snippets of {SNIPPET:g} s, "
+            "rounded down; 0 joins none.",
+            show_default="the model's",
+        ),
+        Setting("localize.merge_gap"),
+    ] = None
     rule: Annotated[
         str | None,
         typer.Option(
@@ -106,16 +142,18 @@ class FindOptions:
             if self.min_confidence is not None:
                 raise UsageError("--all keeps segments of any confidence, --min-confidence does not; give one of them.")
             object.__setattr__(self, "min_confidence", 0.0)
+        if self.min_length is not None:
+            object.__setattr__(self, "min_length", max(math.ceil(self.min_length / SNIPPET - 1e-6), 1))
+        if self.merge_gap is not None:
+            object.__setattr__(self, "merge_gap", math.floor(self.merge_gap / SNIPPET + 1e-6))
 
 
 @dataclass(frozen=True)
 class RangeOptions:
     """Which part of each video"""
 
-    start: Annotated[float, typer.Option(min=0, help="Begin at this second of the video.")] = 0.0
-    end: Annotated[
-        float | None, typer.Option(min=0, help="Stop at this second of the video.", show_default="the end")
-    ] = None
+    start: Annotated[float, a_time("Begin here: seconds, or a clock such as 1:30 or 1:02:03.5.")] = 0.0
+    end: Annotated[float | None, a_time("Stop here: seconds or a clock.", show_default="the end")] = None
 
     def __post_init__(self) -> None:
         if self.end is not None and self.end <= self.start:
@@ -174,7 +212,7 @@ class WorkOptions:
     gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs that a cluster gives each worker.")] = 0.0
     timeout: Annotated[
         float | None,
-        typer.Option(min=0, help="Give up a video after this many seconds.", show_default="never"),
+        a_time("Give up a video after so long: seconds or a clock.", show_default="never"),
         Setting("limits.timeout"),
     ] = None
     memory: Annotated[
