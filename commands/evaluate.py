@@ -10,7 +10,7 @@ import typer
 
 from commands.groups import grouped
 from commands.options import C
-from commands.terminal import note, out, progress, table
+from commands.terminal import escape, note, out, progress, table
 from postprocess.config import RULES
 from support.errors import UsageError, cannot_write
 
@@ -99,6 +99,8 @@ def evaluate(
     if as_json:
         print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
     else:
+        if result.drawn is not None:
+            out.print(f"[bold]{escape(result.drawn.sentence())}[/]\n", soft_wrap=True)
         for data in tables(result):
             table(data.columns, data.rows, data.title)
             out.print()

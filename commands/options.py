@@ -115,17 +115,19 @@ class FindOptions:
     ] = None
     min_length: Annotated[
         float | None,
-        a_time(f"Leave out what is shorter. It counts in snippets of {SNIPPET:g} s, rounded up.", show_default="1.28"),
-        Setting("localize.min_snippets"),
+        a_time(
+            f"Leave out what is shorter: seconds or a clock. Segments are made of snippets of {SNIPPET:g} s.",
+            show_default="1.28",
+        ),
+        Setting("localize.min_seconds"),
     ] = None
     merge_gap: Annotated[
         float | None,
         a_time(
-            f"Join segments of one action that are at most this far apart. It counts in snippets of {SNIPPET:g} s, "
-            "rounded down; 0 joins none.",
+            "Join segments of one action with at most so much time between them; 0 joins none.",
             show_default="the model's",
         ),
-        Setting("localize.merge_gap"),
+        Setting("localize.merge_seconds"),
     ] = None
     rule: Annotated[
         str | None,
@@ -142,10 +144,6 @@ class FindOptions:
             if self.min_confidence is not None:
                 raise UsageError("--all keeps segments of any confidence, --min-confidence does not; give one of them.")
             object.__setattr__(self, "min_confidence", 0.0)
-        if self.min_length is not None:
-            object.__setattr__(self, "min_length", max(math.ceil(self.min_length / SNIPPET - 1e-6), 1))
-        if self.merge_gap is not None:
-            object.__setattr__(self, "merge_gap", math.floor(self.merge_gap / SNIPPET + 1e-6))
 
 
 @dataclass(frozen=True)

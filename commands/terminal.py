@@ -111,18 +111,35 @@ def progress() -> Iterator[Bars]:
 
 
 def result_table(result: Any, remark: str) -> None:
-    """Print the segments of a video, or that there is none."""
+    """Print the segments of a video and how much there is of each action, or that there is none."""
     shown = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("start", "end", "conf"):
+    for column in ("start", "end", "length", "conf"):
         shown.add_column(column, justify="right")
     shown.add_column("action")
+    totals: dict[str, list[float]] = {}
     for segment in result.segments:
-        shown.add_row(clock(segment.start), clock(segment.end), f"{segment.confidence:.2f}", escape(segment.label))
+        length = segment.end - segment.start
+        totals.setdefault(segment.label, []).append(length)
+        shown.add_row(
+            clock(segment.start),
+            clock(segment.end),
+            clock(length),
+            f"{segment.confidence:.2f}",
+            escape(segment.label),
+        )
     found = "" if result.segments else "  no action found"
     partial = "  [yellow]partial[/]" if result.partial else ""
     out.print(f"[bold]{escape(result.video)}[/]  {clock(result.duration)}{partial}{remark}{found}", soft_wrap=True)
     if result.segments:
         out.print(shown)
+    if len(result.segments) > 1:
+        summed = Table(box=None, pad_edge=False, header_style="dim")
+        for column in ("times", "in all"):
+            summed.add_column(column, justify="right")
+        summed.add_column("action")
+        for label, lengths in sorted(totals.items(), key=lambda item: (-sum(item[1]), item[0])):
+            summed.add_row(str(len(lengths)), clock(sum(lengths)), escape(label))
+        out.print(summed)
 
 
 def note(text: str) -> None:

@@ -245,7 +245,7 @@ class Extraction:
             self.whole[name] = self.extractor.join(parts, self.stretch.open_ended)
             try:
                 if self.writable:
-                    save(self.whole[name], self.entries[name])
+                    save(self.whole[name], self.entries[name], {"video": str(self.path.absolute())})
             except OSError as error:
                 self.unwritable(error)
         if self.writable:

@@ -272,9 +272,8 @@ def reels(
         if fit:
             path = out / f"{names[label]}.mp4"
             try:
-                shape = dataclasses.replace(
-                    _common([shape for _, shape in fit]), **({} if size is None else {"size": size})
-                )
+                shape = _common([shape for _, shape in fit])
+                shape = shape if size is None else dataclasses.replace(shape, size=size)
                 empty = _reel(path, label, fit, shape, lambda: on_progress("clips", next(steps), len(cuts)))
             except (VideoError, OutputError) as error:
                 for one, _ in fit:

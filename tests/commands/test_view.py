@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import coded, encode, number_of
 
+from commands.terminal import result_table
 from extractors.backbones import weights
 from postprocess.segment import Result, Segment
 from support.errors import DiskFull
@@ -288,3 +289,14 @@ def test_one_damaged_result_costs_its_own_page_alone(jcdnet: Run, troubled: Path
     assert {Path(line).name for line in printed.split()} == {"a.html", "b.html", "index.html"}
     assert "torn.json" in said and "gone.mp4" in said and "noise.mp4" in said
     assert "Traceback" not in said
+
+
+def test_the_table_counts_each_action(capsys: pytest.CaptureFixture[str]) -> None:
+    found = (Segment(0, 2.5, 0, 0.9, "serve"), Segment(3, 70, 0, 0.8, "rally"), Segment(80, 81, 0, 0.7, "serve"))
+    result_table(Result("a.mp4", 90.0, {}, found, (), {}), "")
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[1:3] == [
+        ["start", "end", "length", "conf", "action"],
+        ["0:00.00", "0:02.50", "0:02.50", "0.90", "serve"],
+    ]
+    assert rows[5:] == [["times", "in", "all", "action"], ["1", "1:07.00", "rally"], ["2", "0:03.50", "serve"]]
