@@ -1,10 +1,11 @@
 """`find`: more of what an example shows."""
 
 import dataclasses
+import functools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -18,6 +19,7 @@ from pipeline.config import asked, load_config
 from postprocess.formats.writers import SUFFIXES, WRITERS, clock
 from support.errors import UsageError
 from support.paths import program
+from support.progress import Progress, silent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,12 +33,32 @@ LISTED = 30  # matches that the terminal shows
 
 
 @dataclass(frozen=True)
-class LookOptions:
-    """What counts as a match"""
+class ExampleOptions:
+    """What is meant"""
 
+    like: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--like",
+            metavar="VIDEO@START-END",
+            help="An example: a stretch of a video, in seconds or as a clock; without @ the whole video. Several "
+            "examples, each with --like of its own, find more surely.",
+            show_default="needed",
+        ),
+    ] = None
+    counter: Annotated[
+        list[str] | None,
+        typer.Option("--not", metavar="VIDEO@START-END", help="What is not meant; may be given several times."),
+    ] = None
     name: Annotated[
         str | None, typer.Option(help="What matches are called.", show_default="like VIDEO@START of the first example")
     ] = None
+
+
+@dataclass(frozen=True)
+class LookOptions:
+    """What counts as a match"""
+
     threshold: Annotated[
         float | None,
         typer.Option(help="Lower finds more and longer matches.", show_default="0.5"),
@@ -67,19 +89,6 @@ def find(
     paths: Annotated[
         list[str], typer.Argument(help="Where to look: videos, folders, glob patterns, or features of `extract`.")
     ],
-    like: Annotated[
-        list[str],
-        typer.Option(
-            "--like",
-            metavar="VIDEO@START-END",
-            help="An example: a stretch of a video, in seconds or as a clock; without @ the whole video. Several "
-            "examples, each with --like of its own, find more surely.",
-        ),
-    ],
-    counter: Annotated[
-        list[str] | None,
-        typer.Option("--not", metavar="VIDEO@START-END", help="What is not meant; may be given several times."),
-    ] = None,
     output: Annotated[
         str | None,
         typer.Option("--out", "-o", help="Folder for results, or - for JSON on stdout. Without it: a table."),
@@ -89,12 +98,15 @@ def find(
         typer.Option("--format", "-f", help=f"Joined by commas: {', '.join(SUFFIXES)}.", show_default="json"),
     ] = None,
     *,
+    meant: ExampleOptions,
     look: LookOptions,
     features: FeatureOptions,
     work: WorkOptions,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that were made otherwise.")] = False,
 ) -> None:
     """Find more like this: stretches of video that look like an example, without training."""
+    if not meant.like:
+        raise UsageError("say what is meant by an example: --like VIDEO@START-END, such as match.mp4@12.3-14.8.")
     settings = load_config(work.config, settings_of(look, features, work))
     wanted = _formats(formats, output)
 
@@ -107,8 +119,8 @@ def find(
     from pipeline.run.videos import find_videos, left_out
     from pipeline.workers.engine import Request
 
-    examples = [read_example("--like", text) for text in like]
-    counter_examples = [read_example("--not", text) for text in counter or []]
+    examples = [read_example("--like", text) for text in meant.like]
+    counter = [read_example("--not", text) for text in meant.counter or []]
     files, others = _features_among(paths)
     stored = stored_features(files)
     videos = find_videos(others) if others else []
@@ -122,19 +134,13 @@ def find(
     extractor = make_extractor(settings, ("rgb",), choose_device(settings.device))
     say_choices(extractor)
     running.choose_engine(extractor)
-    query = Wanted(examples, counter_examples, look.name, _localize(settings), asked(settings))
+    query = Wanted(examples, counter, meant.name, _localize(settings), asked(settings))
     results: list[Result] = []
     with running.started(WHOLE) as (bars, stop):
-        request = Request(extractor, FeatureCache(), on_progress=lambda item: bars.video(item.key), stop=stop)
-        outcomes = find_batch(
-            query,
-            [named[job.video] for job in videos],
-            stored,
-            request,
-            ResultOutput(folder, wanted, overwrite),
-            bars.video,
-            running.engine,
-        )
+        progress = functools.partial(_progress, running.jobs, bars)
+        request = Request(extractor, FeatureCache(), on_progress=lambda item: progress(item.key), stop=stop)
+        searched, files_out = [named[job.video] for job in videos], ResultOutput(folder, wanted, overwrite)
+        outcomes = find_batch(query, searched, stored, request, files_out, progress, running.engine)
         for outcome in running.each(outcomes):
             assert outcome.result is not None
             results.append(outcome.result)
@@ -150,6 +156,15 @@ def find(
     if results and output is None:
         err.print(f"[dim]next: the same with -o found -f html, then {program()} clips found[/]", soft_wrap=True)
     running.finish()
+
+
+def _progress(known: "Sequence[Job]", bars: Any, job: "Job") -> Progress:
+    """The progress of a video: its bar, or one line for a video that holds an example and is not searched."""
+    if job in known:
+        shown: Progress = bars.video(job)
+        return shown
+    err.print(f"[dim]{escape(str(job.video))}: features for the example in it[/]", soft_wrap=True)
+    return silent
 
 
 def _show(results: "Sequence[Result]") -> None:

@@ -83,9 +83,7 @@ def run(
         for outcome in running.each(outcomes):
             assert outcome.result is not None
             results.append(outcome.result)
-            for warning in outcome.result.warnings:
-                note(f"{outcome.job.video}: {warning}")
-            _say_what_is_lost(wanted, outcome.result)
+            _say_what_is_lost(wanted, outcome)
             if output != "-":
                 _show(outcome)
             elif wanted[0] != "csv":
@@ -121,12 +119,15 @@ def _with_its_sound(form: str, result: "Result") -> "Result":
     return for_format(form, result)
 
 
-def _say_what_is_lost(forms: list[str], result: "Result") -> None:
-    """Print a note about what these formats cannot hold of a result."""
+def _say_what_is_lost(forms: list[str], outcome: "Outcome") -> None:
+    """Print the warnings of a result, and a note about what these formats cannot hold of it."""
+    assert outcome.result is not None
+    for warning in outcome.result.warnings:
+        note(f"{outcome.job.video}: {warning}")
     if set(forms) & {"chapters", "edl"}:
         from pipeline.run.exports import remarks
 
-        for remark in remarks(forms, result):
+        for remark in remarks(forms, outcome.result):
             note(remark)
 
 

@@ -26,9 +26,10 @@ from support.errors import UsageError
 from support.version import package_version
 
 NAME = "find"  # stands where a result names its model
-# The cosine at which a snippet is as likely to be meant as not, and how fast it becomes sure from there on. Chosen on
-# training videos of SportsMini (benchmarks/find.py); it is not a calibrated probability.
-LEVEL, STEEPNESS = 0.3, 20.0
+# How much of an example's own score a snippet needs to be as likely meant as not, and how fast it becomes sure from
+# there on. Chosen on training videos of SportsMini (benchmarks/find.py); it is not a calibrated probability.
+LEVEL, STEEPNESS = 0.2, 20.0
+LEAST_SCALE = 0.05
 DEFAULTS = LocalizeConfig(threshold=0.5, smooth=1)
 
 
@@ -139,7 +140,10 @@ class Query:
                 found.append(here[snippets_of(example, seen.features)])
             return found
 
-        self.direction = direction(rows(examples), rows(counter), everything)
+        shown = rows(examples)
+        self.direction = direction(shown, rows(counter), everything)
+        # An example is 1 on this scale, whatever the way by which the direction was found.
+        self._scale = max(float(np.mean([(here @ self.direction).mean() for here in shown])), LEAST_SCALE)
 
     def _place(self, features: Features) -> Floats:
         times = features.times
@@ -148,7 +152,7 @@ class Query:
 
     def probability(self, features: Features) -> Floats:
         """(T,) how sure it is that a snippet is meant, in [0, 1]; not calibrated."""
-        odds = STEEPNESS * (self._place(features) @ self.direction - LEVEL)
+        odds = STEEPNESS * (self._place(features) @ self.direction / self._scale - LEVEL)
         return np.asarray(1 / (1 + np.exp(-odds)))
 
     def result(self, video: Path, seen: Seen) -> tuple[Result, Curves]:

@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 Rows = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
-AXES = 128  # most directions that are kept
-SHRINK = 0.1  # of the mean variance, added to each before whitening: few snippets say little about small variances
+# A folder of few snippets says little about small variances, and whitened fully its snippets would all be alike far
+# apart: so few axes are kept, and the mean variance is added to each (benchmarks/README.md).
+AXES, LEAST_AXES = 64, 8
+ROWS_PER_AXIS = 12
+SHRINK = 1.0  # of the mean variance
 MOST = 20_000  # snippets that the whitening looks at, and twice what the regression is shown of the folder
 WINDOW = 3  # snippets that lie side by side: 1.92 s
 PENALTY = 0.1  # on the squared weights of the regression
@@ -64,7 +67,7 @@ def whiten(videos: Sequence[Rows]) -> Space:
         axes = rows.T @ left / np.sqrt(np.maximum(spread * n, NOTHING))
     else:
         spread, axes = np.linalg.eigh(rows.T @ rows / n)
-    kept = np.argsort(-spread, kind="stable")[: min(AXES, max(n - 1, 1))]
+    kept = np.argsort(-spread, kind="stable")[: min(AXES, max(LEAST_AXES, n // ROWS_PER_AXIS), max(n - 1, 1))]
     kept = kept[spread[kept] > NOTHING * max(float(spread.max()), NOTHING)]
     if not len(kept):  # all snippets are alike
         return Space(mean, np.zeros((d, 1)))

@@ -18,6 +18,7 @@ def mixed(n: int, d: int = 12) -> np.ndarray:
 @pytest.mark.parametrize("n", [400, 10])  # more rows than columns, and fewer
 def test_whitened_features_have_no_mean_and_no_correlation(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(similar, "SHRINK", 0.0)
+    monkeypatch.setattr(similar, "ROWS_PER_AXIS", 1)
     rows = mixed(n)
     space = whiten([rows[:3], rows[3:]])
     white = (rows - space.mean) @ space.axes
@@ -35,6 +36,12 @@ def test_a_window_is_the_mean_around_a_snippet_and_stays_in_its_block() -> None:
     for t, around in ((0, [0, 1]), (2, [1, 2, 3]), (4, [3, 4]), (5, [5, 6]), (7, [6, 7])):
         expected = white[around].mean(axis=0)
         assert np.allclose(placed[t], expected / np.linalg.norm(expected))
+
+
+def test_a_small_folder_has_few_axes() -> None:
+    """Whitened in all 400 directions that 400 snippets have, each would be as far from its like as from any other."""
+    axes = [whiten([RNG.normal(size=(n, 100)).astype(np.float32)]).axes.shape[1] for n in (5, 50, 400, 2000)]
+    assert axes == [4, 8, 33, 64]
 
 
 def test_alike_rows_and_no_rows() -> None:

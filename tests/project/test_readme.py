@@ -55,7 +55,7 @@ def commands() -> list[str]:
 
 COMMANDS = commands()
 # These read what an earlier `run -o results` would have written.
-OF_RESULTS = ("evaluate", "report", "clips", "plot")
+OF_RESULTS = ("evaluate", "report", "clips", "export", "plot")
 # A training of the documents takes its preset's steps; here it takes a few, of a small network.
 SHORTER = {"--steps": "2", "--dim": "16", "--folds": "2"}
 needs_weights = pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
