@@ -110,6 +110,38 @@ def progress() -> Iterator[Bars]:
         bars.clear()
 
 
+class TrainingTold:
+    """Progress of a training: bars, the model's path as soon as it is on the disk, and in a file a line a fold."""
+
+    def __init__(self, bars: Bars, folder: Path, model: Path, steps: int) -> None:
+        """`steps`: of one training; the check on held-out videos does as many for each fold."""
+        self.bars, self.folder, self.model, self.steps = bars, folder, model, steps
+        self.show = bars.video(folder)
+        self._printed = False
+        self._passed: dict[str, int] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """The progress function."""
+        if stage == "check" and not self._printed:  # the check begins when the model is there
+            self.say_where()
+            self.show = self.bars.video(self.folder)
+        self.show(stage, done, total)
+        if err.is_terminal:
+            return
+        part = self.steps if stage == "check" else max(total // 4, 1)
+        if (passed := done // part) > self._passed.get(stage, 0):
+            self._passed[stage] = passed
+            fold = f"fold {passed} of {max(total // self.steps, 1)} is done"
+            err.print(f"{STAGES.get(stage, stage)}: {fold if stage == 'check' else f'{done} of {total} steps'}")
+
+    def say_where(self) -> None:
+        """Print the model's path, once."""
+        if not self._printed:
+            self._printed = True
+            self.bars.clear()
+            print(self.model, flush=True)
+
+
 def result_table(result: Any, remark: str) -> None:
     """Print the segments of a video and how much there is of each action, or that there is none."""
     shown = Table(box=None, pad_edge=False, header_style="dim")
