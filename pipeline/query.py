@@ -28,7 +28,7 @@ from support.version import package_version
 NAME = "find"  # stands where a result names its model
 # How much of an example's own score a snippet needs to be as likely meant as not, and how fast it becomes sure from
 # there on. Chosen on training videos of SportsMini (benchmarks/find.py); it is not a calibrated probability.
-LEVEL, STEEPNESS = 0.2, 20.0
+LEVEL, STEEPNESS = 0.15, 20.0
 LEAST_SCALE = 0.05
 DEFAULTS = LocalizeConfig(threshold=0.5, smooth=1)
 

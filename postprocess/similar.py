@@ -23,6 +23,7 @@ SHRINK = 1.0  # of the mean variance
 MOST = 20_000  # snippets that the whitening looks at, and twice what the regression is shown of the folder
 WINDOW = 3  # snippets that lie side by side: 1.92 s
 PENALTY = 0.1  # on the squared weights of the regression
+COUNTER = 0.3  # weight of all counter-examples, where all examples and the folder weigh 1 each
 NOTHING = 1e-9
 
 
@@ -87,7 +88,7 @@ def direction(examples: Sequence[Floats], counter: Sequence[Floats], folder: Flo
         return np.asarray(_unit(examples[0].mean(axis=0, keepdims=True))[0])
     background = folder[:: max(1, -(-2 * len(folder) // MOST))]
     groups = [(rows, 1.0, 1.0 / len(examples)) for rows in examples]
-    groups += [(rows, 0.0, 1.0 / len(counter)) for rows in counter]
+    groups += [(rows, 0.0, COUNTER / len(counter)) for rows in counter]
     groups.append((background, 0.0, 1.0))
     rows = np.concatenate([rows for rows, _, _ in groups])
     wanted = np.concatenate([np.full(len(rows), y) for rows, y, _ in groups])
