@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.config import Config
+    from pipeline.query import Example
     from pipeline.run.videos import Job
     from postprocess.config import LocalizeConfig
     from postprocess.segment import Result
@@ -134,6 +135,7 @@ def find(
     extractor = make_extractor(settings, ("rgb",), choose_device(settings.device))
     say_choices(extractor)
     running.choose_engine(extractor)
+    examples, counter = _located(examples, jobs), _located(counter, jobs)
     query = Wanted(examples, counter, meant.name, _localize(settings), asked(settings))
     results: list[Result] = []
     with running.started(WHOLE) as (bars, stop):
@@ -156,6 +158,21 @@ def find(
     if results and output is None:
         err.print(f"[dim]next: the same with -o found -f html, then {program()} clips found[/]", soft_wrap=True)
     running.finish()
+
+
+def _located(examples: "Sequence[Example]", jobs: "Sequence[Job]") -> "list[Example]":
+    """The examples, where a name that is no path from here means the one video of this name that is searched.
+
+    Raises:
+        UsageError: several have that name.
+    """
+    found = []
+    for one in examples:
+        alike = [] if one.video.exists() else [job.video for job in jobs if job.video.name == one.video.name]
+        if len(alike) > 1:
+            raise UsageError(f"{one.video}: may be {alike[0]} or {alike[1]}; give its path.")
+        found.append(dataclasses.replace(one, video=alike[0]) if alike else one)
+    return found
 
 
 def _progress(known: "Sequence[Job]", bars: Any, job: "Job") -> Progress:

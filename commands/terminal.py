@@ -164,7 +164,7 @@ def result_table(result: Any, remark: str) -> None:
     out.print(f"[bold]{escape(result.video)}[/]  {clock(result.duration)}{partial}{remark}{found}", soft_wrap=True)
     if result.segments:
         out.print(shown)
-    if len(result.segments) > 1:
+    if len(result.segments) > len(totals):  # else it would say the same again
         summed = Table(box=None, pad_edge=False, header_style="dim")
         for column in ("times", "in all"):
             summed.add_column(column, justify="right")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from extractors.featurefile import Features, load, made_of
 from pipeline.cache.content import content_hash
-from pipeline.query import DEFAULTS, Example, Query, Seen, check_settings
+from pipeline.query import DEFAULTS, Example, Query, Seen, check_settings, snippets_of
 from pipeline.run.batch import features_batch
 from pipeline.run.outcome import Outcome, ResultOutput, failed
 from pipeline.run.results import CURVES
@@ -55,6 +55,21 @@ class _Gathered:
     of: dict[Path, str] = field(default_factory=dict)
     """content of each video, by its absolute path"""
 
+    def keep(self, job: Job, content: str, features: Features) -> Outcome:
+        """Keep the features of a video."""
+        self.seen.setdefault(content, Seen(content, features))
+        self.of[job.video.absolute()] = content
+        return Outcome(job, features=features)
+
+    def name(self, outcome: Outcome) -> None:
+        """Note that a video has the content of an earlier one."""
+        if outcome.duplicate_of is not None:
+            self.of[outcome.job.video.absolute()] = self.of[outcome.duplicate_of.video.absolute()]
+
+    def look(self, example: Example) -> Seen:
+        """The features of an example's video."""
+        return self.seen[self.of[example.video.absolute()]]
+
 
 def stored_features(paths: Sequence[Path]) -> list[Stored]:
     """Read features files.
@@ -96,56 +111,45 @@ def find_batch(
         gathered.of[one.job.video.absolute()] = one.content
         gathered.searched.append(Outcome(one.job, features=one.features, cached=True))
 
-    def keep(job: Job, content: str, features: Features) -> Outcome:
-        gathered.seen[content] = Seen(content, features)
-        gathered.of[job.video.absolute()] = content
-        return Outcome(job, features=features)
-
-    for outcome in features_batch(request, jobs, keep, engine):
+    _gather_examples(wanted, gathered, jobs, request, engine)
+    for outcome in features_batch(request, jobs, gathered.keep, engine):
         if outcome.error is not None:
             yield outcome
         else:
-            gathered.of.setdefault(outcome.job.video.absolute(), gathered.of[_first(outcome).video.absolute()])
+            gathered.name(outcome)
             gathered.searched.append(outcome)
     if not gathered.searched:
         raise UsageError("none of the videos could be read, so there is nothing to search.")
-    query = _query(wanted, gathered, request, engine)
+    contents = dict.fromkeys(gathered.of[outcome.job.video.absolute()] for outcome in gathered.searched)
+    folder = [gathered.seen[content] for content in contents]
+    label = wanted.label or wanted.examples[0].label
+    examples, counter = (
+        [(one, gathered.look(one)) for one in several] for several in (wanted.examples, wanted.counter)
+    )
+    query = Query(label, examples, counter, folder, wanted.localize, wanted.asked)
     for outcome in gathered.searched:
         yield _written(outcome, query, gathered, output, on_progress(outcome.job))
 
 
-def _first(outcome: Outcome) -> Job:
-    return outcome.duplicate_of or outcome.job
-
-
-def _query(wanted: Wanted, gathered: _Gathered, request: Request, engine: Engine | None) -> Query:
-    """The query, after the features of examples outside of the folder were read or extracted, too.
+def _gather_examples(
+    wanted: Wanted, gathered: _Gathered, jobs: Sequence[Job], request: Request, engine: Engine | None
+) -> None:
+    """Get the features of the examples' videos first: a mistake in an example is said before hours of extraction.
 
     Raises:
         Exception: the error of an example's video.
+        UsageError: an example lies behind its video's end.
     """
-    contents = [gathered.of[outcome.job.video.absolute()] for outcome in gathered.searched]
-    folder = [gathered.seen[content] for content in dict.fromkeys(contents)]
-    elsewhere = dict.fromkeys(
-        one.video for one in (*wanted.examples, *wanted.counter) if one.video.absolute() not in gathered.of
-    )
-
-    def keep(job: Job, content: str, features: Features) -> Outcome:
-        gathered.seen.setdefault(content, Seen(content, features))
-        gathered.of[job.video.absolute()] = content
-        return Outcome(job, features=features)
-
-    of_examples = [Job(video, Path(f"example {i}")) for i, video in enumerate(elsewhere)]
-    for outcome in features_batch(request, of_examples, keep, engine):
+    everything = (*wanted.examples, *wanted.counter)
+    own = {job.video.absolute(): job for job in jobs}
+    missing = dict.fromkeys(one.video for one in everything if one.video.absolute() not in gathered.of)
+    needed = [own.get(video.absolute(), Job(video, Path(f"example {i}"))) for i, video in enumerate(missing)]
+    for outcome in features_batch(request, needed, gathered.keep, engine):
         if outcome.error is not None:
             raise outcome.error
-        gathered.of.setdefault(outcome.job.video.absolute(), gathered.of[_first(outcome).video.absolute()])
-
-    def seen(several: Sequence[Example]) -> list[tuple[Example, Seen]]:
-        return [(one, gathered.seen[gathered.of[one.video.absolute()]]) for one in several]
-
-    label = wanted.label or wanted.examples[0].label
-    return Query(label, seen(wanted.examples), seen(wanted.counter), folder, wanted.localize, wanted.asked)
+        gathered.name(outcome)
+    for one in everything:
+        snippets_of(one, gathered.look(one).features)
 
 
 def _written(outcome: Outcome, query: Query, gathered: _Gathered, output: ResultOutput, progress: Progress) -> Outcome:

@@ -99,6 +99,19 @@ def test_several_examples_counter_examples_and_a_name(jcdnet: Run) -> None:
     assert [len(document["segments"]) for document in found] == [1, 1, 0]
 
 
+def test_a_name_in_the_folder_is_enough_and_a_mistake_is_said_before_the_work(jcdnet: Run, folder: Path) -> None:
+    code, printed, said = jcdnet(*FIND, "--like", "a.mp4@1.3-3.8")
+    assert code == 0 and "footage/b.mp4" in printed, said
+    (folder / "footage" / "more").mkdir()
+    (folder / "footage" / "a.mp4").rename(folder / "footage" / "more" / "b.mp4")
+    code, _, said = jcdnet(*FIND, "--like", "b.mp4@1.3-3.8")
+    assert code == 2 and "b.mp4: may be footage/b.mp4 or footage/more/b.mp4; give its path" in said
+    for path in (folder / "cache" / "features").rglob("*.npz"):
+        path.unlink()
+    assert jcdnet(*FIND, "--like", "footage/b.mp4@20-30")[0] == 2
+    assert len(list((folder / "cache" / "features").rglob("*.npz"))) == 1  # of the example's video alone
+
+
 def test_an_example_from_elsewhere_and_a_folder_that_grows(jcdnet: Run, folder: Path) -> None:
     (folder / "footage" / "a.mp4").rename(folder / "a@home.mp4")
     like = ("--like", "a@home.mp4@1.3-3.8")
