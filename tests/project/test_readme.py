@@ -134,8 +134,12 @@ def test_command(command: str, footage: Path, monkeypatch: pytest.MonkeyPatch) -
     _, _, *arguments = shlex.split(command)
     if arguments[0] in OF_RESULTS:
         found = Segment(start=0.0, end=1.0, score=1.0, confidence=1.0, label="golf driving")
-        Path("results").mkdir()
-        Path("results/match.json").write_text(json.dumps(Result("match.mp4", 1.36, {}, (found,), (), {}).to_dict()))
+        document = json.dumps(Result("match.mp4", 1.36, {"rate": "25"}, (found,), (), {}).to_dict())
+        for folder in ("results", "found"):  # of `run` and of `find`
+            Path(folder).mkdir()
+            Path(folder, "match.json").write_text(document)
+    if arguments[0] == "find":  # the video of the documents is longer
+        arguments = [re.sub(r"^match\.mp4@.*", "match.mp4@0.2-1", word) for word in arguments]
     if "--retry-failed" in arguments:  # the report of an earlier run
         Path("results").mkdir()
         row = {"video": "footage/a.mp4", "name": "a", "status": "failed", "seconds": 0.0}
