@@ -16,7 +16,7 @@ from support.paths import program
 
 INSTALLED = program() == "jcdnet"  # shells complete the word jcdnet; in a checkout that word would be python
 PANELS = {
-    "Find actions": ("run", "extract", "report", "clips", "plot"),
+    "Find actions": ("run", "find", "extract", "report", "clips", "export", "plot"),
     "Teach and score": ("train", "evaluate", "labels"),
     "This machine": ("doctor", "bench", "models", "cache"),
 }

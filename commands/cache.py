@@ -1,6 +1,7 @@
 """`cache`: how large the feature cache is, what it holds, and how to remove what is old or damaged."""
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -46,11 +47,19 @@ def list_entries() -> None:
     """List what the cache holds, last used first."""
     from pipeline.cache.care import scan
 
+    entries = sorted(scan(), key=lambda entry: entry.age)
+    known = {entry.content: video for entry in entries if (video := entry.video)}  # another stream may say it
     rows = [
-        (entry.content[:16], "unfinished" if entry.unfinished else "whole", f"{entry.age / 86400:.1f}", _bytes([entry]))
-        for entry in sorted(scan(), key=lambda entry: entry.age)
+        (
+            Path(known[entry.content]).name if entry.content in known else "(an older entry says no name)",
+            entry.content[:16],
+            "unfinished" if entry.unfinished else "whole",
+            f"{entry.age / 86400:.1f}",
+            _bytes([entry]),
+        )
+        for entry in entries
     ]
-    table(("content", "features", "days since use", "size"), rows)
+    table(("video", "content", "features", "days since use", "size"), rows)
 
 
 @cache_app.command(cls=Command)

@@ -1,5 +1,6 @@
 """`clips`: segments cut out of their videos."""
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.groups import grouped
-from commands.options import Results, Videos, folder_only, opened
+from commands.options import Results, Videos, a_time, folder_only, opened
 from commands.terminal import complain, err, failure, note, progress
 from support.errors import UsageError
 from support.paths import called
@@ -30,11 +31,16 @@ def clips(
     reel: Annotated[
         bool, typer.Option("--reel", help="One highlight reel per class instead of a file a clip.")
     ] = False,
-    before: Annotated[float, typer.Option(min=0, help="Seconds to begin earlier.")] = 0.0,
-    after: Annotated[float, typer.Option(min=0, help="Seconds to end later.")] = 0.0,
+    before: Annotated[float, a_time("Seconds to begin earlier.")] = 0.0,
+    after: Annotated[float, a_time("Seconds to end later.")] = 0.0,
+    pad: Annotated[float, a_time("Seconds on both sides: --before and --after in one.")] = 0.0,
     min_confidence: Annotated[float, typer.Option(min=0, max=1, help="Leave out less sure segments.")] = 0.0,
     classes: Annotated[
-        str | None, typer.Option(help="Names joined by commas.", show_default="all that was found")
+        str | None, typer.Option(help="Names or sports, joined by commas.", show_default="all that was found")
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="Of reels: WIDTHxHEIGHT, such as 1280x720.", show_default="the most common one"),
     ] = None,
     name: Annotated[
         str | None,
@@ -52,22 +58,25 @@ def clips(
         raise UsageError("--reel joins clips, which needs exact ones; leave --copy out.")
     if reel and name is not None:
         raise UsageError("--name is for single clips; a reel is called as its class.")
+    if size is not None and not reel:
+        raise UsageError("--size is for reels; a clip has the size of its video.")
 
     from extractors.decode.video import VideoError
     from pipeline.clips import cut as work
+    from pipeline.clips.choose import labels_meant
     from pipeline.run.results import read_results, stems, video_of
-    from postprocess.evaluation.names import nfc
 
-    wanted = None if classes is None else {nfc(part.strip()) for part in classes.split(",") if part.strip()}
+    frame = None if size is None else work.size_of(size)
+    before, after = before + pad, after + pad
     cuts: list[work.Cut] = []
-    known: set[str] = set()
     unread: list[Exception] = []  # results and videos of which nothing can be cut
-    for stored, stem in stems(read_results(results, on_error=unread.append)):
-        known |= {nfc(s.label) for s in stored.result.segments}
+    read = read_results(results, on_error=unread.append)
+    wanted = None if classes is None else labels_meant(classes, [one.result for one in read])
+    for stored, stem in stems(read):
         chosen = [
             s
             for s in stored.result.segments
-            if s.confidence >= min_confidence and (wanted is None or nfc(s.label) in wanted)
+            if s.confidence >= min_confidence and (wanted is None or s.label in wanted)
         ]
         if chosen:
             try:
@@ -76,14 +85,12 @@ def clips(
                 unread.append(error)
                 continue
             cuts += work.plan(video, stem, chosen, stored.result.duration, before, after, name or work.NAME)
-    if wanted is not None and (missing := sorted(wanted - known)):
-        raise UsageError(f"no segment is called {', '.join(missing)}; there are {', '.join(sorted(known)) or 'none'}.")
     work.check_names(cuts, output, reel=reel, copied=copy, overwrite=overwrite)
     if not cuts and not unread:
         note("nothing to cut: no segment is left.")
     failed: list[tuple[work.Cut, Exception]] = []
     with progress() as bars:
-        make = work.reels if reel else work.copy if copy else work.cut
+        make = functools.partial(work.reels, size=frame) if reel else work.copy if copy else work.cut
         made = list(make(cuts, output, bars.video(output), on_error=lambda one, error: failed.append((one, error))))
     for one in made:
         print(called(str(one.path)))

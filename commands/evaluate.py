@@ -1,5 +1,6 @@
 """`evaluate`: scores of predictions against ground truth."""
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import typer
 
 from commands.groups import grouped
 from commands.options import C, read_from
-from commands.terminal import note, out, progress, table
+from commands.terminal import escape, note, out, progress, table
 from postprocess.config import RULES
 from support.errors import UsageError, cannot_write
 
@@ -33,7 +34,7 @@ class ScoredOptions:
     predictions: Annotated[
         list[Path] | None,
         typer.Option(
-            help="ActivityNet JSON, or results of `run`: files or the folder; also URLs. May be given several times.",
+            help="ActivityNet JSON, or results of `run`: files or folders, also URLs; several may follow one another.",
             parser=read_from,
             metavar="<path>",
         ),
@@ -74,6 +75,10 @@ class ProtocolOptions:
 
 @grouped
 def evaluate(
+    more: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[PREDICTIONS]...", help="The same as --predictions.", show_default=False),
+    ] = None,
     *,
     scored: ScoredOptions,
     rules: ProtocolOptions,
@@ -87,6 +92,7 @@ def evaluate(
 
     from postprocess.evaluation.tables import tables
 
+    scored = dataclasses.replace(scored, predictions=[*(scored.predictions or []), *(more or [])])
     result = _scores(scored, rules, diagnose or plot is not None)
     unwritten = None
     if plot is not None and result.diagnosis is not None:
@@ -102,6 +108,8 @@ def evaluate(
     if as_json:
         print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
     else:
+        if result.drawn is not None:
+            out.print(f"[bold]{escape(result.drawn.sentence())}[/]\n", soft_wrap=True)
         for data in tables(result):
             table(data.columns, data.rows, data.title)
             out.print()

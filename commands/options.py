@@ -7,7 +7,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from commands.groups import Setting, at_end, here, place
 from extractors.config import PRECISIONS, FeatureConfig, Limits, Stretch
 from pipeline.config import STREAM_CHOICES, Config
 from postprocess.config import RULES, LocalizeConfig
+from postprocess.formats.text import seconds_of
 from postprocess.formats.writers import SEVERAL, SUFFIXES
 from support.errors import UsageError
 from support.paths import is_url
@@ -23,6 +24,27 @@ if TYPE_CHECKING:
     from pipeline.run.mirror import Mirror
 
 F, C, G, L = FeatureConfig(), Config(), Limits(), LocalizeConfig()
+SNIPPET = F.length / F.fps  # seconds
+
+
+def read_seconds(given: str | float) -> float:
+    """The seconds that an option names: 90, 90.5, 1:30 or 1:02:03.5.
+
+    Raises:
+        UsageError: it is no time.
+    """
+    if isinstance(given, int | float):  # a default
+        return float(given)
+    try:
+        return seconds_of(given)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def a_time(help_text: str, *names: str, **more: Any) -> Any:
+    """An option that takes a time: seconds, or a clock."""
+    return typer.Option(*names, parser=read_seconds, metavar="<time>", help=help_text, **more)
+
 
 Paths = Annotated[
     list[str], typer.Argument(help="Videos, folders (searched recursively) or glob patterns; also URLs (s3://, gs://).")
@@ -160,6 +182,22 @@ class FindOptions:
     top: Annotated[
         int | None, typer.Option(min=1, help="Keep only the N surest segments of each video."), Setting("localize.top")
     ] = None
+    min_length: Annotated[
+        float | None,
+        a_time(
+            f"Leave out what is shorter: seconds or a clock. Segments are made of snippets of {SNIPPET:g} s.",
+            show_default="1.28",
+        ),
+        Setting("localize.min_seconds"),
+    ] = None
+    merge_gap: Annotated[
+        float | None,
+        a_time(
+            "Join segments of one action with at most so much time between them; 0 joins none.",
+            show_default="the model's",
+        ),
+        Setting("localize.merge_seconds"),
+    ] = None
     rule: Annotated[
         str | None,
         typer.Option(
@@ -181,10 +219,8 @@ class FindOptions:
 class RangeOptions:
     """Which part of each video"""
 
-    start: Annotated[float, typer.Option(min=0, help="Begin at this second of the video.")] = 0.0
-    end: Annotated[
-        float | None, typer.Option(min=0, help="Stop at this second of the video.", show_default="the end")
-    ] = None
+    start: Annotated[float, a_time("Begin here: seconds, or a clock such as 1:30 or 1:02:03.5.")] = 0.0
+    end: Annotated[float | None, a_time("Stop here: seconds or a clock.", show_default="the end")] = None
 
     def __post_init__(self) -> None:
         if self.end is not None and self.end <= self.start:
@@ -244,7 +280,7 @@ class WorkOptions:
     gpus_per_worker: Annotated[float, typer.Option(min=0, help="GPUs that a cluster gives each worker.")] = 0.0
     timeout: Annotated[
         float | None,
-        typer.Option(min=0, help="Give up a video after this many seconds.", show_default="never"),
+        a_time("Give up a video after so long: seconds or a clock.", show_default="never"),
         Setting("limits.timeout"),
     ] = None
     memory: Annotated[

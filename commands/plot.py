@@ -1,30 +1,30 @@
-"""`plot`: one result as a picture over time."""
+"""`plot`: results as pictures over time."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from commands.groups import grouped
-from commands.options import Videos, opened, read_from
-from commands.terminal import note
-from support.errors import UsageError
+from commands.options import Results, Videos, folder_only, opened
+from commands.terminal import complain, finish, note
+from support.errors import UsageError, UserError
 from support.paths import called
+
+if TYPE_CHECKING:
+    from pipeline.run.results import Stored
 
 
 @grouped
 def plot(
-    result: Annotated[
-        Path,
-        typer.Argument(help="A result of `run -o`: a .json file; also a URL.", parser=read_from, metavar="<path>"),
-    ],
+    results: Results,
     output: Annotated[
         Path | None,
         typer.Option(
             "--out",
             "-o",
-            help="A .png or .svg file, or its URL.",
-            show_default="beside the result, .png",
+            help="A .png or .svg file; of several results a folder; also URLs.",
+            show_default="beside the results",
             parser=opened,
             metavar="<path>",
         ),
@@ -33,26 +33,58 @@ def plot(
     frames: Annotated[int, typer.Option(min=0, max=20, help="Frames to show above; 0: none.")] = 8,
     videos: Videos = None,
 ) -> None:
-    """Draw one result over time: frames, truth, segments, scores, and S^coarse beside S."""
-    forms = {".png": "png", ".svg": "svg"}
-    if output is not None and output.suffix.lower() not in forms:
-        raise UsageError(f"--out {output}: the picture is a PNG or an SVG; name a .png or .svg file.")
-    if not result.is_file():
-        raise UsageError(f"{result}: no such file; give one result that `run -o` wrote.")
+    """Draw results over time: frames, truth, segments, scores, and S^coarse beside S."""
+    from pipeline.run.results import read_results, stems
 
-    from pipeline.run.results import curves_of, read_results, truth_of, video_of
+    errors: list[Exception] = []
+    stored = read_results(results, on_error=errors.append)
+    for error in errors:
+        complain(error)
+    everything = [*stored, *errors]
+    alone = len(everything) == 1 and not results[0].is_dir()
+    form = "png"
+    if output is not None and not output.is_dir() and output.suffix:
+        forms = {".png": "png", ".svg": "svg"}
+        if output.suffix.lower() not in forms:
+            raise UsageError(f"--out {output}: the picture is a PNG or an SVG; name a .png or .svg file.")
+        if not alone:
+            raise UsageError(f"--out {output}: is one picture, and there are several results; name a folder.")
+        form = forms[output.suffix.lower()]
+    else:
+        folder_only(output, "pictures of several results are files of their own", "plots")
+    for one, stem in stems(stored):
+        path = one.path.with_name(f"{one.stem}.png")
+        if output is not None:
+            path = output if alone and output.suffix and not output.is_dir() else output / f"{stem}.png"
+        try:
+            _draw(one, path, form, ground_truth, frames, videos)
+        except UserError as error:
+            if alone:
+                raise
+            errors.append(error)
+            complain(error)
+        else:
+            print(called(str(path)))
+    finish(len(everything) - len(errors), errors, everything)
+
+
+def _draw(stored: "Stored", path: Path, form: str, ground_truth: Path | None, frames: int, videos: str | None) -> None:
+    """Draw one result.
+
+    Raises:
+        UserError: its video or its truth is not there, or the picture cannot be written.
+    """
+    from pipeline.run.results import curves_of, truth_of, video_of
     from pipeline.run.views import stills
     from postprocess.pages.timeplot import timeline
     from support.files import write_atomically, writing
 
-    (stored,) = read_results([result])
-    path = output or stored.path.with_name(f"{stored.stem}.png")
     curves = curves_of(stored)
     if curves is None:
         note(f"{stored.stem}.scores.npz is not beside the result; the picture has no curves.")
     truth = None if ground_truth is None else truth_of(stored, ground_truth)
     shown = stills(video_of(stored, videos), stored.result.duration, frames) if frames else []
-    picture = timeline(stored.result, curves, shown, truth, forms[path.suffix.lower()])
+    picture = timeline(stored.result, curves, shown, truth, form)
     with writing(path, "choose another file"):
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, picture)
-    print(called(str(path)))

@@ -48,7 +48,7 @@ class Running:
         self.command, self.jobs, self.out, self.asked = command, list(videos), out, work.jobs
         mirror = mirror_at(out)
         if out is not None and mirror is None:
-            self.jobs, said = in_their_places(videos, out, ".json" if command == "run" else ".npz", video_in)
+            self.jobs, said = in_their_places(videos, out, ".npz" if command == "extract" else ".json", video_in)
             for sentence in said:
                 note(sentence)
         if retry_failed:
@@ -64,6 +64,8 @@ class Running:
         self.engine = Engine(work.engine, address=work.address, gpus_per_worker=work.gpus_per_worker)
         check_engine(self.engine)
         self.report = summary.RunReport(command, self.jobs, out, mirror)
+        self._first = out is None or not (out / summary.NAME).exists()
+        self._said: set[str] = set()
         self._prepare = prepare_output
 
     def choose_engine(self, extractor: Any) -> None:
@@ -129,18 +131,30 @@ class Running:
             with self._bars.away():
                 self.report.add(outcome)
                 for message in outcome.messages:
-                    note(message)
+                    self._note_once(message)
                 if outcome.error is not None:
                     complain(outcome.error)
                 else:
                     yield outcome
+
+    def _note_once(self, message: str) -> None:
+        """Print a remark, unless it was printed before: of a folder, one may be true of every video."""
+        if message not in self._said:
+            self._said.add(message)
+            note(message)
+
+    def say_next(self) -> None:
+        """Say, after the first run into a folder or a run without one, how to look at the results."""
+        if self._first:
+            folder = "" if self.out is not None else "-o results "
+            err.print(f"[dim]next: the same with {folder}-f html, to look at it in a browser[/]", soft_wrap=True)
 
     def _report(self, interrupted: bool) -> None:
         """Write the report, and print a summary if there was more than one video."""
         from pipeline.run import summary
 
         self.report.write(interrupted)
-        if self.command == "run":
+        if self.command != "extract":
             self.report.write_segments()
         for said in self.report.messages:
             note(said)
@@ -179,7 +193,7 @@ class Running:
                     errors.append(planned.error)
                     complain(planned.error)
                 if planned.message:
-                    note(f"{planned.message}.")
+                    self._note_once(f"{planned.message}.")
                 seconds, disk = seconds + planned.seconds, disk + planned.disk
                 mute += planned.mute
                 rows.append((str(planned.job.video), planned.what, clock(planned.seconds) if planned.seconds else ""))

@@ -21,11 +21,12 @@ from commands.options import (
 from commands.progress import Running
 from commands.terminal import err, escape, need_stdout, note, result_table, say_choices
 from pipeline.config import load_config
-from postprocess.formats.writers import SEVERAL, SUFFIXES, VIEWS, WRITERS, write_csv
+from postprocess.formats.writers import OF_THE_VIDEO, SEVERAL, SUFFIXES, VIEWS, WRITERS, write_csv
 from support.errors import UsageError
 
 if TYPE_CHECKING:
     from pipeline.run.outcome import Outcome
+    from postprocess.segment import Result
 
 
 @grouped
@@ -95,12 +96,12 @@ def run(
         for outcome in running.each(outcomes):
             assert outcome.result is not None
             results.append(outcome.result)
-            for warning in outcome.result.warnings:
-                note(f"{outcome.job.video}: {warning}")
+            _say_what_is_lost(wanted, outcome)
             if output != "-":
                 _show(outcome)
             elif wanted[0] != "csv":
-                WRITERS[wanted[0] if single else "jsonl"](outcome.result, sys.stdout)
+                form = wanted[0] if single else "jsonl"
+                WRITERS[form](_with_its_sound(form, outcome.result), sys.stdout)
                 sys.stdout.flush()
     if output == "-" and wanted[0] == "csv":
         write_csv(results, sys.stdout)
@@ -108,6 +109,8 @@ def run(
         err.print(f"[dim]the result is in {escape(str(output))}[/]", soft_wrap=True)
     if listed is not None and "html" in wanted and len(standing := running.report.results()) > 1:
         write_index(standing, listed)
+    if results and only is None and output != "-" and "html" not in wanted:
+        running.say_next()
     running.finish()
 
 
@@ -118,6 +121,27 @@ def _show(outcome: "Outcome") -> None:
     if outcome.duplicate_of is not None:
         remark = f" (the same as {escape(str(outcome.duplicate_of.video))})"
     result_table(outcome.result, remark)
+
+
+def _with_its_sound(form: str, result: "Result") -> "Result":
+    """The result as the writers of others' formats need it."""
+    if form not in OF_THE_VIDEO:
+        return result
+    from pipeline.run.exports import for_format
+
+    return for_format(form, result)
+
+
+def _say_what_is_lost(forms: list[str], outcome: "Outcome") -> None:
+    """Print the warnings of a result, and a note about what these formats cannot hold of it."""
+    assert outcome.result is not None
+    for warning in outcome.result.warnings:
+        note(f"{outcome.job.video}: {warning}")
+    if set(forms) & {"chapters", "edl"}:
+        from pipeline.run.exports import remarks
+
+        for remark in remarks(forms, outcome.result):
+            note(remark)
 
 
 def _formats(text: str | None) -> list[str]:

@@ -118,19 +118,68 @@ def progress() -> Iterator[Bars]:
         bars.clear()
 
 
+class TrainingTold:
+    """Progress of a training: bars, the model's path as soon as it is on the disk, and in a file a line a fold."""
+
+    def __init__(self, bars: Bars, folder: Path, model: Path, steps: int) -> None:
+        """`steps`: of one training; the check on held-out videos does as many for each fold."""
+        self.bars, self.folder, self.model, self.steps = bars, folder, model, steps
+        self.show = bars.video(folder)
+        self._printed = False
+        self._passed: dict[str, int] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """The progress function."""
+        if stage == "check" and not self._printed:  # the check begins when the model is there
+            self.say_where()
+            self.show = self.bars.video(self.folder)
+        self.show(stage, done, total)
+        if err.is_terminal:
+            return
+        part = self.steps if stage == "check" else max(total // 4, 1)
+        if (passed := done // part) > self._passed.get(stage, 0):
+            self._passed[stage] = passed
+            fold = f"fold {passed} of {max(total // self.steps, 1)} is done"
+            err.print(f"{STAGES.get(stage, stage)}: {fold if stage == 'check' else f'{done} of {total} steps'}")
+
+    def say_where(self) -> None:
+        """Print the model's path, once."""
+        if not self._printed:
+            self._printed = True
+            self.bars.clear()
+            print(self.model, flush=True)
+
+
 def result_table(result: Any, remark: str) -> None:
-    """Print the segments of a video, or that there is none."""
+    """Print the segments of a video and how much there is of each action, or that there is none."""
     shown = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("start", "end", "conf"):
+    for column in ("start", "end", "length", "conf"):
         shown.add_column(column, justify="right")
     shown.add_column("action")
+    totals: dict[str, list[float]] = {}
     for segment in result.segments:
-        shown.add_row(clock(segment.start), clock(segment.end), f"{segment.confidence:.2f}", escape(segment.name))
+        length = segment.end - segment.start
+        totals.setdefault(segment.name, []).append(length)
+        shown.add_row(
+            clock(segment.start),
+            clock(segment.end),
+            clock(length),
+            f"{segment.confidence:.2f}",
+            escape(segment.name),
+        )
     found = "" if result.segments else "  no action found"
     partial = "  [yellow]partial[/]" if result.partial else ""
     out.print(f"[bold]{escape(result.video)}[/]  {clock(result.duration)}{partial}{remark}{found}", soft_wrap=True)
     if result.segments:
         out.print(shown)
+    if len(result.segments) > len(totals):  # else it would say the same again
+        summed = Table(box=None, pad_edge=False, header_style="dim")
+        for column in ("times", "in all"):
+            summed.add_column(column, justify="right")
+        summed.add_column("action")
+        for label, lengths in sorted(totals.items(), key=lambda item: (-sum(item[1]), item[0])):
+            summed.add_row(str(len(lengths)), clock(sum(lengths)), escape(label))
+        out.print(summed)
 
 
 def note(text: str) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from commands.groups import grouped, place, settings_of
 from commands.options import DecoderName, Device, Flow, Precision, Stride, View, folder_only
-from commands.terminal import err, escape, note, progress, say_choices, table
+from commands.terminal import TrainingTold, err, escape, note, progress, say_choices, table
 from model.presets import PRESETS
 from pipeline.config import load_config
 from support.errors import UsageError
@@ -114,6 +114,7 @@ def train(
     from pipeline.api import choose_device, make_extractor
     from pipeline.run.store import prepare_output
     from pipeline.training import fit as fitting
+    from pipeline.training import trimmed
     from pipeline.training.plan import plan
     from pipeline.training.settings import Settings
 
@@ -137,16 +138,17 @@ def train(
         bars.clear()
         for warning in gathered.warnings:
             note(warning)
+        if (remark := trimmed.advice(gathered.data, gathered.features)) is not None:
+            note(remark)
         course = fitting.course(wanted.recipe, gathered, wanted.embedded)
         shown = gathered.data
         err.print(
             f"[dim]{len(shown.names)} videos, {len(shown.classes)} classes, {'+'.join(gathered.streams)}; "
             f"{course.training.steps} steps, D {course.model.dim}, lr {course.training.lr:g}, on {where}[/]"
         )
-        trained = fitting.fit(
-            gathered, course, output, device=where, overwrite=overwrite, on_progress=bars.video(output)
-        )
-    print(trained.path)
+        told = TrainingTold(bars, output, output / fitting.checkpoint.FILE_NAME, course.training.steps)
+        trained = fitting.fit(gathered, course, output, device=where, overwrite=overwrite, on_progress=told)
+        told.say_where()
     if trained.quality is not None:
         _show_quality(trained.quality)
     err.print(f"now: {program()} run VIDEO --model {escape(str(output))}", soft_wrap=True)

@@ -361,13 +361,14 @@ def choose_classes(model: Checkpoint, asked: str) -> frozenset[str] | None:
         if not model.groups:
             raise UsageError("this model has no list of sports; use --classes all, or names.")
         return frozenset(model.groups)
-    from postprocess.evaluation.names import nfc  # only here: most runs name no class
+    from postprocess.evaluation.names import FORMS  # only here: most runs name no class
 
     chosen: set[str] = set()
-    for name in filter(None, (nfc(part.strip()) for part in asked.split(","))):
-        members = {c for c, group in model.groups.items() if nfc(group) == name}
-        members |= {c for c in model.classes if nfc(c) == name}
-        if not members:
+    called = [*model.groups.items(), *zip(model.classes, model.classes, strict=True)]
+    for name in filter(None, (part.strip() for part in asked.split(","))):
+        ways = ({c for c, own in called if form(own) == form(name)} for form in FORMS)  # as typed, then in any case
+        members = next(filter(None, ways), None)
+        if members is None:
             known = sorted({*model.classes, *model.groups.values()})
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
             hint = f"did you mean {close[0]!r}?" if close else f"`{program()} models classes` lists them."

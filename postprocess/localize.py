@@ -29,6 +29,7 @@ from postprocess.proposals import (
 from postprocess.segment import Segment
 
 NO_GROUPS: Mapping[str, str] = {}
+ROUNDING = 1e-6  # of a snippet: 1.28 s are two of .64 s
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,8 +159,8 @@ def _runs(
 ) -> list[Segment]:
     # The settings count snippets that lie side by side. If snippets overlap, n times as many cover the same time.
     n = density(scene.snippets)
-    shortest = min((config.min_snippets - 1) * n + 1, len(scene.block))
-    window, gap = (config.smooth - 1) * n + 1, config.merge_gap * n
+    shortest, gap = _counts(scene.snippets, n, config)
+    window = (config.smooth - 1) * n + 1
     least = [least_mean(bar, config) for bar in sorted({config.min_confidence, *bars}, reverse=True) if bar > 0]
     # The flag separates a class without a group from a group that has the same name.
     members: dict[tuple[bool, str], list[int]] = {}
@@ -199,6 +200,18 @@ def _runs(
         if end > start and confidence >= config.min_confidence:
             found.append(Segment(start, end, float(score[i]), confidence, classes[named[i]]))
     return found
+
+
+def _counts(snippets: np.ndarray, n: int, config: LocalizeConfig) -> tuple[int, int]:
+    """(the fewest snippets of a run, the most between two that are joined), from counts or from seconds."""
+    starts = snippets[:, 0]
+    step = float(np.median(np.diff(starts))) if len(starts) > 1 else float(snippets[0, 1] - snippets[0, 0])
+    shortest, gap = (config.min_snippets - 1) * n + 1, config.merge_gap * n
+    if step > 0 and config.min_seconds > 0:
+        shortest = max(1, math.ceil(min(config.min_seconds / step, len(starts)) - ROUNDING))
+    if step > 0 and config.merge_seconds >= 0:
+        gap = math.floor(min(config.merge_seconds / step, len(starts)) + ROUNDING)
+    return min(shortest, len(starts)), gap
 
 
 def calibrated(p: float, config: LocalizeConfig) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import sys
@@ -92,3 +93,23 @@ def _home() -> Path:
             "there is no folder for the cache: HOME is not set, and this user has no home folder; set JCDNET_CACHE to "
             "a folder that can be written."
         ) from error
+
+
+def near(path: Path, most: int = 3) -> str:
+    """A sentence's end about a file that is not there: which names in its folder are near, or that the folder is gone.
+
+    Such as "; is 'match.mp4' meant?"; "" if nothing is near.
+    """
+    folder = path.parent
+    if not folder.is_dir():
+        return f"; the folder {folder} is not there, either."
+    try:
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))  # noqa: PTH208
+    except OSError:
+        return ""
+    stems: dict[str, list[str]] = {}
+    for name in names:
+        stems.setdefault(Path(name).stem.casefold(), []).append(name)
+    close = difflib.get_close_matches(path.stem.casefold(), stems, n=most, cutoff=0.7)
+    found = [name for stem in close for name in stems[stem]][:most]
+    return f"; is {' or '.join(map(repr, found))} meant?" if found else ""

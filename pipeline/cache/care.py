@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from extractors.featurefile import made_of
 from extractors.features import FeaturesError, load
 from extractors.parts import load_part
 from pipeline.cache.entries import FeatureCache
@@ -27,6 +28,12 @@ class Entry:
     age: float
     """seconds since the last use; 0 if the clock was set back"""
     unfinished: bool
+
+    @property
+    def video(self) -> str:
+        """The path that the video had when its features were extracted; "" if the entry does not say."""
+        named = {} if self.unfinished else made_of(self.path)
+        return str(named.get("video", ""))
 
 
 def scan(cache: FeatureCache | None = None) -> list[Entry]:

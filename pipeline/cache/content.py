@@ -18,7 +18,7 @@ from extractors.config import Stretch
 from extractors.decode.video import ReadError, VideoError
 from extractors.features import PART
 from support.locks import Lock
-from support.paths import cache_dir, is_url
+from support.paths import cache_dir, is_url, near
 from support.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 
 Video: TypeAlias = "Path | Remote"
 """a video as the user named it: a file, or something in a store"""
+
+
+def place_of(video: Video) -> str:
+    """Where a video is: its absolute path, or its address."""
+    return str(video.absolute()) if isinstance(video, Path) else str(video)
+
 
 CONTENT_BLOCK = 1 << 20
 LOCK = ".lock"
@@ -87,7 +93,7 @@ def content_hash(path: Video, on_progress: Progress = silent) -> Content:
                 on_progress("hash", done, before.size)
         after = Stamp.of(path)
     except FileNotFoundError as error:
-        raise VideoError(f"{path}: no such file; check the path.") from error
+        raise VideoError(f"{path}: no such file{near(path) or '; check the path.'}") from error
     except OSError as error:
         raise VideoError(f"{path}: cannot be read ({error.strerror}); check its permissions and its disk.") from error
     if not before.same(after):

@@ -17,7 +17,7 @@ from extractors.decode.video import ReadError, VideoError, is_partial
 from extractors.features import Extractor, Features, FeaturesError, load, save
 from extractors.parts import Part, consistent, from_the_start, gaps, load_part, ordered, save_part
 from extractors.snippets import nothing_there, snippet_range
-from pipeline.cache.content import CacheFolder, Video, Watched, at_hand
+from pipeline.cache.content import CacheFolder, Video, Watched, at_hand, place_of
 from support.files import sweep
 from support.progress import Progress, silent
 
@@ -246,7 +246,7 @@ class Extraction:
             self.whole[name] = self.extractor.join(parts, self.stretch.open_ended)
             try:
                 if self.writable:
-                    save(self.whole[name], self.entries[name])
+                    save(self.whole[name], self.entries[name], {"video": place_of(self.path)})
             except OSError as error:
                 self.unwritable(error)
         if self.writable:

@@ -210,16 +210,34 @@ def _no_frame(one: Cut) -> str:
     return f"{one.video}: no frame of it at {clock(one.start)}; the file may be damaged."
 
 
+def size_of(text: str) -> tuple[int, int]:
+    """(H, W) of a text such as 1280x720.
+
+    Raises:
+        UsageError: it is no size of a picture, or an odd one, which players do not take.
+    """
+    found = re.fullmatch(r"(\d{1,5})\s*[xX×]\s*(\d{1,5})", text.strip())
+    width, height = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not (16 <= width <= 8192 and 16 <= height <= 8192):
+        raise UsageError(f"--size {text}: write WIDTHxHEIGHT in pixels, such as 1280x720.")
+    if width % 2 or height % 2:
+        raise UsageError(f"--size {text}: both sides must be even, or players do not show the film.")
+    return height, width
+
+
 def reels(
     cuts: Sequence[Cut],
     out: Path,
     on_progress: Progress = silent,
     on_error: OnError | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Iterator[Made]:
     """Make one highlight reel for each class as `<label>.mp4`: a title card, then the clips one after the other.
 
-    Videos of another shape than the first are fitted between black borders. Videos without sound are silent.
+    A reel has the size that most of its clips have; of several, the largest. Videos of another shape are fitted
+    between black borders. Videos without sound are silent.
 
+    size: (H, W) of all reels instead.
     on_error: called for each clip that is missing in its reel, and for all clips of a reel that cannot be written.
         None: the first error is raised.
 
@@ -257,7 +275,9 @@ def reels(
         if fit:
             path = out / f"{names[label]}.mp4"
             try:
-                empty = _reel(path, label, fit, lambda: on_progress("clips", next(steps), len(cuts)))
+                shape = _common([shape for _, shape in fit])
+                shape = shape if size is None else dataclasses.replace(shape, size=size)
+                empty = _reel(path, label, fit, shape, lambda: on_progress("clips", next(steps), len(cuts)))
             except (VideoError, OutputError) as error:
                 for one, _ in fit:
                     failed(one, error)
@@ -268,10 +288,21 @@ def reels(
     on_progress("clips", len(cuts), len(cuts))
 
 
-def _reel(path: Path, label: str, own: Sequence[tuple[Cut, Shape]], tick: Callable[[], None]) -> list[Cut]:
-    """Write one reel; returns the clips that have no frame."""
-    first, empty = own[0][1], []
-    with open_movie(path, first.size, first.rate) as movie:
+def _common(shapes: Sequence[Shape]) -> Shape:
+    """The shape whose size most of the clips have, the largest of several, with the rate that most of those have."""
+    sizes = Counter(shape.size for shape in shapes)
+    size = max(sizes, key=lambda size: (sizes[size], size[0] * size[1], size))
+    rates = Counter(shape.rate for shape in shapes if shape.size == size)
+    rate = max(rates, key=lambda rate: (rates[rate], rate))
+    return next(shape for shape in shapes if (shape.size, shape.rate) == (size, rate))
+
+
+def _reel(
+    path: Path, label: str, own: Sequence[tuple[Cut, Shape]], frame: Shape, tick: Callable[[], None]
+) -> list[Cut]:
+    """Write one reel with the size and the rate of `frame`; returns the clips that have no frame."""
+    empty = []
+    with open_movie(path, frame.size, frame.rate) as movie:
         if channels := max(shape.channels for _, shape in own):
             movie.add_sound(channels)
         shown = sum(one.end - one.start for one, _ in own)
@@ -281,7 +312,7 @@ def _reel(path: Path, label: str, own: Sequence[tuple[Cut, Shape]], tick: Callab
         for one, shape in own:
             tick()
             shape = dataclasses.replace(shape, channels=channels if shape.channels else 0)
-            last, step, shown_any = at, float(1 / first.rate), False
+            last, step, shown_any = at, float(1 / frame.rate), False
             with at_hand(one.video) as video:
                 for time, _, image in shoot(movie, video, shape, one.start, one.end, at=at):
                     movie.picture(image, time)

@@ -134,6 +134,21 @@ def extract_batch(
     return _Batch(request, existing_features(extractor, output, stretch), finish).run(engine or Engine(), jobs)
 
 
+def features_batch(
+    request: Request, jobs: Sequence[Job], finish: Callable[[Job, str, Features], Outcome], engine: Engine | None = None
+) -> Iterator[Outcome]:
+    """The features of the videos, for `finish` (which gets the hash of the content, too); nothing is written.
+
+    Raises:
+        As `run_batch`.
+    """
+
+    def kept(job: Job, content: str, features: Features, redo: Redo | None) -> Outcome:
+        return finish(job, content, features)
+
+    return _Batch(request, lambda job, content: None, kept).run(engine or Engine(), jobs)
+
+
 def extract(engine: Engine, request: Request, items: Iterable[Item]) -> Iterator[Done]:
     """The features of the videos, each as soon as it is done: extracted in this process, or by workers.
 

@@ -1,7 +1,9 @@
 """Whether a result that exists already may be made again: it may, unless the user asks for something else this time.
 
 Two provenances may differ in what the user chose (a model, a threshold, classes, seconds), in the video's own bytes,
-or in something else (versions of libraries, a device or a precision that `auto` chose). Only the first is a conflict.
+or in something else (versions of libraries, a device or a precision that `auto` chose). Only the first is a conflict,
+and not even that if this run names settings by which segments are drawn, such as --threshold: whoever types them wants
+these segments, and the features are there.
 """
 
 from __future__ import annotations
@@ -47,6 +49,8 @@ class Change:
     """whether the video's bytes differ"""
     versions: tuple[str, ...]
     """names of the other differences"""
+    retuned: bool = False
+    """whether all that the user asked for otherwise is how segments are drawn, and named in this run: --threshold .5"""
 
     @property
     def none(self) -> bool:
@@ -56,11 +60,13 @@ class Change:
     def why(self) -> str:
         """Return a clause that says why the result is made again."""
         reasons = ["the video's file has changed since"] if self.content else []
-        if self.versions:
-            more = ", …" if len(self.versions) > SHOWN else ""
-            reasons.append(
-                f"it was made with other versions or another device ({', '.join(self.versions[:SHOWN])}{more})"
-            )
+        if self.retuned:
+            reasons.append(f"other segments are asked for ({self.conflict()})")
+        if "folder" in self.versions:
+            reasons.append("it was compared with other videos of its folder")
+        if versions := [name for name in self.versions if name != "folder"]:
+            more = ", …" if len(versions) > SHOWN else ""
+            reasons.append(f"it was made with other versions or another device ({', '.join(versions[:SHOWN])}{more})")
         return " and ".join(reasons)
 
     def conflict(self) -> str:
@@ -72,18 +78,22 @@ def compare(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> Change:
     """Compare two provenances, both as JSON gives them."""
     old, new = _flat(there), _flat(wanted)
     chosen = {name for side in (there, wanted) for name in _names(side.get("asked"))}
-    asked, versions, content = [], [], False
+    named = set(_names(wanted.get("asked")))
+    asked, versions, content, retuned = [], [], False, True
     for name in sorted(old.keys() | new.keys()):
         before, now = old.get(name, NOTHING), new.get(name, NOTHING)
         if before == now or name in BESIDE:
+            continue
+        if name == "classes" and old.get("groups") == new.get("groups") is not None:  # the same names, typed otherwise
             continue
         if name == "content":
             content = True
         elif _by_the_user(name, old, new, chosen, known="asked" in there):
             asked.append(f"{name} {_short(before)}, now {_short(now)}")
+            retuned &= name in named and name.startswith("localize.") and name != "localize.rule"
         else:
             versions.append(name)
-    return Change(tuple(asked), content, tuple(versions))
+    return Change(tuple(asked), content, tuple(versions), bool(asked) and retuned)
 
 
 def _by_the_user(name: str, old: Mapping[str, Any], new: Mapping[str, Any], chosen: set[str], known: bool) -> bool:
@@ -100,6 +110,8 @@ def _by_the_user(name: str, old: Mapping[str, Any], new: Mapping[str, Any], chos
         return _of_features(setting, f"features.{stream}.", old, new, chosen, known)
     if section == "model":  # another version brings another embedded model; a checkpoint's file may have changed
         return old.get("model.name") != new.get("model.name") or new.get("model.name") != Config.model
+    if section == "folder":  # a query compares a video with all others of its folder
+        return False
     if section == "groups":  # the groups of the same classes come with the version
         return False
     if section == "classes":

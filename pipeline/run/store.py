@@ -11,7 +11,7 @@ from pipeline.run.remaking import Redo, another_video, compare
 from pipeline.run.results import CURVES, Stored, pack, result_in, written_beside
 from pipeline.run.videos import Job
 from postprocess.curves import Curves
-from postprocess.formats.writers import SUFFIXES, VIEWS, WRITERS
+from postprocess.formats.writers import OF_THE_VIDEO, SUFFIXES, VIEWS, WRITERS
 from postprocess.segment import Result, ResultError, Segment
 from support.errors import OutputError, UserError, cannot_write
 from support.files import back_up, move, sha256, sweep, write_atomically, write_temporary, writing
@@ -62,7 +62,8 @@ def existing(target: Path, wanted: dict[str, object], formats: Sequence[str], vi
 
     Returns:
         The result, if it is the one that `wanted` describes. None if there is none, or one of its files is missing.
-        A `Redo` if it has to be made again, because the video has changed or another version or device made it.
+        A `Redo` if it has to be made again, because the video has changed, another version or device made it, or this
+        run asks for other segments of the same features.
 
     Raises:
         OutputError: there is a result of another video or of other settings, or a file that is no result.
@@ -85,11 +86,13 @@ def existing(target: Path, wanted: dict[str, object], formats: Sequence[str], vi
         raise OutputError(
             f"{path}: is the result of another video, {found.video}; choose another folder with -o, or use --overwrite."
         )
-    if change.asked:
+    if change.asked and not change.retuned:
         raise OutputError(
             f"{path}: was made from another file, model or settings ({change.conflict()}); use --overwrite or another "
             "-o."
         )
+    if change.retuned and not (change.content or change.versions):
+        return Redo(f"made anew, as {change.why()}")  # of all videos alike, so that it is said once
     return Redo(f"{path}: is made anew: {change.why()}", unsure=change.content and another is None)
 
 
@@ -260,6 +263,10 @@ class _Place:
 
 
 def _text(name: str, result: Result) -> bytes:
+    if name in OF_THE_VIDEO:
+        from pipeline.run import exports  # only here: most runs write none of these
+
+        result = exports.for_format(name, result)
     text = io.StringIO()
     WRITERS[name](result, text)
     return text.getvalue().encode()

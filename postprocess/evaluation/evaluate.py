@@ -13,6 +13,7 @@ from postprocess.evaluation.annotations import AnnotatedVideo, Predicted, read_g
 from postprocess.evaluation.diagnose import Diagnosis, diagnose
 from postprocess.evaluation.join import Scene, check_labels, join
 from postprocess.evaluation.metrics import classification_ap, detect
+from postprocess.evaluation.people import Drawn, drawn
 from postprocess.evaluation.protocols import CONJOINT, EvaluateError, Scoring, averages, tiou_name
 from postprocess.segment import SCHEMA
 
@@ -67,6 +68,8 @@ class Evaluation:
     conjoint: dict[str, MeanAP]
     diagnosis: Diagnosis | None
     notes: tuple[str, ...]
+    drawn: Drawn | None = None
+    """what a person wants to know first; None if the predictions are candidates, or are not counted in seconds"""
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document, schema 1, with percent to 4 decimals."""
@@ -91,6 +94,7 @@ class Evaluation:
             "classification_mAP": None if self.classification is None else round(self.classification, 4),
             "conjoint": {name: value.to_dict() for name, value in self.conjoint.items()},
             "diagnosis": None if self.diagnosis is None else self.diagnosis.to_dict(),
+            "drawn": None if self.drawn is None else self.drawn.to_dict(),
             "notes": list(self.notes),
         }
 
@@ -154,6 +158,7 @@ def evaluate(
         conjoint=_conjoint(scene, thresholds),
         diagnosis=diagnose(truth, found) if scoring.diagnosis else None,
         notes=(*messages, *scene.notes, *missing),
+        drawn=None if scoring.rules.snippets else drawn(truth, found),
     )
 
 

@@ -5,6 +5,7 @@ Label Studio's timeline counts frames from 1, and a range includes both its ends
 
 import json
 import math
+import os
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +16,7 @@ from xml.sax.saxutils import quoteattr
 from postprocess.formats.annotated import Annotated, ExchangeError, Span, annotated
 from postprocess.formats.text import encodable, one_line, xml_text
 from postprocess.formats.timecode import frames_of, rate_of, read_rate
-from postprocess.segment import Result
+from postprocess.segment import Result, ResultError
 
 # Label Studio stores uploads under a name with eight digits in front.
 _UPLOAD = re.compile(r"(?<=/)[0-9a-f]{8}-(?=[^/]*$)")
@@ -25,10 +26,12 @@ LOCAL = "/data/local-files/?d="  # begins the address of a file in Label Studio'
 def write_labelstudio(result: Result, out: TextIO) -> None:
     """Write a list with one task, which holds our segments as `predictions`.
 
-    `meta.config` is the labelling interface that the task needs.
+    `meta.config` is the labelling interface that the task needs. Label Studio serves local files from below its
+    document root (LOCAL_FILES_DOCUMENT_ROOT); the address of the video is its path below `media.document_root`, which
+    exports add, or else the path of the result as it is.
 
     Raises:
-        ResultError: the result has no frame rate.
+        ResultError: the result has no frame rate, or the video is not below the document root.
     """
     rate = rate_of(result)
     found = []
@@ -44,7 +47,7 @@ def write_labelstudio(result: Result, out: TextIO) -> None:
                 "value": {"ranges": [{"start": first + 1, "end": behind}], "timelinelabels": [encodable(s.label)]},
             }
         )
-    path = result.video.encode("utf-8", "surrogateescape")
+    path = _served(result).encode("utf-8", "surrogateescape")
     task = {
         "data": {
             "video": LOCAL + quote(path.lstrip(b"/"), safe="/"),
@@ -56,6 +59,21 @@ def write_labelstudio(result: Result, out: TextIO) -> None:
         "predictions": [{"model_version": _model(result), "result": found}],
     }
     out.write(json.dumps([task], indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _served(result: Result) -> str:
+    """The path of the video below Label Studio's document root, without `..`."""
+    root = result.media.get("document_root")
+    if isinstance(root, str):
+        video, below = os.path.abspath(result.video), os.path.abspath(root)  # noqa: PTH100  abspath follows no links
+        if not video.startswith(below.rstrip("/") + "/"):
+            raise ResultError(
+                f"{result.video}: is not below the document root {root}; name the folder that Label Studio has as "
+                "LOCAL_FILES_DOCUMENT_ROOT, and keep the videos in it."
+            )
+        return os.path.relpath(video, below)
+    path = os.path.normpath(result.video)
+    return os.path.abspath(path) if path.startswith("..") else path  # noqa: PTH100
 
 
 def _interface(labels: list[str]) -> str:

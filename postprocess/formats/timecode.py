@@ -7,6 +7,10 @@ from postprocess.segment import Result, ResultError, Segment
 
 # Headers with 2997/100 mean 30000/1001. 24 and 23.976 differ by ten times this tolerance.
 NEAR = Fraction(1, 10_000)
+# Above this, a rate is the clock of a container: browsers record WebM whose nominal rate is 1000.
+FASTEST = 500
+# CMX 3600 has two digits for frames, and editors count at most 60: faster films count every second, third … frame.
+DIGITS, COUNTED = 99, 60
 # Fraction itself accepts 1e999999999 and needs an hour to compute it.
 _RATE = re.compile(r"\d{1,9}(\.\d{1,20})?|\d{1,9}/\d{1,9}")
 _TIMECODE = re.compile(r"(\d+):(\d\d):(\d\d)([:;.,])(\d{2,3})")
@@ -24,8 +28,23 @@ def rate_of(result: Result) -> Fraction:
             f"{result.video}: its result has no frame rate, which formats that count frames need; run it again, "
             "or use json, csv, srt or vtt."
         )
+    if rate > FASTEST:
+        raise ResultError(
+            f"{result.video}: its result says {float(rate):.6g} frames a second, which is the clock of its file and no "
+            "frame rate; give the folder of the video with --videos, so that its frames can be counted."
+        )
     exact = round(rate) * Fraction(1000, 1001)
     return exact if exact and abs(rate / exact - 1) < NEAR else rate
+
+
+def sound_of(result: Result) -> tuple[int, int]:
+    """(channels, samples a second) of the video's sound by `media.audio`, which exports add; (0, 0) without sound."""
+    audio = result.media.get("audio")
+    if isinstance(audio, dict):
+        channels, hertz = audio.get("channels"), audio.get("rate")
+        if isinstance(channels, int) and isinstance(hertz, int) and channels > 0 < hertz:
+            return channels, hertz
+    return 0, 0
 
 
 def read_rate(value: object) -> Fraction | None:
@@ -35,6 +54,18 @@ def read_rate(value: object) -> Fraction | None:
     except ZeroDivisionError:
         return None
     return rate or None
+
+
+def counted_rate(rate: Fraction) -> Fraction:
+    """The rate at which time code counts a film: its own up to 99, else the largest whole part of it up to 60.
+
+    So 120 frames a second count as 60, and every second frame has a number of its own.
+    """
+    if round(rate) <= DIGITS:
+        return rate
+    parts = -(-round(rate) // COUNTED)
+    whole = next((n for n in range(parts, 2 * parts + 1) if round(rate) % n == 0), parts)
+    return rate / whole
 
 
 def frames_of(segment: Segment, rate: Fraction) -> tuple[int, int]:

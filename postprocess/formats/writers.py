@@ -94,6 +94,9 @@ SUFFIXES = {
 # The formats that need the curves or the video itself; pipeline/run/views.py makes them.
 VIEWS = ("html", "overlay")
 
+# The formats that hold what only the video knows, which pipeline/run/exports.py adds: its sound, its real frame rate.
+OF_THE_VIDEO = ("edl", "fcpxml", "labelstudio")
+
 # The video on a page, for videos that browsers cannot play.
 PROXY = ".proxy.mp4"
 

@@ -465,12 +465,27 @@ def test_train_on_features_says_how_good_it_is(jcdnet, feature_set: tuple[Path, 
     assert "golf: 3 videos are few" in said
     assert (out / "quality.json").exists() and (out / "curves.png").exists()
     assert leftovers(out) == []
+    assert [said.count(f"checking on held-out videos: fold {k} of 2 is done") for k in (1, 2)] == [1, 1]
+    assert "training: 4 of 4 steps" in said and "cut to the action" not in said
     # The same again is there already.
     assert jcdnet(*command)[:2] == (0, printed)
     code, _, said = jcdnet(*command, "--seed", 1)
     assert code == 2
     assert "belongs to another training" in one_sentence(said)
     assert jcdnet(*command, "--seed", 1, "--overwrite")[0] == 0
+
+
+def test_training_on_clips_cut_to_the_action_says_so(jcdnet, feature_set: tuple[Path, Path], tmp_path: Path) -> None:
+    labels, features = feature_set
+    for v in range(4):  # of which three show an action
+        times = np.arange(3)[:, None] * 0.64 + [0, 0.64]
+        rgb = np.random.default_rng(v).random((3, 8)).astype(np.float32)
+        stored = Features(rgb, None, times, 1.92, {}, {"rgb": {"backbone": "i3d", "stride": 16}})
+        save(stored, features / f"v{v if v < 3 else 4}.npz")
+    arguments = ("--features", features, "-o", tmp_path / "x", "--steps", 1, "--dim", 4, "--folds", 0)
+    code, printed, said = jcdnet("train", labels, *arguments)
+    assert code == 0 and printed.strip() == str(tmp_path / "x" / "model.safetensors")
+    assert "3 of 5 videos with an action are under 2.5 s, cut to the action: show what is around it" in said
 
 
 TRAIN_USAGE = {

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import coded, encode, number_of
 
+from commands.terminal import result_table
 from extractors.backbones import weights
 from postprocess.segment import Result, Segment
 from support.errors import DiskFull
@@ -75,6 +76,13 @@ def test_clips_of_two_videos_of_one_name(jcdnet: Run, results: Path, tmp_path: P
         (("--reel", "--copy"), "leave --copy out"),
         (("--reel", "--name", "{index}"), "called as its class"),
         (("--classes", "golf"), "no segment is called golf; there are net, serve"),
+        (("--classes", "serv"), "no segment is called serv; did you mean 'serve'? There are net, serve"),
+        (("--classes", ", "), "names no class"),
+        (("--size", "640x360"), "--size is for reels"),
+        (("--reel", "--size", "640"), "write WIDTHxHEIGHT"),
+        (("--reel", "--size", "641x360"), "must be even"),
+        (("--before", "1:75"), "below 60"),
+        (("--pad", "a bit"), "'a bit' is not a time; write seconds (90.5), or a clock"),
         (("--name", "{label}"), "two clips would be called serve.mp4"),
         (("--name", "{player}"), "its fields are"),
     ],
@@ -83,6 +91,44 @@ def test_what_clips_refuses(jcdnet: Run, results: Path, tmp_path: Path, argument
     code, _, said = jcdnet("clips", results, "-o", tmp_path / "clips", *arguments)
     assert code == 2 and says in said
     assert not (tmp_path / "clips").exists()
+
+
+def test_classes_in_any_case_and_by_sport(jcdnet: Run, results: Path, tmp_path: Path) -> None:
+    """`--classes Serve`, and `--classes tennis` for results of the embedded model, which names sports."""
+    code, said, _ = jcdnet("clips", results, "-o", tmp_path / "any", "--classes", "SERVE")
+    assert code == 0 and [Path(line).name for line in said.split()] == ["a_001_serve.mp4", "b_001_serve.mp4"]
+    document = json.loads((results / "a.json").read_text())
+    document["provenance"]["model"] = {"name": "kinetics400"}
+    document["segments"][0]["label"] = "playing tennis"
+    (results / "a.json").write_text(json.dumps(document))
+    code, said, _ = jcdnet("clips", results, "-o", tmp_path / "sport", "--classes", "Tennis,NET")
+    assert code == 0
+    assert [Path(line).name for line in said.splitlines()] == ["a_001_playing tennis.mp4", "a_002_net.mp4"]
+
+
+def test_times_are_seconds_or_clocks(jcdnet: Run, results: Path, tmp_path: Path) -> None:
+    for given in (("--pad", "0.2"), ("--before", "0:00.2", "--after", ".2"), ("--before", "0:00:00.2", "--after", 0.2)):
+        out = tmp_path / "-".join(map(str, given)).replace("/", "")
+        assert jcdnet("clips", results / "a.json", "-o", out, *given, "--classes", "net")[0] == 0
+        assert numbers(out / "a_001_net.mp4") == list(range(25, 50))
+
+
+def test_reels_have_the_most_common_size_or_the_one_that_is_asked_for(
+    jcdnet: Run, results: Path, tmp_path: Path
+) -> None:
+    def size(path: Path) -> tuple[int, int]:
+        with av.open(str(path)) as container:
+            return container.streams.video[0].width, container.streams.video[0].height
+
+    encode(tmp_path / "footage" / "a.mp4", [coded(k, 96, 64) for k in range(75)])  # the first video is an odd one out
+    encode(tmp_path / "footage" / "c.mp4", [coded(k) for k in range(75)])
+    document = json.loads((results / "b.json").read_text()) | {"video": str(tmp_path / "footage" / "c.mp4")}
+    (results / "c.json").write_text(json.dumps(document))
+    assert jcdnet("clips", results, "-o", tmp_path / "reels", "--reel")[0] == 0
+    assert size(tmp_path / "reels" / "serve.mp4") == (72, 48)
+    assert size(tmp_path / "reels" / "net.mp4") == (64, 96)  # it has a clip of that video alone
+    assert jcdnet("clips", results, "-o", tmp_path / "asked", "--reel", "--size", "128x96")[0] == 0
+    assert {size(path) for path in (tmp_path / "asked").iterdir()} == {(128, 96)}
 
 
 def test_nothing_to_cut_is_no_mistake(jcdnet: Run, results: Path, tmp_path: Path) -> None:
@@ -131,11 +177,16 @@ def test_plots(jcdnet: Run, results: Path, tmp_path: Path) -> None:
     assert code == 0 and "has no curves" in said and b"<svg" in (tmp_path / "b.svg").read_bytes()
     for arguments, says in (
         ((results / "a.json", "-o", "a.jpg"), "a PNG or an SVG"),
-        ((results,), "give one result"),
+        ((results, "-o", "a.png"), "there are several results; name a folder"),
         ((results / "b.json", "--ground-truth", tmp_path / "truth.json"), "b.mp4"),
     ):
         code, _, said = jcdnet("plot", *arguments)
         assert code == 2 and says in said
+    code, out, said = jcdnet("plot", results, "--frames", 1, "-o", tmp_path / "plots")
+    assert code == 0 and out.split() == [str(tmp_path / "plots" / f"{n}.png") for n in "ab"]
+    (tmp_path / "footage" / "b.mp4").unlink()
+    code, out, said = jcdnet("plot", results, "--frames", 1)  # what can be drawn is drawn
+    assert code == 3 and out.split() == [str(results / "a.png")] and "b.mp4 is not there" in said
 
 
 @needs_weights
@@ -238,3 +289,14 @@ def test_one_damaged_result_costs_its_own_page_alone(jcdnet: Run, troubled: Path
     assert {Path(line).name for line in printed.split()} == {"a.html", "b.html", "index.html"}
     assert "torn.json" in said and "gone.mp4" in said and "noise.mp4" in said
     assert "Traceback" not in said
+
+
+def test_the_table_counts_each_action(capsys: pytest.CaptureFixture[str]) -> None:
+    found = (Segment(0, 2.5, 0, 0.9, "serve"), Segment(3, 70, 0, 0.8, "rally"), Segment(80, 81, 0, 0.7, "serve"))
+    result_table(Result("a.mp4", 90.0, {}, found, (), {}), "")
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[1:3] == [
+        ["start", "end", "length", "conf", "action"],
+        ["0:00.00", "0:02.50", "0:02.50", "0.90", "serve"],
+    ]
+    assert rows[5:] == [["times", "in", "all", "action"], ["1", "1:07.00", "rally"], ["2", "0:03.50", "serve"]]

@@ -136,6 +136,7 @@ def test_choosing_classes_by_name_and_by_group() -> None:
     model = small_checkpoint()
     assert choose_classes(model, "serve") == {"serve"}
     assert choose_classes(model, "tennis") == choose_classes(model, "auto") == {"serve", "volley"}
+    assert choose_classes(model, "Tennis") == choose_classes(model, "VOLLEY,Serve") == {"serve", "volley"}
     assert choose_classes(model, "all") is None
     accented = dataclasses.replace(model, classes=("caf\u00e9", "the\u0301"), groups={})  # é in both of its forms
     assert choose_classes(accented, "cafe\u0301,th\u00e9") == set(accented.classes)

@@ -94,6 +94,32 @@ def test_the_edge_of_a_sure_run_is_cut_and_a_weak_run_is_whole():
     assert whole.confidence == pytest.approx(sum(valley) / 5)  # what lies between them counts
 
 
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"min_seconds": 0.1}, [(0, 1), (4, 4), (7, 9)]),
+        ({"min_seconds": 1.28}, [(0, 1), (7, 9)]),  # two snippets of .64 s
+        ({"min_seconds": 1.3}, [(7, 9)]),  # rounded up
+        ({"merge_seconds": 0}, [(0, 1), (7, 9)]),
+        ({"merge_seconds": 1.28}, [(0, 9)]),
+        ({"merge_seconds": 1.2, "min_seconds": 0.1}, [(0, 1), (4, 4), (7, 9)]),  # rounded down
+        ({"min_seconds": 1e300}, []),
+        ({"merge_seconds": 1e300}, [(0, 9)]),
+    ],
+)
+def test_lengths_and_gaps_in_seconds(config, expected):
+    curve = [0.9, 0.9, 0, 0, 0.9, 0, 0, 0.9, 0.9, 0.9, 0]
+    assert drawn(find({"golf": curve}, **config)) == [("golf", s, e) for s, e in expected]
+
+
+def test_seconds_are_seconds_at_every_stride():
+    """At stride 4 a snippet stands for .16 s: 1.28 s are eight of them."""
+    times = np.arange(17)[:, None] * 0.16 + np.array([0.24, 0.4])
+    for length, found in ((7, 0), (8, 1)):
+        curve = [0.9] * length + [0] * (17 - length)
+        assert len(find({"golf": curve}, times=times, min_seconds=1.28)) == found
+
+
 def test_one_snippet_alone_counts_where_it_is_allowed():
     assert drawn(find({"golf": [0.9, 0, 0, 0.9]}, min_snippets=1)) == [("golf", 0, 0), ("golf", 3, 3)]
 

@@ -1,5 +1,6 @@
 """What the documents say holds: their commands run, on tiny videos, and their links lead somewhere."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -56,7 +57,7 @@ def commands() -> list[str]:
 
 COMMANDS = commands()
 # These read what an earlier `run -o results` would have written.
-OF_RESULTS = ("evaluate", "report", "clips", "plot")
+OF_RESULTS = ("evaluate", "report", "clips", "export", "plot")
 # A training of the documents takes its preset's steps; here it takes a few, of a small network.
 SHORTER = {"--steps": "2", "--dim": "16", "--folds": "2"}
 needs_weights = pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
@@ -139,8 +140,17 @@ def test_command(command: str, footage: Path, monkeypatch: pytest.MonkeyPatch) -
     _, _, *arguments = shlex.split(command)
     if arguments[0] in OF_RESULTS:
         found = Segment(start=0.0, end=1.0, score=1.0, confidence=1.0, label="golf driving")
-        Path("results").mkdir()
-        Path("results/match.json").write_text(json.dumps(Result("match.mp4", 1.36, {}, (found,), (), {}).to_dict()))
+        document = json.dumps(Result("match.mp4", 1.36, {"rate": "25"}, (found,), (), {}).to_dict())
+        for folder in ("results", "found"):  # of `run` and of `find`
+            Path(folder).mkdir()
+            Path(folder, "match.json").write_text(document)
+    if arguments[0] == "find":  # the video of the documents is longer
+        arguments = [re.sub(r"^match\.mp4@.*", "match.mp4@0.2-1", word) for word in arguments]
+        if "features/" in arguments:  # those of the template are none that a network made
+            shutil.rmtree("features")
+            monkeypatch.setattr(sys, "argv", ["cli.py", "extract", "footage/", "-o", "features"])
+            with contextlib.suppress(SystemExit):
+                cli.main()
     if "--retry-failed" in arguments:  # the report of an earlier run
         Path("results").mkdir()
         row = {"video": "footage/a.mp4", "name": "a", "status": "failed", "seconds": 0.0}

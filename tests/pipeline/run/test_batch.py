@@ -127,8 +127,56 @@ def test_a_dry_run_does_nothing_and_says_what_would_be_done(jcdnet, night: Path)
     assert shown.count("keep") == 3 and "0:00.00 of video to extract" in shown
     code, shown, _ = jcdnet(*RUN, "-f", "json,srt", "--dry-run")  # the results lack a format
     assert shown.count("from cache") == 3 and "0:00.00 of video to extract" in shown
-    code, _, said = jcdnet(*RUN, "--threshold", "0.7", "--dry-run")
+    code, _, said = jcdnet(*RUN, "--classes", "tennis", "--dry-run")
     assert code == 3 and said.count("was made from another file, model or settings") == 3
+    code, shown, said = jcdnet(*RUN, "--threshold", "0.7", "--dry-run")
+    assert shown.count("from cache") == 3 and said.count("note: made anew, as other segments are asked for") == 1
+
+
+def test_another_threshold_draws_the_segments_anew_from_the_cache(jcdnet, night: Path) -> None:
+    """Whoever types --threshold wants these segments; who leaves it out later did not ask for others."""
+    run = (*RUN, "--classes", "all")
+    jcdnet(*run, "--threshold", "0.9", "-f", "json,srt")
+    Path("out/b.srt").write_text("corrected by hand")
+    code, shown, said = jcdnet(*run, "--threshold", "0", "--min-length", "0:00.6")
+    assert code == 3 and said.count("error: ") == 1 and "broken.mp4" in said  # that one fails as before
+    assert said.count("made anew, as other segments are asked for (localize.min_seconds 0.0, now 0.6; localize.t") == 1
+    assert {statuses()[name] for name in ("a", "b", "later/c")} == {"from cache"} and "finger snap" in shown
+    made = json.loads(Path("out/a.json").read_text())
+    assert made["segments"] and made["provenance"]["localize"]["threshold"] == 0
+    assert "finger snapping" in Path("out/a.srt").read_text()  # the other formats follow
+    assert Path("out/b.srt.bak").read_text() == "corrected by hand"
+    code, _, said = jcdnet(*run, "--threshold", "0", "--min-length", "0.6")
+    assert "made anew" not in said and statuses()["a"] == "kept"
+    code, _, said = jcdnet(*run)
+    assert code == 3 and said.count("was made from another file, model or settings (localize.min_seconds 0.6, now") >= 3
+    assert json.loads(Path("out/a.json").read_text()) == made
+
+
+def test_a_first_run_says_how_to_look_at_it(jcdnet, night: Path) -> None:
+    small = ("--config", "small.toml", "--classes", "all", "--threshold", "0")
+    assert "next: the same with -o results -f html" in jcdnet("run", "night/a.mp4", *small)[2]
+    run = ("run", "night/a.mp4", "-o", "out", *small)
+    assert "next: the same with -f html, to look at it" in jcdnet(*run)[2]
+    assert "next:" not in jcdnet(*run)[2] and "next:" not in jcdnet(*run, "-f", "html")[2]
+
+
+def test_the_table_has_lengths_and_a_line_for_each_action(jcdnet, night: Path) -> None:
+    small = ("--config", "small.toml", "--classes", "all", "--threshold", "0")
+    _, shown, _ = jcdnet("run", "night/a.mp4", *small)
+    rows = [line.split() for line in shown.splitlines()]
+    assert rows[1] == ["start", "end", "length", "conf", "action"] and rows[2][:3] == ["0:00.00", "0:01.28", "0:01.28"]
+
+
+def test_a_name_that_is_not_there_names_what_is_near(jcdnet, night: Path) -> None:
+    for given, says in (
+        ("night/brokn.mp4", "night/brokn.mp4: no such file; is 'broken.mp4' meant?"),
+        ("night/A.mov", "night/A.mov: no such file; is 'a.mp4' meant?"),
+        ("day/a.mp4", "day/a.mp4: no such file; the folder day is not there, either."),
+        ("night/entirely different.mp4", "different.mp4: no such file; check the path."),
+    ):
+        code, _, said = jcdnet("run", given, "--config", "small.toml")
+        assert code == 3 and says in said
 
 
 def test_the_cache_is_another_one_when_asked(jcdnet, night: Path) -> None:
@@ -141,7 +189,12 @@ def test_looking_after_the_cache(jcdnet, night: Path) -> None:
     jcdnet(*RUN)
     code, shown, _ = jcdnet("cache")
     assert code == 0 and "3 features of 3 videos" in shown
-    assert jcdnet("cache", "list")[1].count("whole") == 3
+    listed = jcdnet("cache", "list")[1]
+    assert listed.count("whole") == 3 and {line.split()[0] for line in listed.splitlines()[1:]} == {
+        "a.mp4",
+        "b.mp4",
+        "c.mp4",
+    }
     assert jcdnet("cache", "verify")[1] == "3 read, 0 damaged\n"
     entries = sorted(Path("cache").rglob("features/*/*.npz"))
     for age, entry in enumerate(entries):
@@ -409,7 +462,7 @@ def test_a_refused_run_takes_nothing_from_the_table_and_claims_nothing(jcdnet, n
     jcdnet("run", "night/a.mp4", "night/b.mp4", "-o", "out", *ALL)
     before = Path("out/segments.csv").read_bytes()
     assert in_table() == ["night/a.mp4", "night/b.mp4"]
-    code, _, said = jcdnet("run", "night/a.mp4", "night/b.mp4", "-o", "out", *ALL[:-1], "0.9")
+    code, _, said = jcdnet("run", "night/a.mp4", "night/b.mp4", "-o", "out", *ALL, "--end", "1")
     assert code == 3 and said.count("use --overwrite") == 2
     assert Path("out/segments.csv").read_bytes() == before
     assert "results are in" not in said
@@ -561,7 +614,8 @@ def test_a_folder_of_an_earlier_version_is_made_anew_and_that_is_said(jcdnet, ni
         ({"stride": 8}, ()),
         ({"decoder": "nvdec pyav-18.0.0"}, ()),
         ({}, ("--classes", "tennis")),
-        ({}, ("--threshold", "0.5")),
+        ({}, ("--threshold", "0.5", "--end", "1")),
+        ({}, ("--rule", "paper")),
         ({}, ("--end", "1")),
     ],
 )

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import xml.etree.ElementTree as ET
+from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 from fractions import Fraction
@@ -21,11 +22,14 @@ from hypothesis import strategies as st
 from kloppy import sportscode as kloppy_sportscode
 from pympi.Elan import Eaf
 
+from pipeline.run.exports import remarks
 from postprocess.evaluation.annotations import from_results, read_predictions
 from postprocess.formats.annotated import Annotated, ExchangeError, Span
+from postprocess.formats.chapters import left_out
 from postprocess.formats.elan import read_elan
 from postprocess.formats.labelstudio import read_labelstudio
 from postprocess.formats.sportscode import read_sportscode
+from postprocess.formats.timecode import counted_rate
 from postprocess.formats.writers import SUFFIXES, VIEWS, WRITERS, is_result
 from postprocess.segment import Result, ResultError, Segment
 
@@ -89,7 +93,7 @@ GOLDEN = {
         "002  AX       V     C        01:00:59;28 01:01:01;00 01:00:03;25 01:00:04;25\n"
         '* FROM CLIP NAME: golf & co.mp4\n* COMMENT: so-called "golf" 0.50\n\n'
     ),
-    "chapters": "0:00 golf driving\n",
+    "chapters": "0:00 Start\n",
     "activitynet": """{
   "version": "jcdnet, schema 1",
   "results": {
@@ -474,6 +478,78 @@ def test_chapters() -> None:
     assert written("chapters", what) == "0:00 Start\n0:12 serve\n0:50 net\n"
     longer = Result("v.mp4", 4000.0, {}, what.segments, (), {})
     assert written("chapters", longer).splitlines()[-1] == "1:01:40 serve"
+
+
+def test_chapters_that_leave_actions_out_say_which() -> None:
+    """An action that begins within 10 s of a chapter has none; the first chapter is `Start`, unless one begins at 0."""
+    spans = [(4, 8, "serve"), (12, 20, "serve"), (15, 18, "net"), (30, 33, "net"), (96, 99, "serve")]
+    what = Result("v.mp4", 100.0, {}, tuple(Segment(s, e, 0, 1, n) for s, e, n in spans), (), {})
+    assert written("chapters", what) == "0:00 Start\n0:12 serve\n0:30 net\n"
+    assert [s.start for s in left_out(what)] == [4, 15, 96]
+    (said,) = remarks(["chapters"], what)
+    assert said.startswith("v.mp4: 3 of 5 actions have no chapter, since each needs 10 s") and "net at 0:15.00" in said
+    begins = Result("v.mp4", 100.0, {}, (Segment(0.4, 9, 0, 1, "serve"), Segment(40, 50, 0, 1, "net")), (), {})
+    assert written("chapters", begins) == "0:00 serve\n0:40 net\n" and remarks(["chapters"], begins) == []
+
+
+@pytest.mark.parametrize(("channels", "tracks"), [(1, {"Audio": 1}), (2, {"Audio": 2})])
+def test_sound_where_the_source_has_it(channels: int, tracks: dict[str, int]) -> None:
+    what = result()
+    what.media["audio"] = {"channels": channels, "rate": 44100}
+    timeline = otio.adapters.read_from_string(written("edl", what), "cmx_3600", rate=30000 / 1001)
+    assert Counter(track.kind for track in timeline.tracks) == {"Video": 1} | tracks
+    first = [next(iter(track.find_clips())).trimmed_range() for track in timeline.tracks]
+    assert len({str(span) for span in first}) == 1  # sound and picture of one place
+    root = ET.fromstring(written("fcpxml", what))
+    (asset,), (sequence,) = root.iter("asset"), root.iter("sequence")
+    assert (asset.get("hasAudio"), asset.get("audioChannels"), asset.get("audioRate")) == ("1", str(channels), "44100")
+    assert sequence.get("audioLayout") == ("mono" if channels == 1 else "stereo")
+    assert {clip.get("audioRole") for clip in root.iter("asset-clip")} == {"dialogue"}
+
+
+def test_120_frames_a_second_in_an_edl_count_as_60() -> None:
+    """CMX 3600 has two digits for frames: of f120.mp4 it was `00:00:02:118` once."""
+    media = {"width": 384, "height": 256, "rate": "120", "start_timecode": None}
+    what = Result(
+        "f120.mp4", 5.12, media, (Segment(0, 2.5, 0, 0.9, "badminton"), Segment(2.56, 5.12, 0, 0.9, "golf")), (), {}
+    )
+    timeline = otio.adapters.read_from_string(written("edl", what), "cmx_3600", rate=60)
+    spans = [clip.trimmed_range() for clip in timeline.find_clips()]
+    assert [(s.start_time.to_seconds(), s.duration.to_seconds()) for s in spans] == [
+        (0, 2.5),
+        (pytest.approx(2.56, abs=1 / 60), pytest.approx(2.56, abs=1 / 60)),
+    ]
+    assert "* COMMENT: 120 frames a second, counted as 60" in written("edl", what)
+    (said,) = remarks(["edl"], what)
+    assert said.startswith("f120.mp4: has 120 frames a second; the EDL counts 60")
+    assert 'frameDuration="1/120s"' in written("fcpxml", what)  # which has no digits to run out of
+
+
+def test_the_clock_of_a_container_is_no_frame_rate() -> None:
+    what = Result("rec.webm", 5.12, {"rate": "1000"}, (Segment(0, 2.5, 0, 0.9, "golf"),), (), {})
+    for name in FRAMES:
+        with pytest.raises(ResultError, match="1000 frames a second, which is the clock of its file"):
+            written(name, what)
+
+
+@pytest.mark.parametrize(
+    ("rate", "counted"),
+    [("25", "25"), ("60", "60"), ("90", "90"), ("100", "50"), ("120", "60"), ("144", "48"), ("240", "60"),
+     ("480", "60"), ("120000/1001", "60000/1001")],
+)  # fmt: skip
+def test_what_time_code_counts(rate: str, counted: str) -> None:
+    assert counted_rate(Fraction(rate)) == Fraction(counted)
+
+
+def test_paths_are_normal_and_below_the_document_root(tmp_path: Path) -> None:
+    what = result(video="../footage/./a b.mp4")
+    assert f'src="{(Path.cwd().parent / "footage" / "a b.mp4").as_uri()}"' in written("fcpxml", what)
+    below = result(video=str(tmp_path / "day" / ".." / "media" / "a b.mp4"))
+    below.media["document_root"] = str(tmp_path)
+    assert json.loads(written("labelstudio", below))[0]["data"]["video"] == "/data/local-files/?d=media/a%20b.mp4"
+    below.media["document_root"] = str(tmp_path / "other")
+    with pytest.raises(ResultError, match="is not below the document root"):
+        written("labelstudio", below)
 
 
 text = st.text(max_size=12)  # surrogates and control characters among them

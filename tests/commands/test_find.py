@@ -1,0 +1,183 @@
+"""`find` as a user runs it: examples as they are typed, results like any other, and what is refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import coded, encode
+
+from extractors.backbones import registry
+from extractors.backbones.registry import Backbone
+from extractors.features import Features, save
+from pipeline.query import Example, read_example, snippets_of
+from support.errors import UsageError
+
+Run = Callable[..., tuple[int, str, str]]
+RED, GREEN, GREY = (220, 30, 30), (30, 200, 30), (120, 120, 120)
+
+
+class Colours:
+    """A backbone whose feature is the mean colour of a snippet, in many dimensions that say little."""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """footage/: three videos of 11 snippets, red where it counts, green and grey elsewhere; the working directory."""
+    import torch
+
+    class Means(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.pad(x.mean(dim=(2, 3, 4)), (0, 1021))
+
+    monkeypatch.setitem(registry.BACKBONES, "i3d", lambda stream, path: Backbone(Means, 1024, "means"))
+    monkeypatch.setenv("JCDNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "footage").mkdir()
+    scenes = {"a": "..RRRR..GGG", "b": "GGG...RRRR.", "c": "..GGGG....."}
+    for k, (name, scene) in enumerate(scenes.items()):
+        frames = [
+            np.clip(np.full((48, 72, 3), {"R": RED, "G": GREEN, ".": GREY}[kind]) + 3 * ((j + k) % 5), 0, 255)
+            for j, kind in enumerate(scene)
+            for _ in range(16)
+        ]
+        encode(tmp_path / "footage" / f"{name}.mp4", [frame.astype(np.uint8) for frame in frames])
+    (tmp_path / "small.toml").write_text('[features]\ncrop = 32\nshort_side = 48\nprecision = "float32"\n')
+    return tmp_path
+
+
+FIND = ("find", "footage", "--config", "small.toml")
+
+
+RED_IN = {"a": [(1.28, 3.84)], "b": [(3.84, 6.4)], "c": []}
+
+
+def check(name: str, folder: str = "found") -> None:
+    """What was found is where the video is red, give or take a snippet."""
+    document = json.loads((Path(folder) / f"{name}.json").read_text())
+    found = [(s["start"], s["end"]) for s in document["segments"]]
+    assert len(found) == len(RED_IN[name])
+    for one, other in zip(found, RED_IN[name], strict=True):
+        assert one == pytest.approx(other, abs=0.65)
+
+
+def test_more_like_this_and_everything_that_works_on_results(jcdnet: Run) -> None:
+    code, printed, said = jcdnet(*FIND, "--like", "footage/a.mp4@1.3-3.8", "-o", "found", "-f", "json,html,edl")
+    assert code == 0, said
+    for name in RED_IN:
+        check(name)
+    assert "footage/b.mp4" in printed and "2 matches in 2 of 3 videos, 0:0" in said
+    document = json.loads(Path("found/b.json").read_text())
+    assert document["segments"][0]["label"] == "like a.mp4@1.3" and document["provenance"]["model"]["name"] == "find"
+    assert Path("found/index.html").exists() and "like a.mp4@1.3" in Path("found/b.html").read_text()
+    assert jcdnet("report", "found", "-o", "pages")[0] == 0
+    code, printed, _ = jcdnet("clips", "found", "-o", "clips")
+    assert code == 0 and [Path(line).name for line in printed.splitlines()] == [
+        "a_001_like a.mp4@1.3.mp4",
+        "b_001_like a.mp4@1.3.mp4",
+    ]
+    assert jcdnet("export", "found/b.json", "-f", "sportscode")[0] == 0
+    code, printed, _ = jcdnet("labels", "import", "found/b.sportscode.xml", "--from", "sportscode")
+    assert code == 0 and printed == "video,labels\nb,like a.mp4@1.3\n"
+    # The same again is kept; another example needs a word, another threshold does not.
+    assert "kept" in jcdnet(*FIND, "--like", "footage/a.mp4@1.3-3.8", "-o", "found")[2]
+    code, _, said = jcdnet(*FIND, "--like", "footage/c.mp4@1.3-3.8", "-o", "found")
+    assert code == 3 and "was made from another file, model or settings (model.examples" in said
+    code, _, said = jcdnet(*FIND, "--like", "footage/a.mp4@1.3-3.8", "-o", "found", "--threshold", "0.99999")
+    assert code == 0 and said.count("made anew, as other segments are asked for") == 1
+
+
+def test_several_examples_counter_examples_and_a_name(jcdnet: Run) -> None:
+    code, printed, said = jcdnet(
+        *FIND, "--like", "footage/a.mp4@0:01.3-0:03.8", "--like", "footage/b.mp4@3.9-6.3", "--not",
+        "footage/c.mp4@1.3-3.8", "--name", "try", "-o", "-",
+    )  # fmt: skip
+    assert code == 0, said
+    found = [json.loads(line) for line in printed.splitlines()]
+    assert {s["label"] for document in found for s in document["segments"]} == {"try"}
+    assert [len(document["segments"]) for document in found] == [1, 1, 0]
+
+
+def test_a_name_in_the_folder_is_enough_and_a_mistake_is_said_before_the_work(jcdnet: Run, folder: Path) -> None:
+    code, printed, said = jcdnet(*FIND, "--like", "a.mp4@1.3-3.8")
+    assert code == 0 and "footage/b.mp4" in printed, said
+    (folder / "footage" / "more").mkdir()
+    (folder / "footage" / "a.mp4").rename(folder / "footage" / "more" / "b.mp4")
+    code, _, said = jcdnet(*FIND, "--like", "b.mp4@1.3-3.8")
+    assert code == 2 and "b.mp4: may be footage/b.mp4 or footage/more/b.mp4; give its path" in said
+    for path in (folder / "cache" / "features").rglob("*.npz"):
+        path.unlink()
+    assert jcdnet(*FIND, "--like", "footage/b.mp4@20-30")[0] == 2
+    assert len(list((folder / "cache" / "features").rglob("*.npz"))) == 1  # of the example's video alone
+
+
+def test_an_example_from_elsewhere_and_a_folder_that_grows(jcdnet: Run, folder: Path) -> None:
+    (folder / "footage" / "a.mp4").rename(folder / "a@home.mp4")
+    like = ("--like", "a@home.mp4@1.3-3.8")
+    assert jcdnet(*FIND, *like, "-o", "found")[0] == 0
+    assert not Path("found/a@home.json").exists()
+    check("b")
+    encode(folder / "footage" / "d.mp4", [coded(k) for k in range(40)])
+    code, _, said = jcdnet(*FIND, *like, "-o", "found")
+    assert code == 0 and "found/b.json: is made anew: it was compared with other videos of its folder" in said
+
+
+def test_features_of_extract_and_features_of_other_settings(jcdnet: Run, folder: Path) -> None:
+    assert jcdnet("extract", "footage", "-o", "features", "--config", "small.toml")[0] == 0
+    like = ("--like", "footage/a.mp4@1.3-3.8", "--config", "small.toml")
+    code, printed, said = jcdnet("find", "features", *like)
+    assert code == 0 and "footage/b.mp4" in printed, said
+    rgb, times = np.ones((3, 1024), np.float32), np.arange(3)[:, None] * 0.16 + np.array([0, 0.16])
+    (folder / "other").mkdir()
+    settings = json.loads(json.dumps({"rgb": {"stride": 4, "fps": 25.0}}))
+    save(Features(rgb, None, times, 0.48, {}, settings), folder / "other" / "x.npz", {"video": "x.mp4"})
+    code, _, said = jcdnet("find", "other", "features", *like)
+    assert code == 2 and "other/x.npz: its rgb features were made with" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "says"),
+    [
+        ((), 2, "say what is meant by an example: --like VIDEO@START-END"),
+        (("--like", "footage/a.mp4@2-1"), 2, "ends before it starts"),
+        (("--like", "footage/a.mp4@soon"), 2, "Write VIDEO@START-END, such as match.mp4@12.3-14.8"),
+        (("--like", "footage/a.mp4@1:30-1:40"), 2, "a.mp4@90-100: the video ends at 7.04 s"),
+        (("--like", "footage/aa.mp4@1-2"), 3, "footage/aa.mp4: no such file"),
+        (("--like", "footage/a.mp4@1-2", "-o", "x.json"), 2, "name a folder"),
+        (("--like", "footage/a.mp4@1-2", "-f", "csv"), 2, "name a folder with -o"),
+        (("--like", "footage/a.mp4@1-2", "-o", "-", "-f", "csv"), 2, "stdout takes JSON"),
+        (("--like", "footage/a.mp4@1-2", "-o", "x", "-f", "avi"), 2, "unknown format 'avi'"),
+        (("--like", "footage/a.mp4@1-2", "--threshold", "2"), 2, "threshold must lie between 0 and 1"),
+    ],
+)
+def test_what_is_refused(jcdnet: Run, given: tuple[str, ...], code: int, says: str) -> None:
+    found, _, said = jcdnet(*FIND, *given)
+    assert found == code and says in said and "Traceback" not in said
+
+
+def test_examples_as_they_are_typed(tmp_path: Path) -> None:
+    (tmp_path / "me@home.mp4").touch()
+    whole = read_example("--like", str(tmp_path / "me@home.mp4"))
+    assert whole == Example(tmp_path / "me@home.mp4") and whole.label == "like me@home.mp4"
+    named = read_example("--like", "x/match.mp4@1:02:03.5-1:02:05")
+    assert (named.start, named.end, named.label) == (3723.5, 3725, "like match.mp4@3723.5")
+    assert read_example("--like", "match.mp4@12.3").label == "like match.mp4@12.3"
+    dashed = read_example("--like", "day-1.mp4@12.3-14.8")
+    assert dashed.label == "like day-1.mp4@12.3" and dashed.text == "day-1.mp4@12.3-14.8"
+    assert read_example("--like", "day-1.mp4").label == "like day-1.mp4"
+
+
+def test_the_snippets_of_an_example() -> None:
+    times = np.arange(8)[:, None] * 0.64 + np.array([0.0, 0.64])
+    features = Features(np.zeros((8, 4), np.float32), None, times, 5.3, {}, {})
+    for start, end, expected in (
+        (0.7, 2.5, [1, 2, 3]),
+        (1.3, 1.3, [2]),
+        (0.65, 0.9, [1]),
+        (5.2, 5.3, [7]),
+        (0, 9, list(range(8))),
+    ):
+        assert snippets_of(Example(Path("a.mp4"), start, end), features).tolist() == expected
+    with pytest.raises(UsageError, match=r"the video ends at 5\.30 s"):
+        snippets_of(Example(Path("a.mp4"), 6, 7), features)
