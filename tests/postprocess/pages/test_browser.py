@@ -15,7 +15,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
 from benchmarks import report_page
-from pipeline.run.views import write_page
+from pipeline.run.views import Extras, write_page
 from postprocess.config import LocalizeConfig
 from postprocess.curves import Curves
 from postprocess.localize import Activations, localize
@@ -315,7 +315,7 @@ def test_embedded_and_missing_videos(browser: Browser, film: Path, tmp_path: Pat
     moved = tmp_path / "moved.mp4"
     shutil.copy(film, moved)
     result = Result(str(moved), DURATION, {}, (Segment(4.0, 6.0, 0, 0.9, "serve"),), (), {})
-    write_page(result, None, moved, tmp_path / "inside.html", embed=True)
+    write_page(result, None, moved, tmp_path / "inside.html", extras=Extras(embed=True))
     write_page(result, None, moved, tmp_path / "linked.html")
     moved.unlink()
     show(browser, tmp_path / "inside.html")

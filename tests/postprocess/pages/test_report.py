@@ -14,9 +14,10 @@ from conftest import coded, encode
 
 from pipeline.run import views
 from pipeline.run.results import Stored, curves_of, read_results, truth_of, video_of
-from pipeline.run.views import link, thumbnail, write_page, write_pages
+from pipeline.run.views import Extras, link, thumbnail, write_page, write_pages
 from postprocess.curves import Curves
-from postprocess.pages.report import Entry, index, page
+from postprocess.pages.index import Entry, index
+from postprocess.pages.report import page
 from postprocess.segment import Result, ResultError, Segment
 from support.errors import OutputError, UsageError
 
@@ -205,12 +206,12 @@ def test_links_are_relative_and_encoded(tmp_path: Path) -> None:
 
 def test_embed_and_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = encode(tmp_path / "v.mp4", [coded(k) for k in range(5)])
-    write_page(result(), None, video, tmp_path / "v.html", embed=True)
+    write_page(result(), None, video, tmp_path / "v.html", extras=Extras(embed=True))
     inside = seen((tmp_path / "v.html").read_text()).scripts["film"]
     assert base64.b64decode(inside) == video.read_bytes()
     monkeypatch.setattr(views, "LARGEST_EMBEDDED", 10)
     with pytest.raises(OutputError, match="leave --embed out"):
-        write_page(result(), None, video, tmp_path / "v.html", embed=True)
+        write_page(result(), None, video, tmp_path / "v.html", extras=Extras(embed=True))
 
 
 def test_a_folder_gets_pages_an_index_and_what_failed(tmp_path: Path) -> None:
