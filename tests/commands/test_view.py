@@ -114,7 +114,8 @@ def test_reports_of_one_and_of_a_folder(jcdnet: Run, results: Path, tmp_path: Pa
     assert code == 3 and "b.mp4 is not there" in said and (results / "index.html").exists()
     code, out, _ = jcdnet("report", results / "a.json", results / "a.json")
     assert code == 0 and out.split() == [str(results / n) for n in ("a.html", "a.html", "index.html")]
-    for wrong, says in ((results / "c.json", "no such file"), (tmp_path / "footage", "no result in it")):
+    (tmp_path / "empty").mkdir()
+    for wrong, says in ((results / "c.json", "no such file"), (tmp_path / "empty", "no result in it")):
         code, _, said = jcdnet("report", wrong)
         assert code == 2 and says in said
     (results / "bad.json").write_text("{}")
@@ -163,7 +164,7 @@ def test_run_writes_the_page_and_the_overlay_and_keeps_them(jcdnet: Run, tmp_pat
     assert not (footage / "results" / "index.html").exists()
     code, _, said = jcdnet(*arguments)
     assert code == 0 and "1 kept, 0 failed" in said
-    assert {'href="clip.html"', 'href="other.html"'} <= set(
+    assert {'href="clip.html#up=0"', 'href="other.html#up=0"'} <= set(
         re.findall('href="[^"]*"', (footage / "results" / "index.html").read_text())
     )
 

@@ -70,6 +70,10 @@ const listenToKeys = () => document.addEventListener("keydown", (event) => {
   if (keys[event.key.toLowerCase()]?.()) event.preventDefault();
 }, true); // capture the keys before the player, which has its own
 const listen = () => {
+  // A button that was clicked must not take the keys that follow: Space plays, Enter names. Tab users keep their place.
+  document.addEventListener("click", (event) => {
+    if (event.detail > 0 && document.activeElement?.matches("button:not(.seek), input[type=checkbox], summary")) document.activeElement.blur();
+  });
   $("threshold").addEventListener("input", () => { decide(); panel(); tell(); });
   $("previous").addEventListener("click", () => jump(-1));
   $("next").addEventListener("click", () => jump(1));

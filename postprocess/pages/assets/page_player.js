@@ -44,7 +44,10 @@ const toggle = () => {
 const tick = () => {
   show(video.currentTime);
   follow();
-  if (stopAt !== null && now >= stopAt) { stopAt = null; video.pause(); }
+  if (stopAt !== null && now >= stopAt) {
+    video.pause();
+    seek(stopAt); // a slow machine notices late
+  }
   if (!video.paused && !video.ended) requestAnimationFrame(tick);
 };
 const lost = () => { $("missing").hidden = false; $("place").textContent = decodeURI(data.link); };
