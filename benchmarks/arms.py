@@ -18,6 +18,9 @@ for every arm. An instance, and whoever finds it, weighs as often as the clip at
 as often as the clip at its own; without --clips whole videos are drawn. It is of what footage was chosen, given these
 trainings; of the trainings the standard deviation speaks. Between worlds it is Student's, over their differences.
 
+The arms marked-1, marked-3 and marked-10 also know when so many instances of each class happen, drawn by the seed;
+`points` a point in each instance; `everything` all of them, so that the rest is background. They are `train --times`.
+
 All arms have the settings of the preset `own`, which were chosen for JCDNet; those of the worlds were the pilot's.
 
 An (arm, seed) that the results file holds with the same data and settings is not computed again.
@@ -41,17 +44,18 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import conjointsynth, peers
+from benchmarks import conjointsynth, marks, peers
 from benchmarks.bootstrap import DRAWS
 from benchmarks.conjointsynth import Interval, Regime
 from benchmarks.judge import difference, judge
 from benchmarks.tasks import Files, Source, Task, load
 from extractors.features import FeaturesError
 from model.checkpoint import write_atomically
-from model.config import ModelConfig, TrainConfig
+from model.config import ModelConfig, TimesConfig, TrainConfig
 from model.datasets import DatasetError
 from model.presets import experiment, model_settings, preset
 from model.train import TrainError, initialise, train
+from pipeline.training.snippets import EDGE
 from postprocess.config import RULES, LocalizeConfig
 from postprocess.evaluation.protocols import EvaluateError
 
@@ -84,7 +88,9 @@ ABLATIONS = {
     "exp7-frozen": Ablation(7, frozen=True),
     **{f"full-norm{norm:g}": Ablation(10, norm=norm) for norm in (0.0, 0.1, 0.8)},
 }
-ARMS = (*ABLATIONS, *peers.PEERS)
+# What `train --times` learns from, beside the labels of all training videos: benchmarks/marks.py.
+MARKED = {f"marked-{n}": str(n) for n in (1, 3, 10)} | {"points": "points", "everything": "everything"}
+ARMS = (*ABLATIONS, *MARKED, *peers.PEERS)
 # `mil` is the baseline once more, to the last digit: tests/benchmarks/test_arms.py.
 ON_FEATURES = (
     "baseline",
@@ -124,9 +130,14 @@ def learn(job: Job, task: Task) -> nn.Module:
     if job.arm in peers.PEERS:
         targets = task.targets if peers.PEERS[job.arm].supervised else None
         return peers.train_peer(job.arm, task.train, config, settings.pop("dim"), seed, targets, settings)
-    whole = ModelConfig(len(task.train.classes), task.train.width, **settings)
-    model, config = ABLATIONS[job.arm].configs(whole, config)
-    return train(initialise(model, task.train.classes, ("rgb",), {}, seed), task.train, config).build()
+    model = ModelConfig(len(task.train.classes), task.train.width, **settings)
+    data = task.train
+    if job.arm in MARKED:
+        data = marks.learned(task, MARKED[job.arm], seed, EDGE)
+        config = replace(config, times=TimesConfig())
+    else:
+        model, config = ABLATIONS[job.arm].configs(model, config)
+    return train(initialise(model, task.train.classes, ("rgb",), {}, seed), data, config).build()
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -148,6 +159,8 @@ def identity(job: Job, data: str) -> str:
     rules = [asdict(LocalizeConfig(rule=rule)) for rule in RULES]
     ablation = asdict(ABLATIONS[job.arm]) if job.arm in ABLATIONS else None
     settings = {**job.config.to_dict(), **dict(job.settings), "arm": job.arm, "ablation": ablation, "rules": rules}
+    if job.arm in MARKED:
+        settings |= {"times": asdict(TimesConfig()), "edge": EDGE}
     if job.arm in peers.PEERS and peers.PEERS[job.arm].revision:
         settings["revision"] = peers.PEERS[job.arm].revision
     text = json.dumps([FORMAT, data, settings, DRAWS], sort_keys=True)

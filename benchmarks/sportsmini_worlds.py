@@ -37,9 +37,9 @@ from model.datasets import VideoSet
 from model.presets import model_settings, preset
 from postprocess.evaluation.metrics import Instances
 
+LENGTH = 16  # frames of a snippet
 COUNTS = {"train": 45, "test": 40}
 SHARE = 0.6  # of a label's clips, to learn from
-FRAMES = 16  # of a snippet
 CLASSES = tuple(sorted(ACTIONS))
 Bank = dict[str, list[NDArray[np.float32]]]  # clip → (T, F) of each of its showings
 
@@ -73,10 +73,10 @@ def split(bank: Bank, rng: np.random.Generator) -> dict[str, dict[str, list[str]
 
 
 def videos(
-    bank: Bank, clips: dict[str, list[str]], half: str, rng: np.random.Generator
+    bank: Bank, clips: dict[str, list[str]], half: str, rng: np.random.Generator, stride: int
 ) -> tuple[VideoSet, list[NDArray[np.int64]]]:
     """Features and labels of a half's videos, and of each the class of every snippet, C for background."""
-    lengths = {label: {c: FRAMES * max(map(len, bank[c])) for c in names} for label, names in clips.items()}
+    lengths = {label: {c: stride * max(map(len, bank[c])) for c in names} for label, names in clips.items()}
     source = Half(lengths, rng, short=False)
     features, targets = [], []
     for n in range(COUNTS[half]):
@@ -84,8 +84,8 @@ def videos(
         for piece in source.video(actions_of(n, rng)):
             showings = bank[piece.clip]
             one = max(showings, key=len) if piece.first else showings[rng.integers(len(showings))]
-            first = piece.first // FRAMES
-            part = one[first : first + max(1, round(piece.frames / FRAMES))]
+            first = piece.first // stride
+            part = one[first : first + max(1, round(piece.frames / stride))]
             rows.append(part)
             classes += [CLASSES.index(piece.label) if piece.label else len(CLASSES)] * len(part)
         features.append(np.concatenate(rows))
@@ -95,24 +95,33 @@ def videos(
     return VideoSet(features, labels, names, CLASSES), targets
 
 
-def world(bank: Bank, number: int) -> tasks.Task:
+def world(bank: Bank, number: int, stride: int = 16) -> tasks.Task:
     """A world; the same number gives the same one."""
     rng = np.random.default_rng(1000 + number)
     halves = split(bank, rng)
-    train, classes = videos(bank, halves["train"], "train", rng)
-    test, truth = videos(bank, halves["test"], "test", rng)
-    seconds = FRAMES / FPS
-    spans = [(v, c, seconds * a, seconds * b) for v, t in enumerate(truth) for c, a, b in stretches(t)]
-    columns = np.array(spans, dtype=np.float64)
-    starts = [seconds * np.arange(len(t)) for t in truth]
+    train, classes = videos(bank, halves["train"], "train", rng, stride)
+    test, truth = videos(bank, halves["test"], "test", rng, stride)
+
+    def actions(of: NDArray[np.int64]) -> tuple[tuple[int, float, float], ...]:
+        """In seconds: a snippet stands for the `stride` frames at its middle."""
+        first = (LENGTH - stride) / 2
+        return tuple((c, (first + stride * a) / FPS, (first + stride * b) / FPS) for c, a, b in stretches(of))
+
+    def times(of: NDArray[np.int64]) -> NDArray[np.float64]:
+        starts = stride / FPS * np.arange(len(of))
+        return np.stack((starts, starts + LENGTH / FPS), axis=1)
+
+    columns = np.array([(v, *a) for v, t in enumerate(truth) for a in actions(t)], dtype=np.float64)
     return tasks.Task(
         train=train,
         targets=classes,
         test=test,
-        times=[np.stack((s, s + seconds), axis=1) for s in starts],
-        durations=[seconds * len(t) for t in truth],
+        times=[times(t) for t in truth],
+        durations=[float(times(t)[-1, 1]) for t in truth],
         truth=Instances(columns[:, 0].astype(np.int64), columns[:, 1].astype(np.int64), columns[:, 2:]),
         clips=None,
+        spans=tuple(actions(t) for t in classes),
+        train_times=tuple(times(t) for t in classes),
     )
 
 

@@ -34,6 +34,8 @@ class Task:
         truth: the actions in the test videos, seconds.
         clips: what the bootstrap draws; None: no bootstrap.
         half: of a synthetic world, the phases of the test videos; phi: its median share of definite phases.
+        spans: of each training video its actions, (class, start, end) in seconds; empty where nothing can be marked.
+        train_times: of each training video (T, 2) seconds; empty with `spans`.
     """
 
     train: VideoSet
@@ -45,6 +47,8 @@ class Task:
     clips: Clips | None
     half: Half | None = None
     phi: float | None = None
+    spans: tuple[tuple[tuple[int, float, float], ...], ...] = ()
+    train_times: tuple[Floats, ...] = ()
 
     def fingerprint(self) -> str:
         """SHA-256 in hex over all that decides a result."""
@@ -136,6 +140,8 @@ def _files_task(files: Files) -> Task:
         durations=[f.duration for f in read],
         truth=Instances(columns[:, 0].astype(np.int64), columns[:, 1].astype(np.int64), columns[:, 2:]),
         clips=_clips(files.clips, [names[v] for v in videos]),
+        spans=tuple(tuple(actions(v)) for v in halves["train"][0]),
+        train_times=tuple(f.times for f in halves["train"][1]),
     )
 
 

@@ -23,6 +23,13 @@ class DataOptions:
     features: Annotated[
         Path | None, typer.Option(help="Folder with their features instead: of `extract`, or in a published layout.")
     ] = None
+    times: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV with the columns video,start,end,label and, if you like, complete; or ActivityNet JSON. Marked "
+            "times of all actions, of some, or points (no end). Labels may then be left out."
+        ),
+    ] = None
     split: Annotated[
         str | None,
         typer.Option(help="Take the rows whose column split says this.", show_default="train, if there is the column"),
@@ -45,6 +52,10 @@ class TrainingOptions:
     ] = "own"
     init: Annotated[
         str | None, typer.Option(help="kinetics400: start from the embedded model where names of classes match.")
+    ] = None
+    more: Annotated[
+        Path | None,
+        typer.Option(help="Folder of an earlier training: start from its weights, with its settings."),
     ] = None
     steps: Annotated[int | None, typer.Option(help="Number of training steps.", show_default="the preset's")] = None
     lr: Annotated[float | None, typer.Option(help="Adam's learning rate.", show_default="the preset's")] = None
@@ -90,12 +101,11 @@ def train(
     extraction: ExtractionOptions,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over, whatever stands in --out.")] = False,
 ) -> None:
-    """Learn your own actions from labels per video, without timestamps."""
+    """Learn your own actions from labels per video, from marked times, or from both."""
     folder_only(output, "a model is a folder with its training beside it", "runs/NAME")
-    _check(data, training, extraction)
-    streams = extraction.streams
-    flags = settings_of(extraction) | {"streams": "rgb" if data.features else streams or "rgb"}
-    settings = load_config(None, flags)
+    _check(data, training, extraction, output)
+    flags = settings_of(extraction)
+    load_config(None, flags)  # a mistake in a flag is said before anything is read
 
     from pipeline.api import choose_device, make_extractor
     from pipeline.run.store import prepare_output
@@ -103,8 +113,14 @@ def train(
     from pipeline.training.plan import plan
     from pipeline.training.settings import Settings
 
-    chosen = {None: None, "rgb": ("rgb",), "flow": ("flow",), "both": ("rgb", "flow")}[streams]
-    wanted = plan(labels, streams=chosen, settings=Settings(**vars(training)), **vars(data))
+    chosen = {None: None, "rgb": ("rgb",), "flow": ("flow",), "both": ("rgb", "flow")}[extraction.streams]
+    given = dict(vars(data))
+    wanted = plan(labels, streams=chosen, settings=Settings(times=given.pop("times"), **vars(training)), **given)
+    stride, reason = wanted.stride(extraction.stride)
+    if reason:
+        note(reason)
+    streams = "rgb" if data.features is not None else extraction.streams or wanted.streams or "rgb"
+    settings = load_config(None, flags | {"streams": streams, "features.stride": stride})
     fitting.check_folder(output, overwrite)
     prepare_output(output)
     where = choose_device(settings.device)
@@ -132,7 +148,7 @@ def train(
     err.print(f"now: {program()} run VIDEO --model {escape(str(output))}", soft_wrap=True)
 
 
-def _check(data: DataOptions, training: TrainingOptions, extraction: ExtractionOptions) -> None:
+def _check(data: DataOptions, training: TrainingOptions, extraction: ExtractionOptions, output: Path) -> None:
     """Refuse options that do not go together.
 
     Raises:
@@ -140,6 +156,8 @@ def _check(data: DataOptions, training: TrainingOptions, extraction: ExtractionO
     """
     if training.preset not in PRESETS:
         raise UsageError(f"--preset {training.preset}: there are {', '.join(PRESETS)}.")
+    if training.more is not None and training.more.resolve() == output.resolve():
+        raise UsageError(f"--more {training.more}: is --out, too; name another folder for the new model.")
     if extraction.streams not in (None, "rgb", "both") and (extraction.streams != "flow" or data.features is None):
         raise UsageError(f"--streams {extraction.streams}: a model reads rgb or both; flow alone of features.")
     if data.features is not None:
@@ -151,6 +169,8 @@ def _check(data: DataOptions, training: TrainingOptions, extraction: ExtractionO
 
 
 def _show_quality(quality: Any) -> None:
+    if quality.times is not None:
+        _show_times(quality.times)
     rows = [
         (c.label, str(c.videos), str(c.found), str(c.wrongly), f"{100 * c.ap:.0f}")
         + ((f"{c.mistaken_for[0]} ({c.mistaken_for[1]})",) if c.mistaken_for else ("",))
@@ -161,3 +181,11 @@ def _show_quality(quality: Any) -> None:
     table(columns, rows, title)
     for sentence in quality.advice():
         note(sentence)
+
+
+def _show_times(times: Any) -> None:
+    for c in times.classes:
+        print(c.sentence())
+    if times.mean_ap:
+        shown = ", ".join(f"{value:.0f} at {tiou}" for tiou, value in times.mean_ap.items())
+        print(f"mAP in {times.complete} complete videos, by tIoU: {shown}")

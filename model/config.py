@@ -165,6 +165,36 @@ _NEEDS = {
 
 
 @dataclass(frozen=True)
+class TimesConfig:
+    """How a training uses snippets whose class is known from marked times (`model.timed`).
+
+    Attributes:
+        snippet: weight of the cross-entropy on S.
+        action: weight of the binary cross-entropy on A^ness.
+        mil: whether equations 10-12 also apply to videos in which every snippet is known. They apply to all others.
+    """
+
+    snippet: float = 1.0
+    action: float = 1.0
+    mil: bool = False
+
+    def __post_init__(self) -> None:
+        _check_numbers(self, "Times", "snippet", "action")
+        if not isinstance(self.mil, bool):
+            raise ValueError(f"Times setting mil must be true or false, not {self.mil!r}.")
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> "TimesConfig":
+        """Build from plain values. Missing settings get their defaults.
+
+        Raises:
+            ValueError: a setting is unknown, or has the wrong type or range.
+        """
+        _check_names(cls, "Times", settings)
+        return cls(**settings)
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """The settings of one training. The defaults are the preset `paper`: section 4.1 for THUMOS14.
 
@@ -185,6 +215,7 @@ class TrainConfig:
         seed: seed of the initial weights, the batches, the sampling and the dropout.
         save_every: number of steps between two training states on disk, from which a killed training resumes.
         loss: weights of the terms.
+        times: how marked times are used; None if there are none.
     """
 
     steps: int = 1000
@@ -199,6 +230,7 @@ class TrainConfig:
     seed: int = 0
     save_every: int = 50
     loss: LossConfig = field(default_factory=LossConfig)
+    times: TimesConfig | None = None
 
     def __post_init__(self) -> None:
         _check_whole(self, "Training", steps=1, batch=1, pairs=0, snippets=1, seed=0, save_every=1)
@@ -210,10 +242,15 @@ class TrainConfig:
             raise ValueError(f"Training setting sampling must be {choices}, not {self.sampling!r}.")
         if not isinstance(self.loss, LossConfig):
             raise ValueError(f"Training setting loss must be a LossConfig, not {self.loss!r}.")
+        if not isinstance(self.times, TimesConfig | None):
+            raise ValueError(f"Training setting times must be a TimesConfig, not {self.times!r}.")
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain numbers and strings, with the loss as a table, ready for JSON or TOML."""
-        return asdict(self)
+        """The settings as plain numbers and strings, with loss and times as tables, ready for JSON or TOML.
+
+        Without times there is no such table, so that checkpoints without times have the bytes that they always had.
+        """
+        return {name: value for name, value in asdict(self).items() if name != "times" or value is not None}
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> "TrainConfig":
@@ -223,7 +260,12 @@ class TrainConfig:
             ValueError: a setting is unknown, or has the wrong type or range.
         """
         _check_names(cls, "Training", settings)
-        return cls(**{**settings, "loss": LossConfig.from_dict(settings.get("loss", {}))})
+        times = settings.get("times")
+        tables = {
+            "loss": LossConfig.from_dict(settings.get("loss", {})),
+            "times": None if times is None else TimesConfig.from_dict(times),
+        }
+        return cls(**{**settings, **tables})
 
 
 def _check_names(cls: Any, kind: str, settings: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +29,7 @@ class Batch(NamedTuple):
         labels: (B, C) float32, 0 or 1; a row of zeros is a video without any action.
         pairs: (P, 2) int64, pairs of rows that share a class: (0, 1), (2, 3), ...
         videos: (B,) int64, index of the video in each row.
+        known: (B, T, C+1) float32, what is known about each snippet (see `VideoSet`), 0 at padding; None without times.
     """
 
     features: Tensor
@@ -36,6 +37,7 @@ class Batch(NamedTuple):
     labels: Tensor
     pairs: Tensor
     videos: IntArray
+    known: Tensor | None = None
 
     def to(self, device: str | torch.device) -> "Batch":
         """The same batch with its tensors on `device`."""
@@ -44,6 +46,7 @@ class Batch(NamedTuple):
             mask=None if self.mask is None else self.mask.to(device),
             labels=self.labels.to(device),
             pairs=self.pairs.to(device),
+            known=None if self.known is None else self.known.to(device),
         )
 
 
@@ -56,6 +59,9 @@ class VideoSet:
         labels: (N, C) bool, whether video n shows class c; a row of False is a video without any action.
         names: N names, for messages.
         classes: C names in the order of the columns.
+        known: for each video (T, C+1) float32, what marked times say about each snippet: the share of it that shows
+            each class, and last the share that is background. A row sums to 1 if all of the snippet is known, and to 0
+            if nothing is. None without times.
 
     Raises:
         DatasetError: the parts do not fit together, or nothing can be learned from them.
@@ -65,6 +71,7 @@ class VideoSet:
     labels: NDArray[np.bool_]
     names: tuple[str, ...]
     classes: tuple[str, ...]
+    known: Sequence[NDArray[np.float32]] | None = None
 
     def __post_init__(self) -> None:
         if not len(self.features) == len(self.names) == len(self.labels):
@@ -86,6 +93,8 @@ class VideoSet:
         if faults:
             more = f" (and {len(faults) - 5} more videos)" if len(faults) > 5 else ""
             raise DatasetError(f"{'; '.join(faults[:5])}{more}; extract them again, or leave them out.")
+        if self.known is not None:
+            _check_known(self.known, self.lengths, len(self.classes))
 
     @property
     def width(self) -> int:
@@ -98,12 +107,22 @@ class VideoSet:
         return tuple(len(rows) for rows in self.features)
 
     def fingerprint(self) -> str:
-        """SHA-256 in hex over everything that a training uses: names, classes, labels and features."""
+        """SHA-256 in hex over everything that a training uses: names, classes, labels, features and known snippets."""
         described = [self.names, self.classes, [(str(rows.dtype), rows.shape) for rows in self.features]]
         digest = hashlib.sha256(repr(described).encode())
-        for array in (self.labels, *self.features):
+        for array in (self.labels, *self.features, *(self.known or ())):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
+
+    def take(self, videos: Sequence[int]) -> "VideoSet":
+        """Only the videos with these indexes."""
+        return replace(
+            self,
+            features=[self.features[v] for v in videos],
+            labels=self.labels[list(videos)],
+            names=tuple(self.names[v] for v in videos),
+            known=None if self.known is None else [self.known[v] for v in videos],
+        )
 
     def _fault(self, rows: NDArray[np.floating]) -> str | None:
         if rows.ndim != 2 or rows.dtype not in (np.float16, np.float32):
@@ -115,6 +134,15 @@ class VideoSet:
         if not np.isfinite(rows).all():
             return "has features that are not finite"
         return None
+
+
+def _check_known(known: Sequence[NDArray[np.float32]], lengths: Sequence[int], classes: int) -> None:
+    """Raise a DatasetError unless there is a share in [0, 1] for each snippet and column, at most 1 in all."""
+    shapes = [rows.shape for rows in known]
+    if shapes != [(length, classes + 1) for length in lengths]:
+        raise DatasetError(f"What is known must be (T, {classes + 1}) for each video, not {shapes[:5]}.")
+    if any(rows.dtype != np.float32 or (rows < 0).any() or (rows.sum(axis=1) > 1 + 1e-5).any() for rows in known):
+        raise DatasetError("What is known about a snippet must be float32 shares of 0 or more, together at most 1.")
 
 
 def draw(data: VideoSet, config: TrainConfig, step: int) -> Batch:
@@ -135,9 +163,14 @@ def draw(data: VideoSet, config: TrainConfig, step: int) -> Batch:
         features.numpy()[row, : len(rows)] = data.features[video][rows]
         mask[row, : len(rows)] = True
     labels = torch.from_numpy(data.labels[videos].astype(np.float32))
+    known = None
+    if data.known is not None:
+        known = torch.zeros(len(videos), t, len(data.classes) + 1)
+        for row, (video, rows) in enumerate(zip(videos, picked, strict=True)):
+            known.numpy()[row, : len(rows)] = data.known[video][rows]
     # Without a mask the attention can use faster kernels.
     some_padding = None if mask.all() else mask
-    return Batch(features, some_padding, labels, torch.arange(2 * pairs).reshape(pairs, 2), videos)
+    return Batch(features, some_padding, labels, torch.arange(2 * pairs).reshape(pairs, 2), videos, known)
 
 
 def sample(length: int, snippets: int, stretch: bool, rng: np.random.Generator) -> IntArray:

@@ -22,10 +22,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors_torch
 from torch import Tensor
 
-from model import losses
+from model import timed
 from model.averaging import Average
 from model.checkpoint import Checkpoint, fingerprint, write_atomically
-from model.config import TERMS, LossConfig, ModelConfig, TrainConfig
+from model.config import ModelConfig, TrainConfig
 from model.datasets import Batch, VideoSet, draw
 from model.jcdnet import JCDNet
 from support.errors import UserError
@@ -95,7 +95,7 @@ def train(
     net = start.build().to(device).train()
     optimiser = _adam(net, config)
     average = Average(net, config.averaging) if config.averaging else None
-    columns = ["loss", *(name for name in TERMS if getattr(config.loss, name)), "gradient", *_gates(net)]
+    columns = ["loss", *timed.terms(config), "gradient", *_gates(net)]
     history: list[list[float]] = []
     if state_file is not None:
         sweep(state_file.parent)  # a killed write leaves a state, four times the size of its network
@@ -114,7 +114,7 @@ def train(
         for step in range(len(history), config.steps):
             batch = draw(data, config, step).to(device)
             torch.manual_seed(_dropout_seed(config.seed, step))
-            values = _step(net, optimiser, batch, config.loss, step)
+            values = _step(net, optimiser, batch, config, step)
             history.append([values[name] for name in columns])
             done = step + 1
             if average is not None:
@@ -129,7 +129,7 @@ def train(
 
 
 def _step(
-    net: JCDNet, optimiser: torch.optim.Optimizer, batch: Batch, config: LossConfig, step: int
+    net: JCDNet, optimiser: torch.optim.Optimizer, batch: Batch, config: TrainConfig, step: int
 ) -> dict[str, float]:
     """One step of the optimiser; returns the row of the log, with the gates as they were before the step.
 
@@ -137,7 +137,7 @@ def _step(
         TrainError: the loss or its gradient is not finite. The weights are then unchanged.
     """
     output = net(batch.features, batch.mask)
-    loss, terms = losses.total(output, batch.labels, batch.pairs, batch.mask, config)
+    loss, terms = timed.total(output, batch, config)
     optimiser.zero_grad()
     loss.backward()
     gradient = torch.nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
@@ -186,6 +186,8 @@ def _dropout_seed(seed: int, step: int) -> int:
 
 def _check_fit(start: Checkpoint, data: VideoSet, config: TrainConfig) -> None:
     config.loss.check(start.config)
+    if (config.times is None) != (data.known is None):
+        raise TrainError("Times need both a setting `times` and known snippets; give both, or neither.")
     if start.classes != data.classes:
         raise TrainError(
             f"The network has the classes {', '.join(start.classes)} and the labels {', '.join(data.classes)}; "
@@ -206,8 +208,9 @@ def _check_finite(row: dict[str, float], step: int) -> None:
 
 def _identity(start: Checkpoint, data: VideoSet, config: TrainConfig) -> dict[str, Any]:
     """Everything that decides the numbers of a training, flat. `steps` is left out: a training can be prolonged."""
-    settings = {k: v for k, v in config.to_dict().items() if k not in ("steps", "save_every", "loss")}
-    weights = {f"loss {name}": value for name, value in config.to_dict()["loss"].items()}
+    described = config.to_dict()
+    settings = {k: v for k, v in described.items() if k not in ("steps", "save_every", "loss", "times")}
+    weights = {f"{table} {k}": v for table in ("loss", "times") for k, v in described.get(table, {}).items()}
     hashes = {"data": data.fingerprint(), "initial weights": fingerprint(start)}
     return {"format": FORMAT, **start.config.to_dict(), **settings, **weights, **hashes}
 

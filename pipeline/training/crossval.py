@@ -1,7 +1,7 @@
 """A check of how good a model is: each video is judged by a network that was trained without it.
 
 The networks of the folds are trained with the same settings as the model itself. A class counts as found in a video if
-`run` would draw a segment of it. The check needs only labels per video: a user who trains a model has no timestamps.
+`run` would draw a segment of it. The check needs only labels per video; with marked times it judges times, too.
 """
 
 import contextlib
@@ -21,9 +21,12 @@ from model.config import TrainConfig
 from model.datasets import VideoSet
 from model.predict import Scores, predict
 from model.train import LOG_NAME, STATE_NAME, train
+from pipeline.training.found import TimesQuality, judge_times
+from pipeline.training.snippets import Timed
 from postprocess.config import LocalizeConfig
 from postprocess.evaluation.metrics import classification_ap
 from postprocess.localize import Activations, localize
+from postprocess.segment import Segment
 from support.progress import Progress, silent
 
 FILE_NAME = "quality.json"
@@ -61,6 +64,8 @@ class Quality:
     empty_right: int
     """videos without any action in which nothing is drawn"""
     classes: tuple[ClassQuality, ...]
+    times: TimesQuality | None = None
+    """how well marked times were found; None if nothing is marked"""
 
     def advice(self) -> list[str]:
         """What to do next as sentences, the most useful one first; empty if nothing is wrong."""
@@ -93,8 +98,9 @@ class Quality:
         return advice
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return asdict(self) | {"advice": self.advice()}
+        """Plain JSON; `times` is left out if nothing is marked."""
+        about = {name: value for name, value in asdict(self).items() if name != "times" or value is not None}
+        return about | {"advice": self.advice()}
 
 
 def assign_folds(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -140,6 +146,8 @@ class Check:
     """how many networks are trained, at least 2"""
     localize: LocalizeConfig = field(default_factory=LocalizeConfig)
     """how segments are drawn in the held-out videos"""
+    timed: Timed | None = None
+    """when the snippets of each video are, and what is marked; None judges labels only"""
 
 
 def cross_validate(
@@ -178,14 +186,10 @@ def cross_validate(
     fold = assign_folds(data.labels, folds, config.seed)
     drawn = np.zeros_like(data.labels)
     scores = np.zeros(data.labels.shape)
+    segments: dict[int, list[Segment]] = {}
     for k in range(folds):
         inside, outside = np.flatnonzero(fold != k).tolist(), np.flatnonzero(fold == k).tolist()
-        part = replace(
-            data,
-            features=[data.features[v] for v in inside],
-            labels=data.labels[inside],
-            names=tuple(data.names[v] for v in inside),
-        )
+        part = data.take(inside)
 
         def report(stage: str, done: int, total: int, k: int = k) -> None:
             on_progress("check", k * total + done, folds * total)
@@ -197,8 +201,12 @@ def cross_validate(
             with exact():
                 found = predict(net, data.features[v], device=device)
             scores[v] = found.video
-            drawn[v] = _drawn(found, data.classes, check.localize)
+            segments[v] = _drawn(found, data.classes, check, v)
+            drawn[v] = np.isin(data.classes, [segment.label for segment in segments[v]])
     quality = _judge(data, drawn, scores, folds)
+    if check.timed is not None:
+        of, ordered = check.timed, [segments[v] for v in range(len(data.names))]
+        quality = replace(quality, times=judge_times(data.names, of.durations, of.marked, ordered, data.classes))
     write_atomically(path, json.dumps({"identity": identity, **quality.to_dict()}, indent=2).encode())
     sweep(folder)
     return quality
@@ -213,14 +221,14 @@ def sweep(folder: Path) -> None:
             below.rmdir()
 
 
-def _drawn(scores: Scores, classes: Sequence[str], config: LocalizeConfig) -> np.ndarray:
-    """(C,) bool: the classes that `run` would draw. Real times do not matter here, so a snippet lasts one second."""
-    t = np.arange(len(scores.cas), dtype=np.float64)
-    times = np.stack((t, t + 1), axis=1)
-    given = Activations(scores.cas, scores.actionness, scores.video, times, classes, float(len(t)))
-    segments = localize(given, config)
-    labels = {segment.label for segment in segments}
-    return np.array([name in labels for name in classes])
+def _drawn(scores: Scores, classes: Sequence[str], check: Check, video: int) -> list[Segment]:
+    """The segments that `run` would draw. Without marks times do not matter, and a snippet lasts one second."""
+    if check.timed is None:
+        t = np.arange(len(scores.cas), dtype=np.float64)
+        times, duration = np.stack((t, t + 1), axis=1), float(len(t))
+    else:
+        times, duration = check.timed.times[video], check.timed.durations[video]
+    return localize(Activations(scores.cas, scores.actionness, scores.video, times, classes, duration), check.localize)
 
 
 def _judge(data: VideoSet, drawn: np.ndarray, scores: np.ndarray, folds: int) -> Quality:
@@ -250,6 +258,8 @@ def _judge(data: VideoSet, drawn: np.ndarray, scores: np.ndarray, folds: int) ->
 
 def _identity(start: Checkpoint, data: VideoSet, config: TrainConfig, check: Check) -> str:
     described = [fingerprint(start), config.to_dict(), asdict(check.localize), check.folds, data.fingerprint()]
+    if check.timed is not None:
+        described += [[asdict(of) for of in check.timed.marked], [t.tolist() for t in check.timed.times]]
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
@@ -264,6 +274,7 @@ def _existing(path: Path, identity: str) -> Quality | None:
             ClassQuality(**{**c, "mistaken_for": tuple(c["mistaken_for"]) if c["mistaken_for"] else None})
             for c in document.pop("classes")
         )
-        return Quality(classes=classes, **document)
+        times = document.pop("times", None)
+        return Quality(classes=classes, times=times and TimesQuality.from_dict(times), **document)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # an unreadable result is not an error: the check is done again

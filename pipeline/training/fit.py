@@ -7,13 +7,14 @@ from the cache. `fit` trains with model/train.py, and checks the model on held-o
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from extractors.config import FeatureConfig
 from extractors.decode.video import VideoError
 from extractors.features import Extractor, FeaturesError
 from model import checkpoint
@@ -26,8 +27,11 @@ from pipeline.cache.entries import FeatureCache
 from pipeline.datasets.featureset import FeatureSet
 from pipeline.training.crossval import FILE_NAME as QUALITY_NAME
 from pipeline.training.crossval import Check, Quality, cross_validate, sweep
+from pipeline.training.picture import FILE_NAME as PICTURE_NAME
+from pipeline.training.picture import picture
 from pipeline.training.plan import Plan, listed
-from pipeline.training.settings import Recipe, from_embedded
+from pipeline.training.settings import Recipe, from_earlier, from_embedded
+from pipeline.training.snippets import EDGE, NOTHING, Timed, known
 from postprocess.config import LocalizeConfig
 from postprocess.pages import plots
 from support.errors import UsageError
@@ -55,6 +59,13 @@ class Gathered:
     """by stream, the settings that a video must be extracted with before the model can run on it"""
     provenance: dict[str, Any]
     warnings: tuple[str, ...] = ()
+    timed: Timed | None = None
+    """when the snippets are, and what was marked; None without times"""
+
+    @property
+    def stride(self) -> int:
+        """Frames from one snippet to the next."""
+        return int(self.features[self.streams[0]].get("stride", FeatureConfig().stride))
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,7 @@ def gather(
     assert extractor is not None
     cache = cache or FeatureCache()
     arrays: list[np.ndarray] = []
+    clock: list[tuple[np.ndarray, float]] = []
     seen: dict[str, Path] = {}
     messages = list(wanted.notes)
     broken: list[str] = []
@@ -107,35 +119,52 @@ def gather(
             continue
         messages += [f"{path}: {warning}" for warning in features.warnings]
         arrays.append(features.stacked(extractor.streams))
+        clock.append((features.times, features.duration))
     if broken:
         raise DatasetError(
             f"{len(broken)} of {len(wanted.rows)} videos could not be extracted; "
             f"repair them or remove their rows:{listed(broken)}"
         )
     settings = extractor.settings()
+    timed = _timed(wanted, clock)
     return Gathered(
-        data=_video_set(wanted, arrays),
+        data=_video_set(wanted, arrays, timed),
         streams=extractor.streams,
         features=declared(settings),
         provenance={"features": settings},
         warnings=tuple(messages),
+        timed=timed,
     )
 
 
 def _read(wanted: Plan, stored: FeatureSet) -> Gathered:
-    arrays = [stored.videos[wanted.found[row.video]].load() for row in wanted.rows]
+    videos = [stored.videos[wanted.found[row.video]] for row in wanted.rows]
+    timed = _timed(wanted, [(video.times, video.duration or float(video.times[-1, 1])) for video in videos])
     return Gathered(
-        data=_video_set(wanted, arrays),
+        data=_video_set(wanted, [video.load() for video in videos], timed),
         streams=stored.streams,
         features=declared(stored.settings),
         provenance={"features": stored.settings},
         warnings=(*wanted.notes, *stored.notes),
+        timed=timed,
     )
 
 
-def _video_set(wanted: Plan, arrays: list[np.ndarray]) -> VideoSet:
+def _timed(wanted: Plan, clock: Sequence[tuple[np.ndarray, float]]) -> Timed | None:
+    """The times of the snippets and the seconds of each row's video, with its marks; None without times."""
+    if wanted.marked is None:
+        return None
+    marked = tuple(wanted.marked.get(row.video, NOTHING) for row in wanted.rows)
+    return Timed(tuple(times for times, _ in clock), tuple(seconds for _, seconds in clock), marked)
+
+
+def _video_set(wanted: Plan, arrays: list[np.ndarray], timed: Timed | None) -> VideoSet:
     labels = np.array([[name in row.labels for name in wanted.classes] for row in wanted.rows], dtype=bool)
-    return VideoSet(arrays, labels, tuple(row.video for row in wanted.rows), wanted.classes)
+    shares = None
+    if timed is not None:
+        pairs = zip(timed.times, timed.marked, strict=True)
+        shares = [known(times, marked, wanted.classes, EDGE) for times, marked in pairs]
+    return VideoSet(arrays, labels, tuple(row.video for row in wanted.rows), wanted.classes, shares)
 
 
 def declared(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -153,6 +182,8 @@ class Course:
     """folds of the check on held-out videos; fewer than 2 means no check"""
     embedded: Checkpoint | None = None
     """the model to start from; None means that all weights are drawn from the seed"""
+    before: Checkpoint | None = None
+    """the model of an earlier training to start from. The check does not start from it: it has seen those videos."""
 
 
 def course(recipe: Recipe, gathered: Gathered, embedded: Checkpoint | None = None) -> Course:
@@ -164,7 +195,7 @@ def course(recipe: Recipe, gathered: Gathered, embedded: Checkpoint | None = Non
     data = gathered.data
     model, training = recipe.complete(data.classes, data.lengths, data.width)
     asked = recipe.settings.folds
-    return Course(model, training, min(FOLDS, len(data.names)) if asked is None else asked, embedded)
+    return Course(model, training, min(FOLDS, len(data.names)) if asked is None else asked, embedded, recipe.before)
 
 
 def fit(
@@ -197,9 +228,11 @@ def fit(
     start = initialise(wanted.model, data.classes, gathered.streams, gathered.features, training.seed)
     if wanted.embedded is not None:
         start = from_embedded(wanted.embedded, start)
-    start = dataclasses.replace(start, provenance={**start.provenance, **gathered.provenance})
+    start = fresh = dataclasses.replace(start, provenance={**start.provenance, **gathered.provenance})
+    if wanted.before is not None:
+        start = from_earlier(wanted.before, fresh)
     if overwrite:  # otherwise a training that is killed before its check would later use the check of another model
-        for name in (QUALITY_NAME, STATE_NAME, LOG_NAME):
+        for name in (QUALITY_NAME, PICTURE_NAME, STATE_NAME, LOG_NAME):
             (folder / name).unlink(missing_ok=True)
         sweep(folder)
     finished = train(start, data, training, folder, device=device, resume=not overwrite, on_progress=on_progress)
@@ -208,19 +241,21 @@ def fit(
     checkpoint.write_atomically(folder / CURVES_NAME, plots.training(*_log(folder / LOG_NAME)))
     quality = None
     if wanted.folds < 2:
-        (folder / QUALITY_NAME).unlink(missing_ok=True)  # it may belong to another model
+        for name in (QUALITY_NAME, PICTURE_NAME):  # they may belong to another model
+            (folder / name).unlink(missing_ok=True)
         sweep(folder)
     else:
         quality = cross_validate(
-            start,
+            fresh,
             data,
             training,
-            Check(wanted.folds, localize or LocalizeConfig()),
+            Check(wanted.folds, localize or LocalizeConfig(), gathered.timed),
             folder,
             device=device,
             resume=not overwrite,
             on_progress=on_progress,
         )
+        checkpoint.write_atomically(folder / PICTURE_NAME, picture(quality))
     return Trained(finished, path, training, quality)
 
 

@@ -20,6 +20,7 @@ from pipeline.training import settings as trainsettings
 from pipeline.training.crossval import FILE_NAME as QUALITY_NAME
 from pipeline.training.fit import CURVES_NAME, Gathered, Trained, check_folder, declared, gather
 from pipeline.training.labels import LabelledVideo
+from pipeline.training.picture import FILE_NAME as PICTURE_NAME
 from pipeline.training.plan import Plan, plan
 from pipeline.training.settings import Settings, embedded_for, read_recipe
 from support.errors import UsageError
@@ -141,7 +142,9 @@ def test_videos_that_break_on_the_way_are_all_named(tmp_path: Path, monkeypatch:
 def test_what_a_training_leaves(data: Gathered, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     made = fit(data, replace(QUICK, folds=2), tmp_path / "run", on_progress=lambda *about: told.append(about))
-    assert names(tmp_path / "run") == {checkpoint.FILE_NAME, LOG_NAME, CURVES_NAME, QUALITY_NAME, STATE_NAME}
+    assert names(tmp_path / "run") == {
+        *(checkpoint.FILE_NAME, LOG_NAME, CURVES_NAME, QUALITY_NAME, PICTURE_NAME, STATE_NAME)
+    }
     assert [about for about in told if about[0] == "train"] == [("train", n, 6) for n in range(1, 7)]
     assert [about for about in told if about[0] == "check"] == [("check", n, 12) for n in range(1, 13)]
     assert (tmp_path / "run" / CURVES_NAME).read_bytes().startswith(b"\x89PNG")
