@@ -102,7 +102,7 @@ def _faults(document: Any) -> Iterator[str]:
         for i, segment in enumerate(given, start=1):
             yield from (f"{name} {i} {fault}" for fault in _wrong(segment, duration))
         if name == "segments":
-            yield from _overlaps(given)
+            yield from _overlaps(given, duration)
 
 
 def _wrong(segment: Any, duration: float) -> Iterator[str]:
@@ -124,9 +124,9 @@ def _wrong(segment: Any, duration: float) -> Iterator[str]:
         yield f"has the label {_told(label)}, and a label is one line of at most {LONGEST} characters without |"
 
 
-def _overlaps(segments: list[Any]) -> Iterator[str]:
+def _overlaps(segments: list[Any], duration: float) -> Iterator[str]:
     """One action cannot begin again before it has ended. Only segments that are right in themselves are compared."""
-    sound = [s for s in segments if not any(_wrong(s, math.inf)) and s["end"] is not None]
+    sound = [s for s in segments if not any(_wrong(s, duration)) and s["end"] is not None]
     before: dict[str, Any] = {}
     for segment in sorted(sound, key=lambda s: (s["label"].strip(), s["start"])):
         label = segment["label"].strip()
