@@ -239,3 +239,59 @@ def test_one_damaged_result_costs_its_own_page_alone(jcdnet: Run, troubled: Path
     assert {Path(line).name for line in printed.split()} == {"a.html", "b.html", "index.html"}
     assert "torn.json" in said and "gone.mp4" in said and "noise.mp4" in said
     assert "Traceback" not in said
+
+
+# --- pages on which marking starts from nothing ---
+
+
+def test_pages_of_videos_without_a_result(jcdnet: Run, results: Path, tmp_path: Path) -> None:
+    footage = tmp_path / "footage"
+    code, out, said = jcdnet("report", footage / "a.mp4", "--classes", "serve, net,serve")
+    assert code == 0 and out.strip() == str(footage / "a.html") and said == ""
+    text = (footage / "a.html").read_text()
+    assert '"labels":["serve","net"]' in text and '"segments":[]' in text and '"link":"a.mp4"' in text
+    assert '"unseen":true' in text and '"duration":3.0' in text and '"rate":25.0' in text
+    code, out, _ = jcdnet("report", footage / "a.mp4", "-o", tmp_path / "one.html")
+    assert code == 0 and '"link":"footage/a.mp4"' in (tmp_path / "one.html").read_text()
+    (footage / "day 2").mkdir()
+    (footage / "b.mp4").rename(footage / "day 2" / "b.mp4")
+    (footage / "noise.mp4").write_bytes(bytes(range(256)) * 40)
+    code, out, said = jcdnet("report", footage, "-o", tmp_path / "marks")
+    assert code == 3 and "noise.mp4: not a video" in said and "2 done, 1 failed" in said
+    made = [Path(line).relative_to(tmp_path / "marks").as_posix() for line in out.splitlines()]
+    assert made == ["a.html", "day 2/b.html", "index.html"]
+    assert '"link":"../../footage/day%202/b.mp4"' in (tmp_path / "marks" / "day 2" / "b.html").read_text()
+    index = (tmp_path / "marks" / "index.html").read_text()
+    assert 'href="day%202/b.html#up=1"' in index and index.count("not marked yet") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("footage/a.mp4", "results/a.json"), "give one kind at a time"),
+        (("footage", "-o", "page.html"), "is one page, and several are made"),
+        (("footage/a.mp4", "--classes", "a|b"), "holds a |"),
+        (("footage/a.mp4", "--corrections", "footage"), "no file in it ends in .corrections.json"),
+        (("footage/gone.mp4",), "gone.mp4"),
+    ],
+)
+def test_what_report_refuses(
+    jcdnet: Run, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, said = jcdnet("report", *arguments)
+    assert code in (2, 3) and says in said and out == "" and "Traceback" not in said
+
+
+def test_what_was_marked_is_on_the_next_page(jcdnet: Run, results: Path, tmp_path: Path) -> None:
+    """The new result has the same first segment: the marked one takes its place. Corrections among results are none."""
+    marked = {
+        "corrections": 1, "video": str(tmp_path / "footage" / "a.mp4"), "content": None, "duration": 3.0, "saved": "x",
+        "complete": True, "segments": [{"start": 0.1, "end": 0.9, "label": "serve"}], "rejected": [],
+    }  # fmt: skip
+    (results / "a.corrections.json").write_text(json.dumps(marked))
+    code, out, said = jcdnet("report", results, "--corrections", results)
+    assert code == 0 and "2 done, 0 failed" in said and len(out.splitlines()) == 3
+    text = (results / "a.html").read_text()
+    assert '"marked":[[0.1,0.9,1]],"complete":true' in text and '"labels":["net","serve"]' in text
+    assert '"marked":[],"complete":false' in (results / "b.html").read_text()
