@@ -2,12 +2,13 @@
 
     python benchmarks/teach.py DIR [--corpus DIR] [--videos 20] [--unseen 10]
 
-Makes 20 videos of about 40 s that show baseball pitches or kickflips between other footage, as benchmarks/sportsmini.py
-does, and 10 unseen ones of other clips. Nothing is known about the 20: `report` makes their pages, and a script drives
-Debian's Chromium through them (apt install chromium chromium-driver). In each video it marks the first action alone, so
-that ten instances of each action are marked and the rest is unknown. It clicks where the action begins and ends on the
-time line, as exactly as the screen's pixels allow, and presses the page's keys. It knows the times; a person has to
-watch the video, and no claim is made about how long that takes.
+Makes 20 videos of about 25 s, 256x256, that show baseball pitches or kickflips in stretches of 3 to 8 s between other
+footage, cut together from labelled clips as benchmarks/sportsmini.py does, and 10 unseen ones of other clips. Nothing
+is known about the 20: `report` makes their pages, and a script drives Debian's Chromium through them (apt install
+chromium chromium-driver). In each video it marks the first action alone, so that ten instances of each action are
+marked and the rest is unknown. It clicks where the action begins and ends on the time line, as exactly as the screen's
+pixels allow, and presses the page's keys. It knows the times; a person has to watch the video, and no claim is made
+about how long that takes.
 
 Then `labels import`, `train` with its defaults, and `run` on the unseen videos. An action counts as found if a segment
 of its name overlaps it with a tIoU of .5 or more; what else is drawn is false. Nothing here was tuned on the outcome.
@@ -33,10 +34,12 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.sportsmini import BACKGROUND, Half, Piece, clip_lengths, encode, instances
+from benchmarks.sportsmini import FPS, STRETCH_SECONDS, Piece, clip_lengths, encode, instances
 
 ROOT = Path(__file__).resolve().parents[1]
 ACTIONS = {"BaseballPitch": "pitch", "Kickflip": "kickflip"}
+BACKGROUND = ("Street", "Exercise", "Basketball", "Weightlifting")
+LEAST_SECONDS = 20.0  # of a video; the last stretch goes on beyond it
 SEED = 19
 TIOU = 0.5
 SWITCHES = (
@@ -44,6 +47,33 @@ SWITCHES = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1300,1000",
 )  # fmt: skip
 Truth = dict[str, list[dict[str, Any]]]  # video → its actions
+
+
+class Rounds:
+    """The clips of one half, handed out in shuffled rounds, so that each is used before one recurs."""
+
+    def __init__(self, lengths: dict[str, dict[str, int]], rng: np.random.Generator) -> None:
+        self.lengths, self.rng = lengths, rng
+        self._rounds: dict[str, list[str]] = {label: [] for label in lengths}
+
+    def stretch(self, label: str, shown: str) -> list[Piece]:
+        """3 to 8 s of clips of a label, the last one whole."""
+        left, pieces = self.rng.uniform(*STRETCH_SECONDS) * FPS, []
+        while left > 0:
+            waiting = self._rounds[label] or [str(n) for n in self.rng.permutation(sorted(self.lengths[label]))]
+            self._rounds[label] = waiting
+            clip = waiting.pop()
+            frames = self.lengths[label][clip] if shown else min(self.lengths[label][clip], round(left) + 1)
+            pieces.append(Piece(clip, shown, 0, frames))
+            left -= frames
+        return pieces
+
+    def video(self, action: str) -> list[Piece]:
+        """Other footage and the action in turn, other footage first and last."""
+        pieces = self.stretch(str(self.rng.choice(BACKGROUND)), "")
+        while sum(p.frames for p in pieces) < LEAST_SECONDS * FPS:
+            pieces += self.stretch(action, action) + self.stretch(str(self.rng.choice(BACKGROUND)), "")
+        return pieces
 
 
 def plan(lengths: dict[str, dict[str, int]], counts: dict[str, int]) -> dict[str, dict[str, list[Piece]]]:
@@ -56,11 +86,11 @@ def plan(lengths: dict[str, dict[str, int]], counts: dict[str, int]) -> dict[str
         cut = min(max(1, round(counts[first] / sum(counts.values()) * len(clips))), len(clips) - 1)
         halves[first][label] = {name: lengths[label][name] for name in clips[:cut]}
         halves[second][label] = {name: lengths[label][name] for name in clips[cut:]}
+    sources = {half: Rounds(halves[half], rng) for half in counts}
     names = list(ACTIONS)
     return {
-        half: {f"{half}_{n:02}": source.video([names[n % 2]]) for n in range(counts[half])}
-        for half in counts
-        for source in [Half(halves[half], rng, False)]
+        half: {f"{half}_{n:02}": source.video(names[n % len(names)]) for n in range(counts[half])}
+        for half, source in sources.items()
     }
 
 

@@ -67,7 +67,7 @@ def _card(entry: Entry, shown: str) -> str:
     labels = ", ".join(
         f"{text(label)} × {count}" for label, count in sorted(found.items(), key=lambda i: (-i[1], i[0]))
     )
-    unseen = "nothing found" if entry.result.provenance else "not marked yet"
+    unseen = "nothing found" if entry.result.provenance else "no result yet"
     inside = (
         f'{image}<span class="about"><b>{text(shown)}</b><span class="muted">{short(entry.result.duration)}</span>'
         f"<span>{labels or unseen}</span></span>"

@@ -11,7 +11,8 @@ const chips = () => {
   const used = new Set([...items.values()].map((item) => item.label));
   const wanted = labels.map((_, label) => label).filter((label) => used.has(label));
   const there = [...$("classes").querySelectorAll("input")].map((box) => Number(box.value));
-  if (wanted.join() === there.join() && $("classes").childNodes.length) return;
+  $("actions").hidden = !wanted.length;
+  if (wanted.join() === there.join()) return;
   for (const label of hidden) if (!used.has(label)) hidden.delete(label);
   $("classes").replaceChildren(...wanted.map((label) => {
     const box = made("input", { type: "checkbox", checked: !hidden.has(label), value: label });
@@ -20,7 +21,6 @@ const chips = () => {
     swatch.style.background = rgba(label, 1);
     return made("label", {}, box, swatch, made("span", { className: "name", textContent: labels[label] }), made("span", { className: "sum" }));
   }));
-  if (!wanted.length) $("classes").textContent = data.unseen ? "nothing is marked yet" : "nothing was found";
 };
 const legends = () => {
   if (data.segments.length) {

@@ -20,7 +20,7 @@ const panel = () => {
     $("lasts").textContent = isMoment(item) ? clock(item.start) : `${clock(item.start)} – ${clock(item.end)} (${(item.end - item.start).toFixed(2)} s)`;
     $("keep").setAttribute("aria-pressed", isTrue(item));
     $("reject").setAttribute("aria-pressed", item.state === REJECTED);
-    $("reject").textContent = item.was ? "✗ reject" : "✗ remove";
+    $("reject-word").textContent = item.was ? "reject" : "remove";
   }
   const { start, end } = marks;
   $("hint").textContent = start === null ? "Something is missing? Go to where it starts, then to where it ends:"
@@ -98,6 +98,7 @@ const ask = (span, name, then) => {
   asking = then;
   $("span").textContent = span;
   $("wrong").textContent = "";
+  $("name").placeholder = labels.length ? "type a name, or press one below" : "type a name";
   $("known").replaceChildren(...labels.map((label) => pressed("known", label)));
   $("naming").showModal();
   $("name").value = name;

@@ -22,6 +22,7 @@ const decide = () => {
     if (found.hidden !== hide) found.hidden = hide;
   }
   $("empty").hidden = shown.length > 0;
+  $("table").hidden = items.size === 0;
   $("empty").textContent = items.size === 0 ? (data.unseen ? "Nothing is marked yet." : "Nothing was found. You can mark what you see.")
     : hidden.size ? "Every segment that is this sure belongs to an action that is switched off above." : "No segment is this sure. Move the slider to the left.";
   sums();
@@ -115,7 +116,7 @@ const paintItem = (item, top, x, scale, ink) => {
   pen.strokeStyle = ink;
   pen.lineWidth = 2;
   if (isMoment(item)) pen.strokeRect(begin - 9, y - 3, 18, 20);
-  else pen.strokeRect(begin, y - 1, wide, 16);
+  else pen.strokeRect(begin - 2, y - 3, wide + 4, 20);
   pen.lineWidth = 1;
 };
 const setZoom = (wanted, anchor = now) => {

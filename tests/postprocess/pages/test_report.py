@@ -132,7 +132,7 @@ def test_the_index_has_totals_per_class_and_a_card_a_video() -> None:
     cells = r"</td><td>(.*?)"
     rows = re.findall(rf"<button.*?>(.*?)</button>{cells * 3}</td></tr>", text)
     assert rows == [("serve", "2", "3", "0:16"), (html.escape(EVIL), "1", "1", "0:02")]
-    assert "3 videos · 2:00" in text and "not marked yet" in text and EVIL not in text
+    assert "3 videos · 2:00" in text and "no result yet" in text and EVIL not in text
     assert text.count("<li") == 3 and "nothing found" in index("r", [Entry(replace(c, provenance={"a": 1}), "", None)])
     links = [attributes["href"] for tag, attributes in seen(text).tags if tag == "a"]
     assert links == ["a.html#up=0", "sub/b%3F.html#up=1"]
