@@ -1,9 +1,14 @@
 // The rest of the buttons and keys, the list of actions, and the beginning.
 const sums = () => {
+  const counts = labels.map(() => 0), seconds = labels.map(() => 0), least = level() - 1e-9;
+  for (const s of items.values()) {
+    if (s.state === REJECTED || !(isTrue(s) || s.confidence >= least)) continue;
+    counts[s.label]++;
+    seconds[s.label] += s.end - s.start;
+  }
   for (const box of $("classes").querySelectorAll("input")) {
-    const label = Number(box.value);
-    const own = [...items.values()].filter((s) => s.label === label && s.state !== REJECTED && (isTrue(s) || s.confidence >= level() - 1e-9));
-    box.closest("label").querySelector(".sum").textContent = `${own.length} · ${clock(own.reduce((sum, s) => sum + s.end - s.start, 0), 0)}`;
+    const label = Number(box.value), text = `${counts[label]} · ${clock(seconds[label], 0)}`, sum = box.closest("label").querySelector(".sum");
+    if (sum.textContent !== text) sum.textContent = text;
   }
 };
 // A box for each action that has a segment; new names get one when they are used.

@@ -11,9 +11,11 @@ const changes = () => JSON.stringify({
     .sort((a, b) => a[0] - b[0] || a[2] - b[2] || (a[4] < b[4] ? -1 : 1)),
 });
 const untouched = changes();
-const isDirty = () => changes() !== savedAs;
+let latest = untouched; // the changes now
+const isDirty = () => latest !== savedAs;
 const keepInBrowser = () => {
-  if (remember(STORED, JSON.stringify({ now: changes(), saved: savedAs })) || warned) return;
+  latest = changes();
+  if (remember(STORED, JSON.stringify({ now: latest, saved: savedAs })) || warned) return;
   warned = true;
   say("This browser does not keep your changes: save them before you close the page.");
 };
@@ -35,6 +37,7 @@ const fetchFromBrowser = () => {
     const kept = JSON.parse(recall(STORED) || "null");
     if (!kept) return;
     restore(kept.now);
+    latest = changes();
     savedAs = kept.saved;
     $("again").hidden = !isDirty();
   } catch { /* another version's, or damaged: the page begins anew */ }

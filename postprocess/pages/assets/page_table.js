@@ -47,7 +47,7 @@ const order = () => {
     return (typeof x === "string" ? x.localeCompare(y) : x - y) * (sort.up ? 1 : -1) || a.start - b.start || a.id - b.id;
   };
   const wanted = [...items.values()].sort(compare).map((item) => rows.get(item.id)), body = $("body");
-  const there = body.rows;
+  const there = [...body.children]; // not `rows`, which counts anew for each index
   if (wanted.length === there.length && wanted.every((one, i) => one === there[i])) return;
   const focus = document.activeElement; // moving a row takes the focus away
   body.replaceChildren(...wanted);

@@ -9,10 +9,11 @@ let preview = null; // an item that is being dragged
 
 const level = () => Number($("threshold").value);
 // A person's own marks are shown whatever the slider says.
-const isShown = (item) => !hidden.has(item.label) && (isTrue(item) || item.confidence >= level() - 1e-9);
+const isShown = (item, least = level() - 1e-9) => !hidden.has(item.label) && (isTrue(item) || item.confidence >= least);
 const decide = () => {
   $("level").value = level().toFixed(2);
-  shown = [...items.values()].filter(isShown).sort((a, b) => a.start - b.start || a.id - b.id);
+  const least = level() - 1e-9;
+  shown = [...items.values()].filter((item) => isShown(item, least)).sort((a, b) => a.start - b.start || a.id - b.id);
   $("count").value = `${shown.length} of ${counted(items.size, "segment")}`;
   const used = new Set(shown.map((item) => item.label));
   lanes = labels.map((_, label) => label).filter((label) => used.has(label));
@@ -71,7 +72,7 @@ const paint = () => {
     pen.fillRect(0, top, view, 1);
     for (const item of shown) {
       if (item.label !== label || item.end < from || item.start > to) continue;
-      paintItem(preview && preview.id === item.id ? preview : item, top, x, scale, ink);
+      paintItem(preview && preview.id === item.id ? preview : item, top, x, scale, ink, faint);
     }
     pen.fillStyle = ink;
     pen.fillText(labels[label], 6, top + 9, view - 12);
@@ -91,7 +92,7 @@ const paint = () => {
   }
 };
 // Full colour and a tick: a person's. Pale: the program's, the surer the stronger. Struck through: rejected.
-const paintItem = (item, top, x, scale, ink) => {
+const paintItem = (item, top, x, scale, ink, faint) => {
   const begin = x(item.start), wide = Math.max(2, (item.end - item.start) * scale - 1), y = top + 18, mine = isTrue(item);
   if (isMoment(item)) {
     pen.fillStyle = rgba(item.label, 1);
@@ -99,11 +100,11 @@ const paintItem = (item, top, x, scale, ink) => {
     pen.moveTo(begin, y - 1); pen.lineTo(begin + 7, y + 7); pen.lineTo(begin, y + 15); pen.lineTo(begin - 7, y + 7);
     pen.fill();
   } else if (item.state === REJECTED) {
-    pen.strokeStyle = style("--faint");
+    pen.strokeStyle = faint;
     pen.setLineDash([3, 3]);
     pen.strokeRect(begin + 0.5, y + 0.5, wide - 1, 13);
     pen.setLineDash([]);
-    pen.fillStyle = style("--faint");
+    pen.fillStyle = faint;
     pen.fillRect(begin, y + 6, wide, 2);
   } else {
     pen.fillStyle = rgba(item.label, mine ? 1 : opacity(item.confidence));

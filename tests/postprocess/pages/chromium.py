@@ -44,7 +44,10 @@ def show(browser: Browser, path: Path, ready: bool = True, forget: bool = True) 
     if forget:
         browser.execute_script("try { localStorage.clear() } catch { /* no page is open yet */ }")
     browser.get_log("browser")
-    browser.get(path.as_uri())
+    if browser.current_url == path.as_uri() and not forget:
+        browser.refresh()
+    else:
+        browser.get(path.as_uri())
     if ready:
         until(browser, lambda: browser.execute_script("return document.getElementById('video').readyState >= 1"))
 

@@ -344,7 +344,7 @@ def test_the_benchmark_of_a_long_match(tmp_path: Path) -> None:
     result, curves, video = report_page.match(tmp_path, hours=0.05, count=60)
     write_page(result, curves, video, tmp_path / "match.html")
     found = report_page.measure(tmp_path / "match.html")
-    assert [len(times) for times in found.values()] == [1, *[240] * len(report_page.MOVES), 40, 12]
+    assert [len(times) for times in found.values()] == [1, *[240] * len(report_page.MOVES), 40, 12, 60, 60]
     assert all(np.isfinite(times).all() and min(times) >= 0 for times in found.values())
 
 

@@ -204,9 +204,11 @@ def test_with_a_finger(browser: Browser, page: Path, folder: Path) -> None:
         browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
     def middle(name: str) -> tuple[float, float]:
-        box = browser.execute_script(
-            "const e = document.getElementById(arguments[0]); e.scrollIntoView({block: 'center'});"
-            "const b = e.getBoundingClientRect(); return [b.left + b.width / 2, b.top + b.height / 2]",
+        # A touch goes to what is drawn, so that two frames are waited for.
+        box = browser.execute_async_script(
+            "const e = document.getElementById(arguments[0]), done = arguments[1]; e.scrollIntoView({block: 'center'});"
+            "requestAnimationFrame(() => requestAnimationFrame(() => { const b = e.getBoundingClientRect();"
+            "done([b.left + b.width / 2, b.top + b.height / 2]); }))",
             name,
         )
         return box[0], box[1]
