@@ -116,12 +116,14 @@ class Job:
     """One arm with one seed. config, settings: of training, the seed included, and of the network, for all arms.
 
     settings: those of ModelConfig that are not its defaults, as pairs.
+    edge: seconds around marked instances that count as background.
     """
 
     arm: str
     source: Source
     config: TrainConfig
     settings: tuple[tuple[str, Any], ...]
+    edge: float = EDGE
 
 
 def learn(job: Job, task: Task) -> nn.Module:
@@ -133,10 +135,10 @@ def learn(job: Job, task: Task) -> nn.Module:
     model = ModelConfig(len(task.train.classes), task.train.width, **settings)
     data = task.train
     if job.arm in MARKED:
-        data = marks.learned(task, MARKED[job.arm], seed, EDGE)
-        config = replace(config, times=TimesConfig())
+        data = marks.learned(task, MARKED[job.arm], seed, job.edge)
+        config = replace(config, times=config.times or TimesConfig())
     else:
-        model, config = ABLATIONS[job.arm].configs(model, config)
+        model, config = ABLATIONS[job.arm].configs(model, replace(config, times=None))
     return train(initialise(model, task.train.classes, ("rgb",), {}, seed), data, config).build()
 
 
@@ -160,7 +162,7 @@ def identity(job: Job, data: str) -> str:
     ablation = asdict(ABLATIONS[job.arm]) if job.arm in ABLATIONS else None
     settings = {**job.config.to_dict(), **dict(job.settings), "arm": job.arm, "ablation": ablation, "rules": rules}
     if job.arm in MARKED:
-        settings |= {"times": asdict(TimesConfig()), "edge": EDGE}
+        settings |= {"times": asdict(job.config.times or TimesConfig()), "edge": job.edge}
     if job.arm in peers.PEERS and peers.PEERS[job.arm].revision:
         settings["revision"] = peers.PEERS[job.arm].revision
     text = json.dumps([FORMAT, data, settings, DRAWS], sort_keys=True)

@@ -198,7 +198,7 @@ def describe(videos: dict[str, dict[str, list[Piece]]], folder: Path) -> None:
             found = instances(pieces)
             writer.writerow([f"{half}/{name}.mp4", "|".join(sorted({str(a["label"]) for a in found})), half])
             length = sum(p.frames for p in pieces) / FPS
-            database[name] = {"subset": half, "duration": length, "annotations": found}
+            database[name] = {"subset": half, "duration": length, "complete": True, "annotations": found}
             shown[name] = clip_spans(pieces)
     write_atomically(folder / "labels.csv", text.getvalue().encode())
     write_atomically(folder / "ground_truth.json", json.dumps({"database": database}, indent=1).encode())

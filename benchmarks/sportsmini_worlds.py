@@ -2,7 +2,7 @@
 
     python benchmarks/sportsmini.py DIR
     python cli.py extract DIR -o FEATURES --streams rgb --precision bfloat16
-    python benchmarks/sportsmini_worlds.py FEATURES/train --clips DIR/clips.json [--steps N] [--lr X] [--averaging X]
+    python benchmarks/sportsmini_worlds.py FEATURES/train --clips DIR/clips.json [--steps N] [--lr X] [--averaging X] …
 
 A clip's snippets are those whose middle lies in it, as they stand in the training videos. Of each label three clips in
 five are learned from and the rest looked at, another draw in every world; out of each side videos are put together as
@@ -11,6 +11,9 @@ is printed are the numbers of arms.py, one training a world, its seed 0.
 
 --videos 16 learns from the first 16 alone, --videos 24 --snippets 12 from stretches of 12 snippets of the first 24,
 five in six of them around an action.
+
+The arms marked-*, points and everything of arms.py also have times; --snippet, --action, --mil and --edge say how these
+are used. --stride 4 is for features of that stride.
 """
 
 import argparse
@@ -18,7 +21,7 @@ import itertools
 import json
 import sys
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +35,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import arms, judge, tasks
 from benchmarks.sportsmini import ACTIONS, BACKGROUND, FPS, Half, actions_of
 from extractors.features import load
-from model.config import TrainConfig
+from model.config import TimesConfig, TrainConfig
 from model.datasets import VideoSet
 from model.presets import model_settings, preset
+from pipeline.training.snippets import EDGE
 from postprocess.evaluation.metrics import Instances
 
 LENGTH = 16  # frames of a snippet
@@ -140,7 +144,9 @@ def fewer(task: tasks.Task, number: int, count: int, snippets: int | None) -> ta
                 part = slice(max(int(shown[0]), 4))
             features[v], targets[v] = features[v][part], classes[part]
     labels = np.array([[bool((t == c).any()) for c in range(len(CLASSES))] for t in targets])
-    return replace(task, train=VideoSet(features, labels, task.train.names[:count], CLASSES), targets=targets)
+    whole = {"spans": task.spans[:count], "train_times": task.train_times[:count]} if snippets is None else {}
+    train = VideoSet(features, labels, task.train.names[:count], CLASSES)
+    return replace(task, train=train, targets=targets, **({"spans": (), "train_times": ()} | whole))
 
 
 def stretches(classes: NDArray[np.int64]) -> list[tuple[int, int, int]]:
@@ -150,13 +156,26 @@ def stretches(classes: NDArray[np.int64]) -> list[tuple[int, int, int]]:
     return [run for run in runs if run[0] < len(CLASSES)]
 
 
-def run(bank: Bank, number: int, arm: str, changes: dict[str, Any], count: int, snippets: int | None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Asked:
+    """What a training in a world is given: changes of the preset `own` and of its use of times, and how much to see."""
+
+    stride: int
+    videos: int
+    snippets: int | None
+    training: dict[str, Any]
+    network: dict[str, Any]
+    times: dict[str, Any]
+    edge: float
+
+
+def run(bank: Bank, number: int, arm: str, asked: Asked) -> dict[str, Any]:
     """Train in a world and judge, on one thread."""
     torch.set_num_threads(1)
-    task = fewer(world(bank, number), number, count, snippets)
-    config: TrainConfig = replace(preset("own", task.train.lengths), **changes)
+    task = fewer(world(bank, number, asked.stride), number, asked.videos, asked.snippets)
+    config: TrainConfig = replace(preset("own", task.train.lengths), **asked.training, times=TimesConfig(**asked.times))
     source = tasks.Files(Path(), Path(), Path(), None)  # the task is at hand, so nothing is read
-    job = arms.Job(arm, source, config, tuple(model_settings("own").items()))
+    job = arms.Job(arm, source, config, tuple((model_settings("own") | asked.network).items()), asked.edge)
     return judge.judge(task, arms.learn(job, task))
 
 
@@ -169,17 +188,29 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--videos", type=int, default=COUNTS["train"])
     parser.add_argument("--snippets", type=int)
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--lr", type=float)
-    parser.add_argument("--averaging", type=float)
+    parser.add_argument("--stride", type=int, default=LENGTH, help="that the features were made with")
+    parser.add_argument("--edge", type=float, default=EDGE, help="seconds around a marked instance: background")
+    groups: dict[str, dict[str, Any]] = {
+        "training": {"steps": int, "lr": float, "averaging": float, "batch": int},
+        "network": {"smooth": int, "dropout": float},
+        "times": {"snippet": float, "action": float},
+    }
+    for name, kind in (pair for group in groups.values() for pair in group.items()):
+        parser.add_argument(f"--{name}", type=kind)
+    parser.add_argument("--mil", action="store_const", const=True, help="the terms of labels for complete videos, too")
+    groups["times"]["mil"] = bool
     given = parser.parse_args()
-    asked = {name: getattr(given, name) for name in ("steps", "lr", "averaging")}
-    changes = {name: value for name, value in asked.items() if value is not None}
+    asked = Asked(
+        given.stride,
+        given.videos,
+        given.snippets,
+        **{kind: {n: v for n in group if (v := getattr(given, n)) is not None} for kind, group in groups.items()},
+        edge=given.edge,
+    )
     bank = read(given.features, given.clips)
     jobs = [(arm, number) for arm in given.arms for number in range(given.worlds)]
-    size = given.videos, given.snippets
     parallel = joblib.Parallel(n_jobs=given.jobs)
-    found = parallel(joblib.delayed(run)(bank, number, arm, changes, *size) for arm, number in jobs)
+    found = parallel(joblib.delayed(run)(bank, number, arm, asked) for arm, number in jobs)
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for (arm, _), entry in zip(jobs, found, strict=True):
         runs[arm].append(entry)

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from model import checkpoint
 from model.checkpoint import Checkpoint
 from model.config import ModelConfig, TrainConfig
 from model.datasets import DatasetError, VideoSet
+from model.presets import localization_for
 from model.train import LOG_NAME, STATE_NAME, TrainError, initialise, train
 from pipeline.cache.content import content_hash
 from pipeline.cache.entries import FeatureCache
@@ -31,7 +32,7 @@ from pipeline.training.picture import FILE_NAME as PICTURE_NAME
 from pipeline.training.picture import picture
 from pipeline.training.plan import Plan, listed
 from pipeline.training.settings import Recipe, from_earlier, from_embedded
-from pipeline.training.snippets import EDGE, NOTHING, Timed, known
+from pipeline.training.snippets import EDGE, NOTHING, Timed, known, lengths
 from postprocess.config import LocalizeConfig
 from postprocess.pages import plots
 from support.errors import UsageError
@@ -184,6 +185,8 @@ class Course:
     """the model to start from; None means that all weights are drawn from the seed"""
     before: Checkpoint | None = None
     """the model of an earlier training to start from. The check does not start from it: it has seen those videos."""
+    localize: dict[str, Any] = field(default_factory=dict)
+    """what the model changes of the rule `runs`"""
 
 
 def course(recipe: Recipe, gathered: Gathered, embedded: Checkpoint | None = None) -> Course:
@@ -194,8 +197,11 @@ def course(recipe: Recipe, gathered: Gathered, embedded: Checkpoint | None = Non
     """
     data = gathered.data
     model, training = recipe.complete(data.classes, data.lengths, data.width)
-    asked = recipe.settings.folds
-    return Course(model, training, min(FOLDS, len(data.names)) if asked is None else asked, embedded, recipe.before)
+    asked, before = recipe.settings.folds, recipe.before
+    rule: dict[str, Any] = {} if before is None else before.localize
+    if before is None and gathered.timed is not None and recipe.settings.preset == "own":
+        rule = localization_for(lengths(gathered.timed.marked))
+    return Course(model, training, min(FOLDS, len(data.names)) if asked is None else asked, embedded, before, rule)
 
 
 def fit(
@@ -216,7 +222,7 @@ def fit(
         gathered: the result of `gather`.
         wanted: the result of `course`.
         folder: gets model.safetensors. A training that was killed is continued from its state in this folder.
-        localize: how the check draws segments; None means the defaults of `run`.
+        localize: how the check draws segments; None means as `run` does with this model.
         device: where to compute.
         overwrite: start over, whatever the folder holds.
         on_progress: ("train", steps done, steps in all), then ("check", …) over all folds.
@@ -228,7 +234,9 @@ def fit(
     start = initialise(wanted.model, data.classes, gathered.streams, gathered.features, training.seed)
     if wanted.embedded is not None:
         start = from_embedded(wanted.embedded, start)
-    start = fresh = dataclasses.replace(start, provenance={**start.provenance, **gathered.provenance})
+    start = fresh = dataclasses.replace(
+        start, localize=wanted.localize, provenance={**start.provenance, **gathered.provenance}
+    )
     if wanted.before is not None:
         start = from_earlier(wanted.before, fresh)
     if overwrite:  # otherwise a training that is killed before its check would later use the check of another model
@@ -249,7 +257,7 @@ def fit(
             fresh,
             data,
             training,
-            Check(wanted.folds, localize or LocalizeConfig(), gathered.timed),
+            Check(wanted.folds, localize or LocalizeConfig(**wanted.localize), gathered.timed),
             folder,
             device=device,
             resume=not overwrite,

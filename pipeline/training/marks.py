@@ -1,6 +1,6 @@
 """Joins marked times with the rows of the labels: which video is meant, and what the two say together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from pipeline.run.videos import VIDEO_SUFFIXES
 from pipeline.training.labels import LabelledVideo, find_videos
 from pipeline.training.snippets import Marked
 from pipeline.training.times import Times, beyond, contradictions, respelled, unknown_labels
-from postprocess.evaluation.names import label_key
+from postprocess.evaluation.names import as_path, label_key
 
 
 @dataclass(frozen=True)
@@ -51,29 +51,28 @@ def join(
         labels: the file of the labels.
     """
     given = [LabelledVideo(v, (), "", n, f"{times.path.name} row") for n, v in enumerate(times.videos, start=1)]
-    found, _ = find_videos(given, {row.video: Path(row.video) for row in listing}, VIDEO_SUFFIXES)
-    meant = {video: row.video for video in times.videos for row in listing if found.get(video) == Path(row.video)}
+    names = {as_path(row.video).as_posix(): row.video for row in listing}
+    found, _ = find_videos(given, {name: Path(name) for name in names}, VIDEO_SUFFIXES)
+    meant = {video: names[path.as_posix()] for video, path in found.items()}
     problems = list(times.problems)
-    problems += [
-        f"{times.places[video]}: {video} is the same video as {other}, which comes before; use one name"
-        for n, (video, name) in enumerate(meant.items())
-        for other in list(meant)[:n]
-        if meant[other] == name
-    ]
+    first: dict[str, str] = {}
+    for video, row_name in meant.items():
+        if (other := first.setdefault(row_name, video)) != video:
+            problems.append(f"{times.places[video]}: {video} is the video that {other} names, too; use one name")
     here = {row.video for row in chosen}
     used = [video for video in times.videos if video not in meant or meant[video] in here]
-    names = {video: meant.get(video, video) for video in used}
     of_rows = replace(
         times,
-        videos={names[v]: times.videos[v] for v in used},
-        places={names[v]: times.places[v] for v in used},
-        lines={names[v]: times.lines[v] for v in used},
+        videos={meant.get(v, v): times.videos[v] for v in used},
+        places={meant.get(v, v): times.places[v] for v in used},
+        lines={meant.get(v, v): times.lines[v] for v in used},
     )
-    rows = [_with(row, of_rows.videos.get(row.video)) for row in chosen]
+    known = None if labels is None else {label_key(label) for row in listing for label in row.labels}
+    rows = [_with(row, of_rows.videos.get(row.video), known) for row in chosen]
     added = [
-        _with(LabelledVideo(video, (), "", _line(times.places[video]), f"{times.path.name} line"), times.videos[video])
-        for video in used
-        if video not in meant
+        _with(_row(times, n, video), times.videos[video], known)
+        for n, video in enumerate(times.videos, start=1)
+        if video in used and video not in meant
     ]
     if labels is not None:
         said = {row.video: row.labels for row in chosen}
@@ -87,11 +86,10 @@ def join(
     )
 
 
-def _with(row: LabelledVideo, marked: Marked | None) -> LabelledVideo:
-    """A row with the labels that are marked in its video."""
-    if marked is None:
-        return row
-    return replace(row, labels=tuple(dict.fromkeys((*row.labels, *(mark.label for mark in marked.marks)))))
+def _with(row: LabelledVideo, marked: Marked | None, known: Collection[str] | None) -> LabelledVideo:
+    """A row with the labels that are marked in its video, without those that are not known: they are mistakes."""
+    found = () if marked is None else (m.label for m in marked.marks if known is None or label_key(m.label) in known)
+    return replace(row, labels=tuple(dict.fromkeys((*row.labels, *found))))
 
 
 def _notes(
@@ -121,6 +119,9 @@ def _count(videos: int, verb: bool = True) -> str:
     return f"{videos} {noun}{is_ if verb else ''}"
 
 
-def _line(place: str) -> int:
-    """The number at the end of "line 4"; 0 for a video of a JSON."""
-    return int(place.removeprefix("line ")) if place.startswith("line ") else 0
+def _row(times: Times, number: int, video: str) -> LabelledVideo:
+    """A row for a video that only the times name, the `number`-th of them."""
+    place = times.places[video]
+    if place.startswith("line "):
+        return LabelledVideo(video, (), "", int(place.removeprefix("line ")), f"{times.path.name} line")
+    return LabelledVideo(video, (), "", number, f"{times.path.name} video")

@@ -19,7 +19,7 @@ from pipeline.training import labels as labels_csv
 from pipeline.training.labels import LabelledVideo
 from pipeline.training.marks import join
 from pipeline.training.settings import Recipe, Settings, embedded_for, read_recipe
-from pipeline.training.snippets import Marked
+from pipeline.training.snippets import Marked, lengths
 from pipeline.training.times import read_times
 from support.errors import UsageError
 
@@ -62,7 +62,7 @@ class Plan:
         if before is not None:
             stride = before.features[before.streams[0]].get("stride")
             return stride, None
-        spans = [m.end - m.start for of in (self.marked or {}).values() for m in of.marks if m.end is not None]
+        spans = lengths((self.marked or {}).values())
         chosen = stride_for(spans) if settings.preset == "own" else None
         if chosen is None:
             return None, None
@@ -117,7 +117,9 @@ def plan(
         stored = stored.conjoint(conjoint)
     times = None if recipe.settings.times is None else read_times(recipe.settings.times)
     source = path or (folder if times is None else times.path)
-    listing, of_file = ((), []) if path is None and times is not None else _rows(path, stored, folder)
+    brought = stored is not None and any(video.labels is not None for video in stored.videos.values())
+    alone = path is None and times is not None and not brought  # labels follow from the times
+    listing, of_file = ((), []) if alone else _rows(path, stored, folder)
     rows = labels_csv.in_split(listing, split, source) if listing else ()
     joined = None if times is None else join(times, listing, rows, path)
     rows, spelled = labels_csv.one_spelling(rows if joined is None else joined.rows)

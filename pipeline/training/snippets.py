@@ -1,6 +1,6 @@
 """From marked times to what is known about each snippet of a video, for `model.timed`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,11 @@ class Marked:
 
 
 NOTHING = Marked(())
+
+
+def lengths(marked: Iterable[Marked]) -> list[float]:
+    """Seconds of each marked span, without points."""
+    return [mark.end - mark.start for of in marked for mark in of.marks if mark.end is not None]
 
 
 def known(times: Floats, marked: Marked, classes: Sequence[str], margin: float = 0.0) -> NDArray[np.float32]:

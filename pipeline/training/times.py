@@ -70,11 +70,6 @@ class Times:
         """All labels that are marked."""
         return tuple(dict.fromkeys(m.label for of in self.videos.values() for m in of.marks))
 
-    @property
-    def lengths(self) -> list[float]:
-        """Seconds of each marked span."""
-        return [m.end - m.start for of in self.videos.values() for m in of.marks if m.end is not None]
-
 
 def read_times(path: Path) -> Times:
     """Read the marks of all videos.

@@ -50,8 +50,9 @@ def training(columns: Sequence[str], rows: np.ndarray) -> bytes:
     axes[0].plot(step, at["loss"], color=FAINT, linewidth=1)
     axes[0].plot(step, _running_mean(at["loss"], window), color=INK, linewidth=2, marker=dots)
     axes[0].set_ylabel("loss")
-    for name, colour in zip(terms, COLOURS, strict=False):
-        axes[1].plot(step, _running_mean(at[name], window), color=colour, linewidth=1.3, marker=dots, label=name)
+    for i, name in enumerate(terms):  # with times there are more terms than colours
+        look = {"color": COLOURS[i % len(COLOURS)], "linestyle": "-" if i < len(COLOURS) else "--"}
+        axes[1].plot(step, _running_mean(at[name], window), linewidth=1.3, marker=dots, label=name, **look)
     axes[1].set_ylabel("terms, before their weights")
     for axis in axes[:2]:
         axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))

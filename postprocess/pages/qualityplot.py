@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -59,7 +60,9 @@ def quality(
     figure = Figure(figsize=(11, upper + lower + 0.6), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=13, color=INK)
-    parts = list(figure.subfigures(2, 1, height_ratios=[upper, lower])) if tracks else [figure.subfigures()]
+    # Typed loosely, as Matplotlib's own types of these depend on the number of rows.
+    parts: Any = figure.subfigures(1 + bool(tracks), 1, squeeze=False, height_ratios=[upper, lower][: 1 + bool(tracks)])
+    parts = parts.ravel()
     columns = parts[0].subplots(1, 2, width_ratios=[3, 2]) if len(confusion) else [parts[0].subplots()]
     _bars(columns[0], bars, what)
     if len(confusion):

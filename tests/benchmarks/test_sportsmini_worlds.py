@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import marks
 from benchmarks import sportsmini_worlds as worlds
 from benchmarks.sportsmini import ACTIONS, BACKGROUND
 from extractors.featurefile import save
@@ -64,3 +65,24 @@ def test_little_to_learn_from_is_cut_out_of_the_same_videos() -> None:
     for labels, classes in zip(task.train.labels, task.targets, strict=True):
         assert set(np.flatnonzero(labels)) == set(classes[classes < len(worlds.CLASSES)])
     assert worlds.fewer(worlds.world(bank(), 1), 1, 45, None).fingerprint() == whole.fingerprint()
+
+
+def test_what_is_marked_is_where_the_actions_are() -> None:
+    """At any stride everything marked is the class at a snippet's middle; fewer marks are a part of this."""
+    for stride in (16, 4):
+        task = worlds.world(bank(), 2, stride)
+        known = marks.learned(task, "everything", 0, 0.64).known
+        assert known is not None
+        for share, classes, times in zip(known, task.targets, task.train_times, strict=True):
+            np.testing.assert_allclose(share.sum(axis=1), 1, atol=1e-6)
+            edge = np.flatnonzero(np.diff(classes)) if stride < 16 else []
+            far = np.array([all(abs(t - e) > 2 for e in edge) for t in range(len(classes))])
+            assert (share.argmax(axis=1) == classes)[far].all() and len(times) == len(classes)
+    one = marks.marked(task, "1", 0)
+    assert sum(len(of.marks) for of in one) == len(worlds.CLASSES) and not any(of.complete for of in one)
+    points = marks.marked(task, "points", 0)
+    assert sum(len(of.marks) for of in points) == sum(map(len, task.spans))
+    assert marks.learned(task, "labels", 0, 0.0) is task.train
+    for of, spans in zip(points, task.spans, strict=True):
+        assert [m.end for m in of.marks] == [None] * len(spans)
+        assert all(start <= m.start <= end for m, (_, start, end) in zip(of.marks, spans, strict=True))

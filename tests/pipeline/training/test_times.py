@@ -15,6 +15,7 @@ from pipeline.training.plan import plan
 from pipeline.training.settings import Settings
 from pipeline.training.snippets import EDGE, Mark, Marked, known
 from pipeline.training.times import read_times
+from postprocess.config import LocalizeConfig
 
 CLASSES = ("golf", "ski")
 SECONDS = 0.64
@@ -106,6 +107,14 @@ def test_labels_and_times_complete_each_other(folder: Path) -> None:
     assert "in 1 video it marks actions" in said
 
 
+def test_a_video_may_be_named_in_any_way_that_the_labels_allow(folder: Path) -> None:
+    (folder / "labels.csv").write_text((folder / "labels.csv").read_text().replace("day1/a.mp4", "day1\\a.mp4"))
+    wanted = planned(folder, "a,1,2,golf,\n/films/day1/b.mp4,1,2,ski,\n")
+    assert set(wanted.marked or ()) == {"day1\\a.mp4", "day1/b.mp4"}
+    with pytest.raises(DatasetError, match=r"line 3: a\.mp4 is the video that a names, too; use one name"):
+        planned(folder, "a,1,2,golf,\na.mp4,3,4,golf,\n")
+
+
 WRONG = """\
 day1/a.mp4,6,2,golf,
 day1/a.mp4,20,90,golf,
@@ -126,7 +135,7 @@ def test_everything_wrong_is_said_at_once(folder: Path) -> None:
     with pytest.raises(DatasetError) as error:
         planned(folder, WRONG)
     text = str(error.value)
-    assert text.startswith(f"{folder / 'labels.csv'}: 12 to fix before training:")
+    assert text.startswith(f"{folder / 'labels.csv'}: 11 to fix before training:")
     for said in (
         "times.csv line 2: ends at 2 s, before it starts (6 s)",
         "times.csv line 3: 20 to 90 s reaches beyond the video, which ends at 25.6 s",
@@ -206,6 +215,10 @@ def test_the_stride_follows_from_the_lengths_and_is_explained(
     assert found is None  # the features are there
     assert (why is None) == (stride is None) and (why is None or f"--stride {stride}" in why)
     assert wanted.stride(8) == (8, None)
+    # Short actions are drawn with less smoothing; a model that was trained on long ones is drawn as ever.
+    rule = course(wanted.recipe, gather(wanted)).localize
+    assert rule == ({} if stride is None else {"smooth": 1, "min_snippets": 1, "threshold": 0.2})
+    LocalizeConfig(**rule)
 
 
 spans = st.lists(st.tuples(st.floats(0, 20), st.floats(0.01, 6), st.sampled_from(CLASSES)), max_size=5)
