@@ -2,8 +2,7 @@
 
 A result of 3 hours with 2,000 segments (or `--segments`) and 16,875 snippets and a video of that length, in Debian's
 Chromium (apt install chromium chromium-driver), headless and drawing on the CPU. Prints times between the frames that
-the the
-browser drew while the time line, the table and the slider were moved at each frame, how long seeking took, and how
+the browser drew while the time line, the table and the slider were moved at each frame, how long seeking took, and how
 long the page was busy with a segment that was kept and with an edge that was moved, its layout included.
 """
 
