@@ -1,8 +1,9 @@
 """Does the report of a long match scroll and seek without stutter?
 
-A result of 3 hours with 2,000 segments and 16,875 snippets and a video of that length, in Debian's Chromium
-(apt install chromium chromium-driver), headless and drawing on the CPU. Prints times between the frames that the
-browser drew while the time line, the table and the slider were moved at each frame, and how long seeking took.
+A result of 3 hours with 2,000 segments (or `--segments`) and 16,875 snippets and a video of that length, in Debian's
+Chromium (apt install chromium chromium-driver), headless and drawing on the CPU. Prints times between the frames that
+the browser drew while the time line, the table and the slider were moved at each frame, how long seeking took, and how
+long the page was busy with a segment that was kept and with an edge that was moved, its layout included.
 """
 
 import argparse
@@ -53,6 +54,7 @@ MOVES = {
     "slider": "(k) => { const s = document.getElementById('threshold'); s.value = k; "
     "s.dispatchEvent(new Event('input')); }",
 }
+ALL = "const s = document.getElementById('threshold'); s.value = 0; s.dispatchEvent(new Event('input'))"
 # Clicks on 40 segments, one after the other; resolves to the milliseconds until the player was there.
 SEEK = """
 const done = arguments[arguments.length - 1], rows = document.querySelectorAll('#body .seek'), times = [];
@@ -71,6 +73,26 @@ const heads = document.querySelectorAll('#columns button'), times = [];
 for (let k = 0; k < 12; k++) {
   const begun = performance.now();
   heads[k % heads.length].click();
+  document.body.offsetHeight;
+  times.push(performance.now() - begun);
+}
+return times;
+"""
+KEEP = """
+const buttons = document.querySelectorAll('#body .yes').length, times = [];
+for (let k = 0; k < 60; k++) {
+  const begun = performance.now();
+  document.querySelectorAll('#body .yes')[(k * 7) % buttons].click();
+  document.body.offsetHeight;
+  times.push(performance.now() - begun);
+}
+return times;
+"""
+EDGE = """
+const times = [];
+for (let k = 0; k < 60; k++) {
+  const begun = performance.now(), key = k % 2 ? 'ArrowLeft' : 'ArrowRight';
+  document.getElementById('to').dispatchEvent(new KeyboardEvent('keydown', { key }));
   document.body.offsetHeight;
   times.push(performance.now() - begun);
 }
@@ -122,11 +144,11 @@ def measure(page: Path) -> dict[str, Any]:
                 if name == "time line, zoomed":
                     driver.execute_script("for (let k = 0; k < 7; k++) document.getElementById('in').click()")
                 found[f"frames: {name}"] = driver.execute_async_script(MOVE, move)
-            driver.execute_script(
-                "const s = document.getElementById('threshold'); s.value = 0; s.dispatchEvent(new Event('input'))"
-            )
+            driver.execute_script(ALL)
             found["click to seeked"] = driver.execute_async_script(SEEK)
             found["sort"] = driver.execute_script(SORT)
+            found["keep a segment"] = driver.execute_script(KEEP)
+            found["move an edge"] = driver.execute_script(EDGE)
         finally:
             driver.quit()
     return found
@@ -135,10 +157,11 @@ def measure(page: Path) -> dict[str, Any]:
 def main() -> None:
     """Build, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--segments", type=int, default=SEGMENTS)
     parser.add_argument("--json", action="store_true", help="print all times")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        result, curves, video = match(Path(folder))
+        result, curves, video = match(Path(folder), count=asked.segments)
         page = Path(folder) / "match.html"
         write_page(result, curves, video, page)
         size = page.stat().st_size / 2**20

@@ -72,10 +72,18 @@ def labels_propose(
 @labels_app.command("import", cls=Command)
 @grouped
 def labels_import(
-    files: Annotated[list[Path], typer.Argument(help="What the tool exported; several files for several videos.")],
-    source: Annotated[str, typer.Option("--from", help="labelstudio, elan or sportscode.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="What the tool exported; several files for several videos. Of our page also a folder."),
+    ],
+    source: Annotated[
+        str, typer.Option("--from", help="jcdnet (the page of `report`), labelstudio, elan, sportscode.")
+    ],
     output: Annotated[
         Path | None, typer.Option("--out", "-o", help="CSV for `train` to write.", show_default="standard output")
+    ] = None,
+    times: Annotated[
+        Path | None, typer.Option(help="Also write what `train --times` takes: a CSV with starts and ends.")
     ] = None,
     ground_truth: Annotated[Path | None, typer.Option(help="Also write what `evaluate` takes: a .json file.")] = None,
     videos: Annotated[
@@ -83,13 +91,14 @@ def labels_import(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
 ) -> None:
-    """Bring corrections back: labels per video for `train`, ground truth for `evaluate`."""
+    """Bring corrections back: labels per video and times for `train`, ground truth for `evaluate`."""
     csv_only(output)
-    for path in (output, ground_truth):
+    csv_only(times)
+    for path in (output, times, ground_truth):
         if path is not None and path.exists() and not overwrite:
             raise UsageError(f"{path}: is there already; use --overwrite or another name.")
 
-    from pipeline.training.corrections import ground_truth_json, labels_csv, read_corrections
+    from pipeline.training.corrections import ground_truth_json, labels_csv, read_corrections, times_csv
     from support.files import write_atomically, writing
 
     found = read_corrections(files, source, videos)
@@ -97,7 +106,8 @@ def labels_import(
         for remark in video.notes:
             note(remark)
     spans = sum(len(video.spans) for video in found)
-    for path, text in ((output, labels_csv(found)), (ground_truth, ground_truth_json(found))):
+    texts = (output, labels_csv(found)), (times, times_csv(found)), (ground_truth, ground_truth_json(found))
+    for path, text in texts:
         if path is not None:
             with writing(path, "choose another file"):
                 write_atomically(path, text.encode(errors="surrogateescape"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,8 +17,10 @@ from pipeline.clips.encode import Image
 from pipeline.clips.read import pictures
 from pipeline.run.results import Stored, curves_of, video_of
 from postprocess.curves import Curves
+from postprocess.formats.annotated import Annotated
 from postprocess.formats.writers import PROXY
-from postprocess.pages.report import Entry, index, page
+from postprocess.pages.index import Entry, index
+from postprocess.pages.report import page
 from postprocess.segment import Result, Segment
 from support.errors import OutputError, UserError
 from support.files import write_atomically, writing
@@ -25,6 +28,21 @@ from support.progress import Progress, silent
 
 # A larger page takes long to open, and browsers refuse data: addresses above 512 MB.
 LARGEST_EMBEDDED = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a page may have beside its result."""
+
+    embed: bool = False
+    """put the video or its proxy into the page"""
+    classes: tuple[str, ...] = ()
+    """names to choose from when something is marked"""
+    marked: Callable[[Result], Annotated | None] = lambda result: None
+    """gives what a person marked in a video on an earlier page"""
+
+
+NONE = Extras()
 
 
 def write(
@@ -59,7 +77,7 @@ def write_page(
     curves: Curves | None,
     video: Video,
     path: Path,
-    embed: bool = False,
+    extras: Extras = NONE,
     everything: Sequence[Segment] | None = None,
     on_progress: Progress = silent,
     place: Path | None = None,
@@ -69,7 +87,6 @@ def write_page(
     So does a video in a store, which a browser cannot reach.
 
     Args:
-        embed: put the video or its proxy into the page.
         everything: as in `report.page`.
         place: as in `write`.
 
@@ -84,12 +101,14 @@ def write_page(
             content = result.provenance.get("content")
             render.proxy(file, shown, content if isinstance(content, str) else "", on_progress)
     with writing(path):
-        if embed and shown.stat().st_size > LARGEST_EMBEDDED:
+        if extras.embed and shown.stat().st_size > LARGEST_EMBEDDED:
             raise OutputError(
                 f"{shown}: {shown.stat().st_size / 2**20:.0f} MiB do not fit into a page; leave --embed out."
             )
-        inside = shown.read_bytes() if embed else None
-        write_atomically(place or path, page(result, curves, link(shown, path.parent), inside, everything).encode())
+        inside, address = shown.read_bytes() if extras.embed else None, link(shown, path.parent)
+        marked = extras.marked(result)
+        text = page(result, curves, address, inside, everything, extras.classes, marked)
+        write_atomically(place or path, text.encode())
 
 
 def link(to: Path, folder: Path) -> str:
@@ -106,7 +125,7 @@ def write_pages(
     root: Path,
     out: Path,
     videos: str | Path | None = None,
-    embed: bool = False,
+    extras: Extras = NONE,
     on_progress: Callable[[Video], Progress] = lambda video: silent,
 ) -> Iterator[tuple[Path, Exception | None]]:
     """Write a page for each result, and `index.html` over them.
@@ -117,7 +136,6 @@ def write_pages(
         root: the folder below which the results are.
         out: the folder of the index; the pages are in the same folders below it as the results are below `root`.
         videos: the folder of the videos, if they are not where the results say.
-        embed: put the videos into the pages.
         on_progress: gives the progress to call for a video.
 
     Yields:
@@ -128,7 +146,7 @@ def write_pages(
         path = out / one.path.absolute().parent.relative_to(root.absolute()) / f"{one.stem}.html"
         try:
             video = video_of(one, videos)
-            write_page(one.result, curves_of(one), video, path, embed, on_progress=on_progress(video))
+            write_page(one.result, curves_of(one), video, path, extras, on_progress=on_progress(video))
             shown.append((one.result, path, video))
             yield path, None
         except UserError as error:

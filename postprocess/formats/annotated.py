@@ -13,7 +13,7 @@ class ExchangeError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Span:
-    """A labelled span, in seconds of the video."""
+    """A labelled span, in seconds of the video; a single moment has its start as its end."""
 
     start: float
     end: float
@@ -27,9 +27,13 @@ class Annotated:
     video: str
     spans: tuple[Span, ...]
     notes: tuple[str, ...] = ()
+    complete: bool | None = None
+    """whether everything that happens is marked, so that the rest is background; None: the file does not say"""
 
 
-def annotated(video: str, spans: list[Span], where: str, notes: Sequence[str] = ()) -> Annotated:
+def annotated(
+    video: str, spans: list[Span], where: str, notes: Sequence[str] = (), complete: bool | None = None
+) -> Annotated:
     """Check the spans of one video and put them in order.
 
     Raises:
@@ -43,4 +47,4 @@ def annotated(video: str, spans: list[Span], where: str, notes: Sequence[str] = 
         if not span.label:
             raise ExchangeError(f"{where}: annotation {i}, at {span.start:g} s, has no label; give it one.")
     ordered = tuple(sorted(spans, key=lambda s: (s.start, s.end, s.label)))
-    return Annotated(video, ordered, tuple(f"{where}: {note}" for note in notes))
+    return Annotated(video, ordered, tuple(f"{where}: {note}" for note in notes), complete)

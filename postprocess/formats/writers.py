@@ -9,6 +9,7 @@ CR LF. Open files with encoding="utf-8", newline="", and the bytes are the same 
 
 import importlib
 import json
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TextIO
@@ -115,9 +116,9 @@ def is_made(path: Path) -> bool:
 def is_result(path: Path) -> bool:
     """Whether a .json file in an output folder may be a result, and not another format or the report of a run."""
     other = tuple(suffix for suffix in SUFFIXES.values() if suffix.endswith(".json") and suffix != ".json")
-    return (
-        path.suffix == ".json" and not path.name.startswith(".") and path.name != RUN and not path.name.endswith(other)
-    )
+    if path.suffix != ".json" or path.name.startswith(".") or path.name == RUN or path.name.endswith(other):
+        return False
+    return not re.search(r"\.corrections( ?\(\d+\))?\.json$", path.name)  # what the page saves
 
 
 def clock(seconds: float) -> str:

@@ -1,31 +1,34 @@
-"""The report page of a result, with the video, its time line and a table; and the index page of a folder.
+"""The report page of a result: the video, its time line, a table, and what a person needs to mark and correct segments.
 
-A page is one file. Everything that comes from files (names, labels, warnings) is escaped here or set as text by the
-script, never as markup. The Content-Security-Policy of the page lets it load nothing but the video.
+A page is one file. Its Content-Security-Policy lets it load nothing but the video. What a person marks stays in the
+browser until it is saved as `<stem>.corrections.json`, which `postprocess/formats/marked.py` reads.
 """
 
 import base64
-import json
+import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
-from importlib.resources import files
-from string import Template
+from fractions import Fraction
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from postprocess.curves import Curves
-from postprocess.evaluation.names import told_apart
+from postprocess.formats.annotated import Annotated
 from postprocess.formats.text import encodable, file_name
+from postprocess.formats.timecode import read_rate
 from postprocess.formats.writers import clock
+from postprocess.pages.fill import as_json, asset, filled, script, text
 from postprocess.palette import COLOURS, rgb
 from postprocess.segment import Result, Segment
 
 MOST_LINES = 12  # more curves cannot be told apart
 # Yellow is not visible on white, and grey is the colour of actionness.
 LANES = [rgb(code) for code in COLOURS if code not in ("#f0e442", "#999999")]
+MOST_OFFERED = 40  # names of a model; of more, a list to choose from is no help
+# The files of the script, in the order in which they build on one another.
+PARTS = ("base", "theme", "items", "table", "timeline", "curves", "player", "edit", "drag", "store", "begin")
 
 
 def page(
@@ -34,8 +37,10 @@ def page(
     link: str,
     inside: bytes | None = None,
     everything: Sequence[Segment] | None = None,
+    classes: Sequence[str] = (),
+    marked: Annotated | None = None,
 ) -> str:
-    """The page of one result.
+    """The page of one result, or of a video without one: a result without segments and provenance.
 
     Args:
         result: the result to show.
@@ -43,32 +48,54 @@ def page(
         link: address of the video, relative to the page.
         inside: the video itself as an MP4, to become part of the page. The link is then not used.
         everything: segments of any confidence, which the slider can show; None means only those of the result.
+        classes: names to choose from when something is marked, beside those of the segments.
+        marked: what a person marked on an earlier page of this video.
     """
     level = _least(result)
     segments = result.segments if everything is None else everything
+    spans = () if marked is None else marked.spans
+    # What a person marked takes the place of what was found there.
+    segments = [
+        s for s in segments if not any(s.label == m.label and s.start < m.end and m.start < s.end for m in spans)
+    ]
     labels = sorted({s.label for s in segments})
+    offered = (*classes, *(s.label for s in spans))
+    if curves is not None and len(curves.classes) <= MOST_OFFERED:
+        offered = (*offered, *curves.classes)
+    labels += [name for name in dict.fromkeys(offered) if name not in labels]
     number = {label: i for i, label in enumerate(labels)}
+    rate = read_rate(result.media.get("rate"))
     data = {
-        "duration": max([result.duration, *(s.end for s in segments)]),
+        "video": encodable(result.video),
+        "stem": encodable(PurePosixPath(file_name(result.video)).stem),
+        "content": content if isinstance(content := result.provenance.get("content"), str) else None,
+        "duration": max([result.duration, *(s.end for s in segments), *(s.end for s in spans)]),
+        "rate": None if rate is None else float(rate),
         "link": link,
+        "unseen": not result.provenance and not segments,
         "level": level,
         "least": level if everything is None else 0.0,
         "labels": [encodable(label) for label in labels],
-        "colours": [LANES[i % len(LANES)] for i in range(len(labels))],
+        "palette": LANES,
         "segments": [
             [round(s.start, 3), round(s.end, 3), round(s.confidence, 6), round(s.score, 4), number[s.label]]
             for s in segments
         ],
+        "marked": [[round(s.start, 3), round(s.end, 3), number[s.label]] for s in spans],
+        "complete": bool(marked and marked.complete),
         "curves": None if curves is None else _lines(curves, segments, labels),
     }
-    return _filled(
+    # The browser keeps changes under this key: those of another result of the video are not of this page.
+    of = as_json([data[name] for name in ("video", "content", "labels", "segments", "marked", "complete")])
+    data["key"] = hashlib.sha256(of.encode()).hexdigest()[:24]
+    return filled(
         "report.html",
-        title=_text(file_name(result.video)),
-        about=_text(_about(result)),
-        notes="".join(f'<p class="note">{_text(note)}</p>' for note in _notes(result)),
-        css=_asset("report.css"),
-        script=_asset("report.js"),
-        data=_json(data),
+        title=text(file_name(result.video)),
+        about=text(_about(result)),
+        notes="".join(f'<p class="note">{text(note)}</p>' for note in _notes(result)),
+        css=asset("report.css"),
+        script=script(*(f"page_{name}.js" for name in PARTS)),
+        data=as_json(data),
         film="" if inside is None else base64.b64encode(inside).decode(),
     )
 
@@ -84,12 +111,17 @@ def _about(result: Result) -> str:
     parts = [clock(result.duration)]
     if result.media.get("width") and result.media.get("height"):
         parts.append(f"{result.media['width']} × {result.media['height']}")
-    if result.media.get("rate"):
-        parts.append(f"{result.media['rate']} frames/s")
+    if rate := read_rate(result.media.get("rate")):
+        parts.append(f"{told_rate(rate)} frames/s")
     model = result.provenance.get("model")
     if isinstance(model, dict) and isinstance(model.get("name"), str):
         parts.append(f"model {model['name']}")
     return " · ".join(parts)
+
+
+def told_rate(rate: Fraction) -> str:
+    """Frames a second as people say them: 24000/1001 → "23.976"."""
+    return f"{float(rate):.3f}".rstrip("0").rstrip(".")
 
 
 def _notes(result: Result) -> list[str]:
@@ -116,75 +148,3 @@ def _lines(curves: Curves, segments: Sequence[Segment], labels: Sequence[str]) -
 def _fractions(values: np.ndarray) -> str:
     scaled = np.round(np.clip(values, 0.0, 1.0) * 65535).astype("<u2")
     return base64.b64encode(scaled.tobytes()).decode()
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One video on the index."""
-
-    result: Result
-    link: str
-    """address of its page"""
-    thumbnail: bytes | None
-    """JPEG"""
-
-
-def index(title: str, entries: Sequence[Entry]) -> str:
-    """The index page of a folder: totals for each class, and a card for each video with a link to its page."""
-    seconds: dict[str, float] = defaultdict(float)
-    counts: dict[str, int] = defaultdict(int)
-    videos: dict[str, set[int]] = defaultdict(set)
-    for i, entry in enumerate(entries):
-        for s in entry.result.segments:
-            seconds[s.label] += s.end - s.start
-            counts[s.label] += 1
-            videos[s.label].add(i)
-    rows = "".join(
-        f'<tr><td class="text">{_text(label)}</td><td>{len(videos[label])}</td><td>{counts[label]}</td>'
-        f"<td>{clock(seconds[label])}</td></tr>"
-        for label in sorted(seconds, key=lambda label: (-seconds[label], label))
-    )
-    total = sum(e.result.duration for e in entries)
-    return _filled(
-        "index.html",
-        title=_text(title),
-        about=_text(f"{len(entries)} video{'s' if len(entries) != 1 else ''} · {clock(total)}"),
-        css=_asset("report.css"),
-        rows=rows,
-        cards="".join(map(_card, entries, told_apart([entry.result.video for entry in entries]))),
-    )
-
-
-def _card(entry: Entry, shown: str) -> str:
-    name = _text(shown)
-    if entry.thumbnail is None:
-        image = '<div class="blank"></div>'
-    else:
-        image = f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(entry.thumbnail).decode()}">'
-    found: dict[str, int] = defaultdict(int)
-    for s in entry.result.segments:
-        found[s.label] += 1
-    labels = ", ".join(
-        f"{_text(label)} × {count}" for label, count in sorted(found.items(), key=lambda i: (-i[1], i[0]))
-    )
-    return (
-        f'<li>{image}<div class="about"><a href="{escape(entry.link)}">{name}</a>'
-        f'<p class="muted">{clock(entry.result.duration)}</p><p>{labels or "nothing found"}</p></div></li>'
-    )
-
-
-def _text(text: str) -> str:
-    return escape(encodable(text))
-
-
-def _json(data: Any) -> str:
-    # "<" could end the script element, whatever its type. Escaped, it is the same JSON.
-    return json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _filled(name: str, **fields: str) -> str:
-    return Template(_asset(name)).substitute(fields)
-
-
-def _asset(name: str) -> str:
-    return files("postprocess.pages").joinpath("assets", name).read_text(encoding="utf-8")

@@ -16,8 +16,11 @@ from postprocess.pages.plots import FAINT, INK, drawn
 from postprocess.palette import COLOURS
 from postprocess.segment import Result
 
-MOST = 8  # more classes cannot be told apart
+MOST = 8  # more curves cannot be told apart
+# Bars of further names have the same colours with a pattern.
+PATTERNS = ("", "////", "xxxx", "....", "----", "oo", "++", "**")
 Span = tuple[float, float, str]
+Look = dict[str, tuple[str, str]]  # label → its colour and its pattern
 
 
 def timeline(
@@ -42,10 +45,12 @@ def timeline(
     if curves is not None and not len(curves.actionness):
         curves = None
     labels = _shown(result, truth or ())
-    colour = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(sorted(labels))}
+    names = [*sorted(labels), *sorted({label for _, _, label in _spans(result, truth or ())} - set(labels))]
+    look = {label: (COLOURS[i % len(COLOURS)], _pattern(i // len(COLOURS))) for i, label in enumerate(names)}
     rows = [("frames", 1.15)] * bool(frames) + [("truth", 0.35)] * (truth is not None) + [("found", 0.35)]
     rows += [("scores", 1.7), ("maps", 0.5 + 0.19 * (len(labels) + 1))] if curves is not None else []
-    figure = Figure(figsize=(10, 0.9 + sum(height for _, height in rows)), dpi=120, layout="constrained")
+    legend = 0.17 * max(0, -(-len(names) // 4) - 2)  # inches, of the rows of names beyond the second
+    figure = Figure(figsize=(10, 0.9 + legend + sum(height for _, height in rows)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(len(rows), 2, height_ratios=[height for _, height in rows])
     axes: dict[str, Any] = {name: figure.add_subplot(grid[i, :]) for i, (name, _) in enumerate(rows) if name != "maps"}
@@ -53,10 +58,10 @@ def timeline(
     if frames:
         _frames(axes["frames"], frames, result.duration)
     if truth is not None:
-        _bars(axes["truth"], [(*span, 1.0) for span in truth], colour, "truth")
-    _bars(axes["found"], [(s.start, s.end, s.label, s.confidence) for s in result.segments], colour, "found")
+        _bars(axes["truth"], [(*span, 1.0) for span in truth], look, "truth")
+    _bars(axes["found"], [(s.start, s.end, s.label, s.confidence) for s in result.segments], look, "found")
     if curves is not None:
-        _scores(axes["scores"], curves, colour)
+        _scores(axes["scores"], curves, {label: look[label][0] for label in sorted(labels)})
         for column, (name, logits) in enumerate((("S coarse", curves.coarse_cas), ("S", curves.cas))):
             _map(figure.add_subplot(grid[len(rows) - 1, column]), curves, logits, labels, name, first=column == 0)
     for name in ("truth", "found", "scores"):
@@ -64,10 +69,10 @@ def timeline(
             axes[name].set_xlim(0, max(result.duration, 1e-3))
             axes[name].xaxis.set_major_formatter(FuncFormatter(lambda t, _: clock(t)[:-3]))
             axes[name].tick_params(axis="x", labelsize=8, labelbottom=name == ("scores" if curves else "found"))
-    handles = [axes["found"].barh([0], [0], color=colour[label], label=_plain(label)) for label in sorted(labels)]
-    spans = {s.label for s in result.segments} | {label for _, _, label in truth or ()}
-    if others := len(spans - set(labels)):
-        handles.append(axes["found"].barh([0], [0], color=FAINT, label=f"{others} more"))
+    handles = [
+        axes["found"].barh([0], [0], color=code, hatch=pattern, edgecolor="white", linewidth=0, label=_plain(label))
+        for label, (code, pattern) in look.items()
+    ]
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return drawn(figure, form)
@@ -75,12 +80,20 @@ def timeline(
 
 def _shown(result: Result, truth: Sequence[Span]) -> list[str]:
     """The labels with the most seconds, found or true, in the order of their first appearance."""
-    spans = [(s.start, s.end, s.label) for s in result.segments] + list(truth)
     seconds: dict[str, float] = {}
-    for start, end, label in sorted(spans):
+    for start, end, label in sorted(_spans(result, truth)):
         seconds[label] = seconds.get(label, 0.0) + end - start
     longest = set(sorted(seconds, key=lambda label: -seconds[label])[:MOST])
     return [label for label in seconds if label in longest]
+
+
+def _spans(result: Result, truth: Sequence[Span]) -> list[Span]:
+    return [(s.start, s.end, s.label) for s in result.segments] + list(truth)
+
+
+def _pattern(n: int) -> str:
+    """A pattern for each n: those of PATTERNS, then pairs of them."""
+    return PATTERNS[n] if n < len(PATTERNS) else PATTERNS[1 + n % (len(PATTERNS) - 1)] + PATTERNS[n // 8 % 8]
 
 
 def _frames(axis: Axes, frames: Sequence[np.ndarray], duration: float) -> None:
@@ -93,10 +106,11 @@ def _frames(axis: Axes, frames: Sequence[np.ndarray], duration: float) -> None:
     axis.set_ylim(0, height)
 
 
-def _bars(axis: Axes, spans: Sequence[tuple[float, float, str, float]], colour: dict[str, str], name: str) -> None:
+def _bars(axis: Axes, spans: Sequence[tuple[float, float, str, float]], look: Look, name: str) -> None:
     for start, end, label, confidence in spans:
-        code = colour.get(label, FAINT)
-        axis.barh(0, end - start, left=start, height=0.8, color=code, alpha=0.25 + 0.75 * confidence)
+        code, pattern = look[label]
+        bar = axis.barh(0, end - start, left=start, height=0.8, color=code, alpha=0.25 + 0.75 * confidence)
+        bar.patches[0].set(hatch=pattern, edgecolor="white", linewidth=0)
     axis.set_yticks([0], [name], fontsize=9)
     axis.set_ylim(-0.5, 0.5)
     axis.tick_params(length=0)

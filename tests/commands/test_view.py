@@ -160,7 +160,8 @@ def test_reports_of_one_and_of_a_folder(jcdnet: Run, results: Path, tmp_path: Pa
     assert code == 3 and "b.mp4 is not there" in said and (results / "index.html").exists()
     code, out, _ = jcdnet("report", results / "a.json", results / "a.json")
     assert code == 0 and out.split() == [str(results / n) for n in ("a.html", "a.html", "index.html")]
-    for wrong, says in ((results / "c.json", "no such file"), (tmp_path / "footage", "no result in it")):
+    (tmp_path / "empty").mkdir()
+    for wrong, says in ((results / "c.json", "no such file"), (tmp_path / "empty", "no result in it")):
         code, _, said = jcdnet("report", wrong)
         assert code == 2 and says in said
     (results / "bad.json").write_text("{}")
@@ -214,7 +215,7 @@ def test_run_writes_the_page_and_the_overlay_and_keeps_them(jcdnet: Run, tmp_pat
     assert not (footage / "results" / "index.html").exists()
     code, _, said = jcdnet(*arguments)
     assert code == 0 and "1 kept, 0 failed" in said
-    assert {'href="clip.html"', 'href="other.html"'} <= set(
+    assert {'href="clip.html#up=0"', 'href="other.html#up=0"'} <= set(
         re.findall('href="[^"]*"', (footage / "results" / "index.html").read_text())
     )
 
@@ -300,3 +301,59 @@ def test_the_table_counts_each_action(capsys: pytest.CaptureFixture[str]) -> Non
         ["0:00.00", "0:02.50", "0:02.50", "0.90", "serve"],
     ]
     assert rows[5:] == [["times", "in", "all", "action"], ["1", "1:07.00", "rally"], ["2", "0:03.50", "serve"]]
+
+
+# --- pages on which marking starts from nothing ---
+
+
+def test_pages_of_videos_without_a_result(jcdnet: Run, results: Path, tmp_path: Path) -> None:
+    footage = tmp_path / "footage"
+    code, out, said = jcdnet("report", footage / "a.mp4", "--classes", "serve, net,serve")
+    assert code == 0 and out.strip() == str(footage / "a.html") and said == ""
+    text = (footage / "a.html").read_text()
+    assert '"labels":["serve","net"]' in text and '"segments":[]' in text and '"link":"a.mp4"' in text
+    assert '"unseen":true' in text and '"duration":3.0' in text and '"rate":25.0' in text
+    code, out, _ = jcdnet("report", footage / "a.mp4", "-o", tmp_path / "one.html")
+    assert code == 0 and '"link":"footage/a.mp4"' in (tmp_path / "one.html").read_text()
+    (footage / "day 2").mkdir()
+    (footage / "b.mp4").rename(footage / "day 2" / "b.mp4")
+    (footage / "noise.mp4").write_bytes(bytes(range(256)) * 40)
+    code, out, said = jcdnet("report", footage, "-o", tmp_path / "marks")
+    assert code == 3 and "noise.mp4: not a video" in said and "2 done, 1 failed" in said
+    made = [Path(line).relative_to(tmp_path / "marks").as_posix() for line in out.splitlines()]
+    assert made == ["a.html", "day 2/b.html", "index.html"]
+    assert '"link":"../../footage/day%202/b.mp4"' in (tmp_path / "marks" / "day 2" / "b.html").read_text()
+    index = (tmp_path / "marks" / "index.html").read_text()
+    assert 'href="day%202/b.html#up=1"' in index and index.count("no result yet") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("footage/a.mp4", "results/a.json"), "give one kind at a time"),
+        (("footage", "-o", "page.html"), "is one page, and several are made"),
+        (("footage/a.mp4", "--classes", "a|b"), "holds a |"),
+        (("footage/a.mp4", "--corrections", "footage"), "no file in it ends in .corrections.json"),
+        (("footage/gone.mp4",), "gone.mp4"),
+    ],
+)
+def test_what_report_refuses(
+    jcdnet: Run, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, said = jcdnet("report", *arguments)
+    assert code in (2, 3) and says in said and out == "" and "Traceback" not in said
+
+
+def test_what_was_marked_is_on_the_next_page(jcdnet: Run, results: Path, tmp_path: Path) -> None:
+    """The new result has the same first segment: the marked one takes its place. Corrections among results are none."""
+    marked = {
+        "corrections": 1, "video": str(tmp_path / "footage" / "a.mp4"), "content": None, "duration": 3.0, "saved": "x",
+        "complete": True, "segments": [{"start": 0.1, "end": 0.9, "label": "serve"}], "rejected": [],
+    }  # fmt: skip
+    (results / "a.corrections.json").write_text(json.dumps(marked))
+    code, out, said = jcdnet("report", results, "--corrections", results)
+    assert code == 0 and "2 done, 0 failed" in said and len(out.splitlines()) == 3
+    text = (results / "a.html").read_text()
+    assert '"marked":[[0.1,0.9,1]],"complete":true' in text and '"labels":["net","serve"]' in text
+    assert '"marked":[],"complete":false' in (results / "b.html").read_text()

@@ -75,6 +75,11 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     region = {"type": "timelinelabels", "value": {"ranges": [{"start": 1, "end": 25}], "timelinelabels": ["serve"]}}
     task = {"data": {"video": "match.mp4", "fps": 25}, "annotations": [{"result": [region]}]}
     (folder / "corrected.json").write_text(json.dumps([task]))
+    mark = {"start": 0.2, "end": 1.0, "label": "ollie", "origin": "added"}
+    marks = {"corrections": 1, "video": "c.mp4", "content": None, "duration": 1.36, "saved": "2026-01-01T00:00:00.000Z"}
+    (folder / "marks").mkdir()
+    marks |= {"complete": True, "segments": [mark], "rejected": []}
+    (folder / "marks" / "c.corrections.json").write_text(json.dumps(marks))
     for name, document in (("settings.toml", "docs/wrong.md"), ("train.toml", "docs/train.md")):
         (block,) = blocks("toml", document)
         (folder / name).write_text(block)

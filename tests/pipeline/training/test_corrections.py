@@ -144,7 +144,7 @@ def test_what_is_wrong_is_one_sentence_and_a_code(tmp_path: Path, jcdnet: Run) -
     code, _, said = jcdnet("labels", "import", path, "--from", "labelstudio")
     assert code == 2 and "holds a |" in said
     code, _, said = jcdnet("labels", "import", path, "--from", "premiere")
-    assert code == 2 and "there are labelstudio, elan, sportscode" in said
+    assert code == 2 and "there are jcdnet, labelstudio, elan, sportscode" in said
     (tmp_path / "labels.csv").write_text("mine")
     code, _, said = jcdnet("labels", "import", path, "--from", "labelstudio", "-o", tmp_path / "labels.csv")
     assert code == 2 and "--overwrite" in said and (tmp_path / "labels.csv").read_text() == "mine"

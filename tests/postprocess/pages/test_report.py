@@ -14,9 +14,11 @@ from conftest import coded, encode
 
 from pipeline.run import views
 from pipeline.run.results import Stored, curves_of, read_results, truth_of, video_of
-from pipeline.run.views import link, thumbnail, write_page, write_pages
+from pipeline.run.views import Extras, link, thumbnail, write_page, write_pages
 from postprocess.curves import Curves
-from postprocess.pages.report import Entry, index, page
+from postprocess.formats.annotated import Annotated, Span
+from postprocess.pages.index import Entry, index
+from postprocess.pages.report import page
 from postprocess.segment import Result, ResultError, Segment
 from support.errors import OutputError, UsageError
 
@@ -81,7 +83,7 @@ def test_the_page_loads_nothing_from_anywhere() -> None:
     for text in (page(result(), curves(), "video.mp4"), index("results", [Entry(result(), "a.html", b"jpeg")])):
         found = seen(text)
         addresses = [a.get(name) for _, a in found.tags for name in ("src", "href") if a.get(name)]
-        assert all(a == "a.html" or a.startswith("data:image/jpeg;base64,") for a in addresses)
+        assert all(a in ("a.html#up=0", "index.html") or a.startswith("data:image/jpeg;base64,") for a in addresses)
         assert not re.search(r"https?:|url\(|@import|//cdn", text)
         assert "default-src 'none'" in text
 
@@ -127,10 +129,29 @@ def test_the_index_has_totals_per_class_and_a_card_a_video() -> None:
     b = Result(f"/f/{EVIL}.mp4", 30.0, {}, (Segment(0, 1.5, 0, 1, EVIL), Segment(2, 3, 0, 1, "serve")), (), {})
     c = Result("/f/c.mp4", 30.0, {}, (), (), {})
     text = index("results", [Entry(a, "a.html", b"jpeg"), Entry(b, "sub/b%3F.html", None), Entry(c, "", None)])
-    rows = re.findall(r"<tr><td class=\"text\">(.*?)</td><td>(\d+)</td><td>(\d+)</td><td>(.*?)</td></tr>", text)
-    assert rows == [("serve", "2", "3", "0:16.00"), (html.escape(EVIL), "1", "1", "0:01.50")]
-    assert "3 videos · 2:00.00" in text and "nothing found" in text and EVIL not in text
-    assert text.count("<li>") == 3
+    cells = r"</td><td>(.*?)"
+    rows = re.findall(rf"<button.*?>(.*?)</button>{cells * 3}</td></tr>", text)
+    assert rows == [("serve", "2", "3", "0:16"), (html.escape(EVIL), "1", "1", "0:02")]
+    assert "3 videos · 2:00" in text and "no result yet" in text and EVIL not in text
+    assert text.count("<li") == 3 and "nothing found" in index("r", [Entry(replace(c, provenance={"a": 1}), "", None)])
+    links = [attributes["href"] for tag, attributes in seen(text).tags if tag == "a"]
+    assert links == ["a.html#up=0", "sub/b%3F.html#up=1"]
+
+
+def test_rates_are_said_as_people_say_them() -> None:
+    for rate, told in (("24000/1001", "23.976"), ("30000/1001", "29.97"), ("25", "25"), ("25/2", "12.5")):
+        text = page(replace(result(), media={"rate": rate}), None, "x")
+        assert f"{told} frames/s" in text and (f"{rate} frames/s" not in text or rate == told)
+    assert "frames/s" not in page(replace(result(), media={"rate": "nonsense"}), None, "x")
+
+
+def test_what_was_marked_before_takes_the_place_of_what_was_found_there() -> None:
+    marked = Annotated("match.mp4", (Span(2.5, 3.0, NAMES[1]), Span(9.0, 9.0, "new")), (), True)
+    data = json.loads(seen(page(result(), None, "x", classes=("ace", NAMES[0]), marked=marked)).scripts["data"])
+    assert data["labels"][-3:] == ["ace", NAMES[1], "new"] and data["complete"] is True
+    assert [row[0] for row in data["segments"]] == [2.0 * i for i in range(len(NAMES)) if i != 1]
+    assert [row[:2] for row in data["marked"]] == [[2.5, 3.0], [9.0, 9.0]]
+    assert data["key"] != json.loads(seen(page(result(), None, "x")).scripts["data"])["key"]
 
 
 # --- on disk ---
@@ -205,12 +226,12 @@ def test_links_are_relative_and_encoded(tmp_path: Path) -> None:
 
 def test_embed_and_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = encode(tmp_path / "v.mp4", [coded(k) for k in range(5)])
-    write_page(result(), None, video, tmp_path / "v.html", embed=True)
+    write_page(result(), None, video, tmp_path / "v.html", extras=Extras(embed=True))
     inside = seen((tmp_path / "v.html").read_text()).scripts["film"]
     assert base64.b64decode(inside) == video.read_bytes()
     monkeypatch.setattr(views, "LARGEST_EMBEDDED", 10)
     with pytest.raises(OutputError, match="leave --embed out"):
-        write_page(result(), None, video, tmp_path / "v.html", embed=True)
+        write_page(result(), None, video, tmp_path / "v.html", extras=Extras(embed=True))
 
 
 def test_a_folder_gets_pages_an_index_and_what_failed(tmp_path: Path) -> None:
@@ -224,7 +245,7 @@ def test_a_folder_gets_pages_an_index_and_what_failed(tmp_path: Path) -> None:
         ("index.html", True),
     ]
     text = (tmp_path / "out" / "index.html").read_text()
-    assert 'href="day%201/a.html"' in text and text.count("data:image/jpeg") == 1
+    assert 'href="day%201/a.html#up=1"' in text and text.count("data:image/jpeg") == 1
     assert '"link":"../../footage/a.mp4"' in (tmp_path / "out" / "day 1" / "a.html").read_text()
     picture = thumbnail(result(), video)
     assert picture is not None and picture[:2] == b"\xff\xd8"

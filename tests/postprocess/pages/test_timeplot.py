@@ -10,7 +10,8 @@ from PIL import Image
 from test_plots import size
 
 from postprocess.curves import Curves
-from postprocess.pages.timeplot import MOST, _shown, timeline
+from postprocess.pages.timeplot import MOST, _pattern, _shown, timeline
+from postprocess.palette import COLOURS
 from postprocess.segment import Result, Segment
 
 NAMES = ("serve", "<b> & $x", r"a $\frac$ \b", "ünï \udce9")
@@ -70,11 +71,17 @@ def test_the_longest_classes_are_shown_in_order_of_appearance() -> None:
     assert len(shown) == MOST and shown[0] == "true" and shown[1:] == sorted(shown[1:])
 
 
-def test_what_has_no_colour_of_its_own_is_drawn_all_the_same() -> None:
-    spans = [(2.0 * i, 2.0 * i + (1.0 if i else 0.5), f"class {i}") for i in range(MOST + 2)]
-    found = Result("v", 20.0, {}, tuple(Segment(s, e, 0, 1, n) for s, e, n in spans), (), {})
-    drawing = timeline(found, None, form="svg").decode()
-    assert drawing.count("#bbbbbb") >= 3 and "2 more" in drawing  # two bars, and their patch in the legend
+def test_every_bar_has_a_name_and_a_look_of_its_own() -> None:
+    """With truth, and with more names than there are colours."""
+    spans = [(2.0 * i, 2.0 * i + 1.0, f"class {i:02}") for i in range(3 * MOST)]
+    found = Result("v", 60.0, {}, tuple(Segment(s, e, 0, 1, n) for s, e, n in spans[: 2 * MOST]), (), {})
+    drawing = timeline(found, None, truth=spans, form="svg").decode()
+    texts = "".join(ET.fromstring(drawing).itertext())
+    assert all(name in texts for _, _, name in spans) and "more" not in texts
+    assert drawing.count("<pattern ") == 2 * 8  # of the second and the third eight, one for each colour
+    assert "#bbbbbb" in drawing  # the axis alone
+    looks = {(COLOURS[i % 8], _pattern(i // 8)) for i in range(100)}
+    assert len(looks) == 100
 
 
 def test_a_video_without_a_snippet() -> None:

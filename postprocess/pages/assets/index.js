@@ -1,0 +1,22 @@
+// The index: the filter, by the name of a video or by an action, and the theme.
+const field = document.getElementById("filter"), cards = [...document.getElementById("cards").children];
+const picks = [...document.querySelectorAll(".pick")];
+let action = null; // picked in the table: videos with exactly this action
+
+const sift = () => {
+  const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+  let left = 0;
+  for (const card of cards) {
+    const text = card.textContent.toLowerCase(), has = card.dataset.names.split("\n");
+    card.hidden = !words.every((word) => text.includes(word)) || (action !== null && !has.includes(action));
+    left += !card.hidden;
+  }
+  document.getElementById("count").value = `${left} of ${cards.length} video${cards.length === 1 ? "" : "s"}`;
+  for (const pick of picks) pick.setAttribute("aria-pressed", pick.textContent === action);
+};
+for (const pick of picks) {
+  pick.addEventListener("click", () => { action = action === pick.textContent ? null : pick.textContent; sift(); });
+}
+field.addEventListener("input", sift);
+themed(() => {});
+sift();
