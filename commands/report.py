@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from commands.groups import grouped
-from commands.options import Videos, folder_only, is_file_name, opened
+from commands.options import Videos, folder_only, is_file_name, opened, read_from
 from commands.terminal import complain, finish, note, progress
 from support.errors import UsageError
 from support.paths import called
