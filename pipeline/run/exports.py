@@ -1,5 +1,7 @@
 """Results for the programs of others: with the sound and the frame rate of their video, with margins, with remarks."""
 
+from __future__ import annotations
+
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
