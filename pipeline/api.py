@@ -50,7 +50,7 @@ class Pipeline:
         """
         self.model = model
         self.classes = choose_classes(model, config.classes)
-        self.asked = asked(config)
+        self.chosen, self.asked = config, asked(config)
         self.config = config = adopt(config, model.features, localize_settings_for(model, self.classes))
         self.device = choose_device(config.device)
         self.cache = cache or FeatureCache()
@@ -192,7 +192,7 @@ class Pipeline:
         """
         return {
             "content": f"sha256:{content}",
-            "model": {"name": self.config.model, "fingerprint": self._fingerprint} | self.model.provenance,
+            "model": {"name": self.config.model, "fingerprint": self.fingerprint} | self.model.provenance,
             "classes": self.config.classes if self.config.classes != AUTO else default_classes(self.model),
             "groups": self._groups,
             "features": self.extractor.settings(),
@@ -203,7 +203,8 @@ class Pipeline:
         }
 
     @cached_property
-    def _fingerprint(self) -> str:
+    def fingerprint(self) -> str:
+        """A hash of the model and everything in it."""
         return f"sha256:{checkpoint.fingerprint(self.model)}"
 
     @cached_property
