@@ -63,6 +63,12 @@ class Running:
         self.report = summary.RunReport(command, self.jobs, out)
         self._prepare = prepare_output
 
+    def leave_out(self, videos: set[Path]) -> None:
+        """Run and report none of these videos."""
+        gone = {job.name.as_posix() for job in self.jobs if job.video in videos}
+        self.jobs = [job for job in self.jobs if job.video not in videos]
+        self.report.rows = {name: row for name, row in self.report.rows.items() if name not in gone}
+
     def choose_engine(self, extractor: Any) -> None:
         """Choose the number of workers, by what there is to do and by the device."""
         import dataclasses
@@ -136,7 +142,7 @@ class Running:
             self.report.write_segments()
         for said in self.report.messages:
             note(said)
-        if self.out is not None and any(outcome.error is None for outcome in self.report.outcomes.values()):
+        if self.out is not None and self.report.finished:
             err.print(f"[dim]results are in {escape(str(self.out))}[/]", soft_wrap=True)
         if len(self.report.rows) > 1:
             counts = self.report.counts

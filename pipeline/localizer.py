@@ -21,8 +21,7 @@ from pipeline.api import Pipeline, load_model
 from pipeline.cache.content import content_hash
 from pipeline.cache.entries import FeatureCache
 from pipeline.config import Config
-from pipeline.run.finish import Order, finish
-from pipeline.run.outcome import failed
+from pipeline.run.outcome import Order, failed, finish
 from pipeline.run.store import text_of
 from pipeline.run.videos import Job, refuse
 from pipeline.tables import VIDEO_TYPES, segments_text, video_row
@@ -97,9 +96,7 @@ class Localizer:
             EnvironmentMissing: this machine lacks something, and the next video would fail too.
         """
         if missing := {"id", "path"} - set(batch):
-            raise UsageError(
-                f"a batch has the columns id and path, and this one lacks {' and '.join(sorted(missing))}."
-            )
+            raise UsageError(f"a batch needs the columns id and path, and lacks {' and '.join(sorted(missing))}.")
         ids, paths = _texts(batch["id"]), _texts(batch["path"])
         rows = [self.row(name, path) for name, path in zip(ids, paths, strict=True)]
         return {name: [row[name] for row in rows] for name in ("path", *VIDEO_TYPES, "segments", *self.formats)}

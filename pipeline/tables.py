@@ -23,7 +23,6 @@ from support.errors import EnvironmentMissing, UsageError
 from support.files import identity, is_alive, replacing, sweep, writing
 from support.locks import Lock
 
-FORMAT = "parquet"  # its name in `run -f`
 VIDEOS, SEGMENTS = "videos.parquet", "segments.parquet"
 VIDEO_TYPES = {
     "id": "string",

@@ -14,10 +14,10 @@ from extractors.features import Extractor, load, save
 from pipeline.api import Pipeline
 from pipeline.cache.content import content_hash
 from pipeline.cache.entries import FeatureCache
-from pipeline.run.finish import Order, finish, write
 from pipeline.run.outcome import (
     Existing,
     FeatureOutput,
+    Order,
     Outcome,
     ResultOutput,
     covers,
@@ -25,7 +25,9 @@ from pipeline.run.outcome import (
     existing_features,
     existing_results,
     failed,
+    finish,
     same_numbers,
+    write,
 )
 from pipeline.run.remaking import Redo
 from pipeline.run.videos import Job

@@ -11,7 +11,7 @@ from pathlib import Path
 from extractors.features import Extractor
 from pipeline.cache.entries import FeatureCache
 from pipeline.cache.extraction import Extraction
-from pipeline.run.finish import Finished, Order, finish, packed, write
+from pipeline.run.outcome import Finished, Order, finish, packed, write
 from pipeline.workers.engine import with_warnings
 from pipeline.workers.tasks import MODEL, Setup, Task
 from support.files import write_atomically, write_temporary

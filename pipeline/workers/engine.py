@@ -15,7 +15,7 @@ from extractors.config import WHOLE, Stretch, cores
 from extractors.features import Extractor, Features
 from pipeline.api import Pipeline
 from pipeline.cache.entries import FeatureCache
-from pipeline.run.finish import Finished, Order
+from pipeline.run.outcome import Finished, Order
 from support.errors import Busy, EnvironmentMissing, Stopped, UsageError
 from support.files import sweep
 from support.progress import Progress, silent

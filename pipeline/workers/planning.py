@@ -13,7 +13,7 @@ from pathlib import Path
 from extractors.config import NOTHING, Stretch
 from extractors.snippets import snippet_range
 from pipeline.cache.extraction import Chunk, Extraction
-from pipeline.run.finish import Finished
+from pipeline.run.outcome import Finished
 from pipeline.workers.ending import tell
 from pipeline.workers.engine import Engine, Item, Request
 from pipeline.workers.tasks import END, Setup, Task

@@ -12,7 +12,7 @@ from extractors.features import Extractor
 from pipeline.cache.entries import FeatureCache
 from pipeline.cache.extraction import Chunk
 from pipeline.localizer import Localizer
-from pipeline.run.finish import Finished, Order
+from pipeline.run.outcome import Finished, Order
 
 END = -1  # stands for the number of a first snippet while a worker finishes a video
 MODEL = "model.safetensors"  # in the run's folder: a model that is not an embedded one
