@@ -158,6 +158,7 @@ def on_ray(videos: Path, folder: Path, count: int, every: int) -> None:
     from pipeline.workers import backends
     from pipeline.workers.engine import Engine
 
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  Ray's own is 15: its workers starve where others work
     backends.work = work  # type: ignore[assignment]
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     killer = Killer(every)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+import jcdnet
 from extractors.config import Stretch
 from extractors.features import Extractor
 from pipeline.api import Pipeline, load_model
@@ -161,7 +162,8 @@ class Localizer:
 
 
 # Unpickling looks the class up under this name. Importing jcdnet makes the packages inside its wheel importable.
-Localizer.__module__ = "jcdnet"
+# It must be imported here, too: cloudpickle sends a copy of a class whose module is not, and a copy loads the model anew.
+Localizer.__module__ = jcdnet.__name__
 
 
 def _texts(column: Any) -> list[str]:

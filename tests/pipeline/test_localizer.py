@@ -18,6 +18,7 @@ import jcdnet
 from extractors.backbones import weights
 from extractors.config import FeatureConfig
 from model import checkpoint
+from pipeline import localizer as localizers
 from pipeline.api import Pipeline
 from pipeline.config import Config
 from pipeline.localizer import Localizer
@@ -143,6 +144,24 @@ def test_it_travels_to_a_process_that_has_imported_nothing(night: Path) -> None:
     code = "import sys, pickle; print(type(pickle.load(sys.stdin.buffer)).__qualname__, 'pipeline.api' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], input=payload, capture_output=True, cwd=ROOT)
     assert done.stdout.split() == [b"Localizer", b"True"], done.stderr
+
+
+def test_it_is_sent_by_its_name_and_the_model_is_loaded_once(night: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """cloudpickle, which loky, Dask and Ray use, sends a copy of a class that it cannot look up."""
+    code = (
+        "from joblib.externals import cloudpickle; from pipeline.localizer import Localizer;"
+        "print(len(cloudpickle.dumps(Localizer())))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT)
+    assert int(done.stdout) < 2000, done.stderr
+    loaded: list[str] = []
+    honest = localizers.load_model
+    monkeypatch.setattr(localizers, "load_model", lambda name, *more: loaded.append(name) or honest(name, *more))
+    localizers._held.owner = None
+    one = {name: column[:1] for name, column in batch(night).items()}
+    for _ in range(3):
+        pickle.loads(pickle.dumps(Localizer(config=config(night))))(one)
+    assert len(loaded) == 1
 
 
 # --- workers of a run -------------------------------------------------------------------------------------------------
