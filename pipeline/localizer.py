@@ -162,7 +162,7 @@ class Localizer:
 
 
 # Unpickling looks the class up under this name. Importing jcdnet makes the packages inside its wheel importable.
-# It must be imported here, too: cloudpickle sends a copy of a class whose module is not, and a copy loads the model anew.
+# It is imported here, too: cloudpickle sends a copy of a class whose module is not, and each copy loads the model anew.
 Localizer.__module__ = jcdnet.__name__
 
 
