@@ -250,7 +250,8 @@ def test_messages_of_other_workers_reach_the_result(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def clips(corpus: Path) -> list[Path]:
     """Twelve clips, of different sports."""
-    return [sorted(folder.glob("*.mp4"))[0] for folder in sorted(corpus.iterdir()) if folder.is_dir()][:12]
+    found = {clip.parent: clip for clip in sorted(corpus.rglob("*.mp4"), reverse=True)}  # the first of each folder
+    return sorted(found.values())[:12]
 
 
 def documents(folder: Path, clips: list[Path], *flags: object) -> dict[str, bytes]:
