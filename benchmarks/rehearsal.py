@@ -219,7 +219,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        os.environ |= {"JCDNET_CACHE": str(folder / "cache"), "REHEARSAL": name, "PYTHONPATH": str(ROOT)}
+        paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        os.environ |= {"JCDNET_CACHE": str(folder / "cache"), "REHEARSAL": name, "PYTHONPATH": paths}
         (folder / "videos").mkdir()
         for k in range(asked.count):
             (folder / "videos" / f"{k:06d}.mp4").write_bytes(f"{k:016d}".encode() * 64)

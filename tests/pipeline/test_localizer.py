@@ -271,7 +271,7 @@ def test_the_same_bytes_on_real_clips_by_every_way(
     ways = {"shards": {**documents(tmp_path / "shard", clips, "--shard", "1/2")}}
     ways["shards"] |= documents(tmp_path / "shard", clips, "--shard", "2/2")
     asked = {"id": [clip.stem for clip in clips], "path": list(map(str, clips))}
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))))
     monkeypatch.setenv("RAY_worker_niceness", "0")  # its own is 15: on a busy machine its workers starve
 
     def columns(name: str, make: Any) -> None:
