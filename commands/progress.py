@@ -19,6 +19,7 @@ from postprocess.formats.writers import clock
 from support.errors import INTERRUPTED, EnvironmentMissing, Stopped, UsageError
 
 if TYPE_CHECKING:
+    from pipeline.cache.content import Video
     from pipeline.run.outcome import Existing, Outcome
     from pipeline.run.videos import Job
 
@@ -67,6 +68,12 @@ class Running:
         self._first = out is None or not (out / summary.NAME).exists()
         self._said: set[str] = set()
         self._prepare = prepare_output
+
+    def leave_out(self, videos: "set[Video]") -> None:
+        """Run and report none of these videos."""
+        gone = {job.name.as_posix() for job in self.jobs if job.video in videos}
+        self.jobs = [job for job in self.jobs if job.video not in videos]
+        self.report.rows = {name: row for name, row in self.report.rows.items() if name not in gone}
 
     def choose_engine(self, extractor: Any) -> None:
         """Choose the number of workers, by what there is to do and by the device."""
@@ -158,7 +165,7 @@ class Running:
             self.report.write_segments()
         for said in self.report.messages:
             note(said)
-        if self.out is not None and any(outcome.error is None for outcome in self.report.outcomes.values()):
+        if self.out is not None and self.report.finished:
             err.print(f"[dim]results are in {escape(str(self.out))}[/]", soft_wrap=True)
         if len(self.report.rows) > 1:
             counts = self.report.counts

@@ -1,6 +1,8 @@
 """`run`: videos in, timestamped actions out."""
 
 import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,10 +25,30 @@ from commands.terminal import err, escape, need_stdout, note, result_table, say_
 from pipeline.config import load_config
 from postprocess.formats.writers import OF_THE_VIDEO, SEVERAL, SUFFIXES, VIEWS, WRITERS, write_csv
 from support.errors import UsageError
+from support.paths import is_url
 
 if TYPE_CHECKING:
+    from extractors.config import Stretch
+    from pipeline.api import Pipeline
+    from pipeline.cache.content import Video
     from pipeline.run.outcome import Outcome
+    from pipeline.run.videos import Job
+    from pipeline.tables import Tables
     from postprocess.segment import Result
+
+TABLES = "parquet"  # the one format that is not a file for each video
+
+
+@dataclass(frozen=True)
+class ShareOptions:
+    """A share of very many videos"""
+
+    shard: Annotated[
+        str | None, typer.Option(help="One share of the videos, such as 3/10, by a hash of their names below PATHS.")
+    ] = None
+    resume_from: Annotated[
+        Path | None, typer.Option(help="Leave out, unread, what is done by the tables (-f parquet) in this folder.")
+    ] = None
 
 
 @grouped
@@ -43,7 +65,7 @@ def run(
     ] = None,
     formats: Annotated[
         str | None,
-        typer.Option("--format", "-f", help=f"Joined by commas: {', '.join(SUFFIXES)}.", show_default="json"),
+        typer.Option("--format", "-f", help=f"Joined by commas: {', '.join(SUFFIXES)}, {TABLES}.", show_default="json"),
     ] = None,
     *,
     find: FindOptions,
@@ -51,6 +73,7 @@ def run(
     features: FeatureOptions,
     work: WorkOptions,
     again: RerunOptions,
+    share: ShareOptions,
 ) -> None:
     """Videos in, timestamped actions out."""
     settings = load_config(work.config, settings_of(find, features, work))
@@ -63,8 +86,11 @@ def run(
     from pipeline.run.videos import Job, find_videos, left_out
 
     videos = find_videos(paths)
+    ids = _ids(videos, share, TABLES in wanted)
     for remark in left_out(paths):
         note(remark)
+    if share.shard is not None and not (videos := _share(videos, share.shard)):
+        return
     _check_output(output, wanted, formats is not None or again.overwrite, single=len(videos) == 1)
     if output is not None and output != "-":
         output = str(opened(output))
@@ -74,49 +100,106 @@ def run(
         folder, name, only = one
         videos, wanted = [Job(videos[0].video, name)], [only]
         check_alone(folder / name, only, again.overwrite)
-    listed = folder if only is None else None  # one file has no tables beside it
+    # One file has no list beside it, and tables are one themselves.
+    listed = folder if only is None and wanted != [TABLES] else None
     running = Running("run", videos, listed, work, again.retry_failed)
     pipeline = Pipeline.load(config=settings)
     err.print(f"[dim]{escape(settings.model)} on {pipeline.device}[/]")
     say_choices(pipeline.extractor)
     for remark in pipeline.notes:
         note(remark)
+    if share.resume_from is not None:
+        running.leave_out(_done(share.resume_from, pipeline, part.stretch, ids))
     running.choose_engine(pipeline.extractor)
-    files = ResultOutput(folder, mirror_at(folder), wanted, again.overwrite, only)
+    each = [name for name in wanted if name != TABLES]
+    into = folder if only is not None else listed
+    files = ResultOutput(into, mirror_at(into), each, again.overwrite, only)
     if again.dry_run:
         existing = existing_results(pipeline, files, part.stretch)
         running.dry_run(pipeline.extractor, pipeline.cache, existing, part.stretch)
         return
-    single = len(videos) == 1
     results = []
-    if folder is not None and only is not None:
+    tables = _open(folder, wanted, pipeline, ids)
+    if folder is not None and listed is None:
         prepare_output(folder)
     with running.started(part.stretch) as (bars, stop):
         outcomes = run_batch(pipeline, running.jobs, files, part.stretch, bars.video, running.engine, stop)
-        for outcome in running.each(outcomes):
+        for outcome in running.each(_tabled(outcomes, tables, ids)):
             assert outcome.result is not None
-            results.append(outcome.result)
-            _say_what_is_lost(wanted, outcome)
-            if output != "-":
-                _show(outcome)
-            elif wanted[0] != "csv":
-                form = wanted[0] if single else "jsonl"
-                WRITERS[form](_with_its_sound(form, outcome.result), sys.stdout)
-                sys.stdout.flush()
+            if output == "-" and wanted[0] == "csv":
+                results.append(outcome.result)
+            _say_what_is_lost(each, outcome)
+            _show(outcome, None if output != "-" else wanted[0] if len(videos) == 1 or wanted[0] == "csv" else "jsonl")
     if output == "-" and wanted[0] == "csv":
         write_csv(results, sys.stdout)
-    if only is not None and results:
+    if listed is None and folder is not None and running.report.seconds:
         err.print(f"[dim]the result is in {escape(str(output))}[/]", soft_wrap=True)
     if listed is not None and "html" in wanted and len(standing := running.report.results()) > 1:
         write_index(standing, listed)
-    if results and only is None and output != "-" and "html" not in wanted:
+    if running.report.finished and only is None and output != "-" and not {"html", TABLES} & set(wanted):
         running.say_next()
     running.finish()
 
 
-def _show(outcome: "Outcome") -> None:
-    """Print the table of one video."""
+def _ids(videos: "list[Job]", share: ShareOptions, tabled: bool) -> "dict[Video, str]":
+    """The id of each video, where ids are wanted."""
+    if share.resume_from is None and not tabled:
+        return {}
+    from pipeline.shards import id_of
+    from pipeline.tables import arrow
+
+    arrow()  # before any work
+    return {job.video: id_of(job) for job in videos}
+
+
+def _share(videos: "list[Job]", text: str) -> "list[Job]":
+    from pipeline.shards import share
+
+    found = share(videos, text)
+    note(f"shard {text}: {len(found)} of {len(videos)} videos.")
+    return found
+
+
+def _done(folder: Path, pipeline: "Pipeline", stretch: "Stretch", ids: "dict[Video, str]") -> "set[Video]":
+    """The videos that are done by the tables in a folder; a note says how many."""
+    from pipeline.tables import finished, made_by
+
+    wanted = made_by(pipeline.provenance("", stretch.start, stretch.end))
+    same, otherwise = finished(folder, wanted, set(ids.values()))
+    note(f"{len(same)} videos are done by the tables in {folder}, and are left out.")
+    if otherwise:
+        note(f"{otherwise} more are there by another model, setting or version, and are run again.")
+    return {video for video, name in ids.items() if name in same}
+
+
+def _open(folder: Path | None, formats: list[str], pipeline: "Pipeline", ids: "dict[Video, str]") -> "Tables | None":
+    if folder is None or TABLES not in formats:
+        return None
+    from pipeline.tables import Tables
+
+    return Tables(folder, pipeline.model.groups, set(ids.values()))
+
+
+def _tabled(outcomes: "Iterable[Outcome]", tables: "Tables | None", ids: "dict[Video, str]") -> "Iterator[Outcome]":
+    """The outcomes, each of which gets its rows in the tables."""
+    try:
+        for outcome in outcomes:
+            if tables is not None:
+                tables.add(ids[outcome.job.video], outcome.result, outcome.error)
+            yield outcome
+    finally:
+        if tables is not None:
+            tables.flush()
+
+
+def _show(outcome: "Outcome", stream: str | None) -> None:
+    """Print the table of one video, or its result in the format of standard output; a CSV is printed at the end."""
     assert outcome.result is not None
+    if stream is not None:
+        if stream != "csv":
+            WRITERS[stream](_with_its_sound(stream, outcome.result), sys.stdout)
+            sys.stdout.flush()
+        return
     remark = " (kept from before)" if outcome.skipped else ""
     if outcome.duplicate_of is not None:
         remark = f" (the same as {escape(str(outcome.duplicate_of.video))})"
@@ -147,13 +230,19 @@ def _say_what_is_lost(forms: list[str], outcome: "Outcome") -> None:
 def _formats(text: str | None) -> list[str]:
     names = [name.strip() for name in (text or "json").split(",") if name.strip()]
     for name in names:
-        if name not in SUFFIXES:
-            raise UsageError(f"unknown format {name!r}; there are: {', '.join(SUFFIXES)}.")
+        if name not in (*SUFFIXES, TABLES):
+            raise UsageError(f"unknown format {name!r}; there are: {', '.join(SUFFIXES)}, {TABLES}.")
     return names or ["json"]
 
 
 def _check_output(output: str | None, formats: list[str], asked: bool, single: bool) -> None:
     """Before any work: a table takes no format, stdout one document, JSON Lines or one CSV."""
+    if TABLES in formats and output in (None, "-"):
+        raise UsageError(f"{TABLES} is a folder of tables; use -o FOLDER.")
+    if TABLES in formats and is_url(str(output)):
+        raise UsageError(f"-o {output}: tables are written on this machine; name a folder here, and copy it there.")
+    if output is not None and output.lower().endswith(".parquet"):
+        raise UsageError(f"-o {output}: the tables are two, in a folder; use -o FOLDER -f {TABLES}.")
     if output is None and asked:
         raise UsageError("--format and --overwrite are about files; name a folder with -o, or - for stdout.")
     if output == "-":

@@ -51,7 +51,7 @@ class Pipeline:
         """
         self.model = model
         self.classes = choose_classes(model, config.classes)
-        self.asked = asked(config)
+        self.chosen, self.asked = config, asked(config)
         self._declared = localize_settings_for(model, self.classes)
         named = config.classes not in (AUTO, SPORTS, ALL)
         self._added = added_logits(model, self.classes or frozenset()) if named else None
@@ -206,7 +206,7 @@ class Pipeline:
         """
         return {
             "content": f"sha256:{content}",
-            "model": {"name": self.config.model, "fingerprint": self._fingerprint} | self.model.provenance,
+            "model": {"name": self.config.model, "fingerprint": self.fingerprint} | self.model.provenance,
             "classes": self.config.classes if self.config.classes != AUTO else default_classes(self.model),
             "groups": self._groups,
             "features": self.extractor.settings(),
@@ -217,7 +217,8 @@ class Pipeline:
         }
 
     @cached_property
-    def _fingerprint(self) -> str:
+    def fingerprint(self) -> str:
+        """A hash of the model and everything in it."""
         return f"sha256:{checkpoint.fingerprint(self.model)}"
 
     @cached_property

@@ -57,6 +57,8 @@ class Extraction:
         self.entries = {n: cache.entry(content, s, stretch) for n, s in extractor.settings().items()}
         self.whole: dict[str, Features] = {}
         self.parts: dict[str, list[Part]] = {}
+        self.assumed: set[str] = set()
+        """streams whose entries were not read"""
         self.writable = True
 
     def __len__(self) -> int:
@@ -85,7 +87,18 @@ class Extraction:
     @property
     def missing(self) -> tuple[str, ...]:
         """Streams without an entry."""
-        return tuple(name for name in self.entries if name not in self.whole)
+        return tuple(name for name in self.entries if name not in {*self.whole, *self.assumed})
+
+    def assume(self) -> bool:
+        """Take the entries that exist for whole, without reading them; returns whether there is one for each stream."""
+        with contextlib.suppress(OSError):  # no permission
+            self.assumed = {name for name, entry in self.entries.items() if entry.exists()}
+        return not self.missing
+
+    def drop_rows(self) -> None:
+        """Forget the numbers of the parts, and keep which snippets are there."""
+        for name, parts in self.parts.items():
+            self.parts[name] = [dataclasses.replace(part, rows={}) for part in parts]
 
     def look(self) -> None:
         """Read the parts that are there. A damaged part is reported and removed."""

@@ -17,6 +17,7 @@ from pipeline.cache.entries import FeatureCache
 from pipeline.run.outcome import (
     Existing,
     FeatureOutput,
+    Order,
     Outcome,
     ResultOutput,
     covers,
@@ -24,13 +25,13 @@ from pipeline.run.outcome import (
     existing_features,
     existing_results,
     failed,
+    finish,
     same_numbers,
+    write,
 )
 from pipeline.run.remaking import Redo
-from pipeline.run.store import standing_formats, write_alone, write_result
 from pipeline.run.videos import Job
 from pipeline.workers.engine import Done, Engine, Item, Request, clear_runs, extract_here
-from postprocess.curves import Curves
 from support.errors import DiskFull, OutputError, Stopped
 from support.files import back_up, writing
 from support.paths import program, with_suffix
@@ -38,8 +39,8 @@ from support.progress import Progress, silent
 
 LEAST_ROOM = 4 << 20  # bytes that must be free in the cache, beside half the size of the video
 
-Finish = Callable[[Job, str, Features, Redo | None], Outcome]
-"""(video, hash of its content, its features, why an earlier output is replaced) -> outcome, with the output written"""
+End = Callable[[Job, Done, Redo | None], Outcome]
+"""(video, its features or its result, why an earlier output is replaced) -> outcome, with the output written"""
 
 
 def run_batch(
@@ -66,34 +67,33 @@ def run_batch(
 
     def find_or_warm(job: Job, content: str) -> Outcome | Redo | None:
         found = find(job, content)
-        if not isinstance(found, Outcome):  # the localisation network will be needed
-            pipeline.warm()
+        if engine is None or engine.here:  # this process will need the localisation network
+            pipeline.warm() if not isinstance(found, Outcome) else None
         return found
 
-    def finish(job: Job, content: str, features: Features, redo: Redo | None) -> Outcome:
-        result, scores = pipeline.result(job.video, content, features, stretch.start, stretch.end)
-        if files.folder is None:
-            return Outcome(job, result=result)
-        target, progress = files.folder / job.name, on_progress(job)
-        files.before_writing(job)
-        # A result that is made again gets the formats that are there, too: nobody asked to remove them.
-        wanted = [*files.formats, *(standing_formats(target) if redo is not None else ())]
-        # Under `paper` unsure segments take part in NMS: without them others would be found.
-        paged = "html" in wanted and pipeline.config.localize.rule == "runs"
-        everything = pipeline.segments(scores, features, stretch.start, stretch.end, least=0.0) if paged else None
-        arrays = (features.times, scores.actionness, scores.cas, scores.coarse_cas)
-        curves = Curves(*arrays, tuple(pipeline.model.classes))
-        if files.only not in (None, "json"):
-            write_alone(result, curves, target, str(files.only), everything, progress)
-            files.stored(job)
-            return Outcome(job, result=result)
-        unsure = redo is not None and redo.unsure
-        saved = write_result(result, curves, target, wanted, everything, progress, files.overwrite, unsure)
-        files.stored(job)
-        return Outcome(job, result=result, messages=_messages(redo, saved))
+    def order(job: Job, redo: Redo | None) -> Order:
+        target = None if files.folder is None else files.folder / job.name
+        return Order(job.video, target, tuple(files.formats), files.overwrite, files.only, redo)
 
-    request = Request(pipeline.extractor, pipeline.cache, stretch, lambda item: on_progress(item.key), stop)
-    return _Batch(request, find_or_warm, finish).run(engine or Engine(), jobs)
+    def end(job: Job, done: Done, redo: Redo | None) -> Outcome:
+        finished, wanted = done.finished, order(job, redo)
+        if finished is None:
+            assert done.features is not None
+            finished = finish(pipeline, wanted, done.item.content, done.features, stretch)
+        if wanted.target is not None:
+            files.before_writing(job)
+        finished = write(finished, wanted, on_progress(job))
+        if wanted.target is not None:
+            files.stored(job)
+        saved = [path if wanted.target is None else wanted.target.with_name(path.name) for path in finished.saved]
+        return Outcome(job, result=finished.result, messages=_messages(redo, saved))
+
+    # Workers do not write into a folder that stands for one in a store: this process knows what is there already.
+    seen = files.folder if files.mirror is None else None
+    request = Request(
+        pipeline.extractor, pipeline.cache, stretch, lambda item: on_progress(item.key), stop, pipeline, seen
+    )
+    return _Batch(request, find_or_warm, end, order).run(engine or Engine(), jobs)
 
 
 def extract_batch(
@@ -112,8 +112,9 @@ def extract_batch(
         As `run_batch`.
     """
 
-    def finish(job: Job, content: str, features: Features, redo: Redo | None) -> Outcome:
-        assert output.folder is not None
+    def end(job: Job, done: Done, redo: Redo | None) -> Outcome:
+        assert output.folder is not None and done.features is not None
+        content, features = done.item.content, done.features
         path = with_suffix(output.folder / job.name, ".npz")
         saved = []
         with writing(path):
@@ -131,7 +132,7 @@ def extract_batch(
         return Outcome(job, features=features, messages=_messages(redo, saved))
 
     request = Request(extractor, cache, stretch, lambda item: on_progress(item.key), stop)
-    return _Batch(request, existing_features(extractor, output, stretch), finish).run(engine or Engine(), jobs)
+    return _Batch(request, existing_features(extractor, output, stretch), end).run(engine or Engine(), jobs)
 
 
 def features_batch(
@@ -143,8 +144,9 @@ def features_batch(
         As `run_batch`.
     """
 
-    def kept(job: Job, content: str, features: Features, redo: Redo | None) -> Outcome:
-        return finish(job, content, features)
+    def kept(job: Job, done: Done, redo: Redo | None) -> Outcome:
+        assert done.features is not None
+        return finish(job, done.item.content, done.features)
 
     return _Batch(request, lambda job, content: None, kept).run(engine or Engine(), jobs)
 
@@ -174,8 +176,15 @@ def _messages(redo: Redo | None, saved: Sequence[Path]) -> tuple[str, ...]:
 class _Batch:
     """What `run` and `extract` share: each content is extracted once, and a failure costs one video alone."""
 
-    def __init__(self, request: Request, existing: Existing, finish: Finish) -> None:
-        self.request, self.existing, self.finish = request, existing, finish
+    def __init__(
+        self,
+        request: Request,
+        existing: Existing,
+        end: End,
+        order: Callable[[Job, Redo | None], Order] | None = None,
+    ) -> None:
+        """`order`: what workers make of a video's features; None: they come back as they are."""
+        self.request, self.existing, self.end, self.order = request, existing, end, order
         self.early: deque[Outcome] = deque()
         """outcomes that needed no extraction"""
         self.first: dict[str, Job] = {}
@@ -190,7 +199,8 @@ class _Batch:
     def run(self, engine: Engine, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """The outcomes as they come: first of each content once, then of the twins, from the cache."""
         yield from self._extracted(engine, self._new(jobs))
-        yield from self._extracted(Engine(), self._again())
+        if self.twins:  # workers finish them, too: a cluster's machine runs no network
+            yield from self._extracted(engine if self.order is not None else Engine(), self._again())
 
     def _extracted(self, engine: Engine, items: Iterable[Item]) -> Iterator[Outcome]:
         found = extract(engine, self.request, items)
@@ -217,8 +227,7 @@ class _Batch:
         try:
             if done.error is not None:
                 raise done.error
-            assert done.features is not None
-            outcome = self.finish(job, content, done.features, self.redone.get(job))
+            outcome = self.end(job, done, self.redone.pop(job, None))
         except Exception as error:
             self.broken.add(content)
             return failed(job, error)
@@ -232,6 +241,9 @@ class _Batch:
             return None
         return found
 
+    def _item(self, job: Job, content: str) -> Item:
+        return Item(job.video, content, job, None if self.order is None else self.order(job, self.redone.get(job)))
+
     def _new(self, jobs: Sequence[Job]) -> Iterator[Item]:
         """The videos that must be extracted, the first of each content."""
         for job in jobs:
@@ -244,7 +256,7 @@ class _Batch:
                     self.twins.append(Item(job.video, content, job))
                 elif (outcome := self._existing(job, content)) is None:
                     make_sure_of_room(self.request.cache.folder, job.video)
-                    yield Item(job.video, content, job)
+                    yield self._item(job, content)
                 else:
                     self.early.append(outcome)
             except Exception as error:
@@ -260,7 +272,7 @@ class _Batch:
                 continue
             try:
                 if (outcome := self._existing(item.key, item.content)) is None:
-                    yield item
+                    yield self._item(item.key, item.content)
                 else:
                     self.early.append(dataclasses.replace(outcome, duplicate_of=first))
             except Exception as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.cache.content import Video
 from pipeline.run.remaking import Redo, another_video, compare
-from pipeline.run.results import CURVES, Stored, pack, result_in, written_beside
+from pipeline.run.results import CURVES, Packed, Stored, pack, result_in, written_beside
 from pipeline.run.videos import Job
 from postprocess.curves import Curves
 from postprocess.formats.writers import OF_THE_VIDEO, SUFFIXES, VIEWS, WRITERS
@@ -98,7 +98,7 @@ def existing(target: Path, wanted: dict[str, object], formats: Sequence[str], vi
 
 def write_result(
     result: Result,
-    curves: Curves,
+    curves: Curves | Packed,
     target: Path,
     formats: Sequence[str],
     everything: Sequence[Segment] | None = None,
@@ -113,6 +113,7 @@ def write_result(
     they say which other files are ours. The JSON goes last: where it is, all files are there and are of one run.
 
     Args:
+        curves: the curves; or, from a worker, also the texts of the formats, which are then not made again.
         everything: segments of any confidence, for the page.
         overwrite: replace files that are not ours, and corrections of this same result, too.
         unsure: whether the files that are there may be of another video.
@@ -133,7 +134,8 @@ def write_result(
         if there is not None and alike and (there.segments == ours.segments or not overwrite):
             shown = result if there.segments == ours.segments else there
             missing = [name for name in names if not place.file(name).exists()]
-            place.make(missing, shown, curves, everything, on_progress)
+            made = curves.curves() if isinstance(curves, Packed) and shown is not result else curves
+            place.make(missing, shown, made, everything, on_progress)
             place.complete(curves)
             return []
         foreign = next(filter(Path.exists, map(place.file, names)), None)
@@ -199,25 +201,27 @@ class _Place:
         self,
         names: Sequence[str],
         result: Result,
-        curves: Curves,
+        curves: Curves | Packed,
         everything: Sequence[Segment] | None,
         on_progress: Progress,
     ) -> None:
         """Make formats under temporary names in the folder where they belong."""
         self.target.parent.mkdir(parents=True, exist_ok=True)
+        texts = curves.texts if isinstance(curves, Packed) else {}
         for name in names:
-            data = b"" if name in VIEWS else _text(name, result)
+            data = b"" if name in VIEWS else texts.get(name) or text_of(name, result)
             self.new[name] = write_temporary(self.target.parent, self.file(name).name, data)
             if name in VIEWS:
                 from pipeline.run import views  # only here: drawing and encoding take long to import
 
-                views.write(name, result, curves, self.file(name), everything, on_progress, self.new[name])
+                drawn = curves.curves() if isinstance(curves, Packed) else curves
+                views.write(name, result, drawn, self.file(name), everything, on_progress, self.new[name])
 
     def put(self, name: str) -> None:
         """Move a format that was made to where it belongs."""
         move(self.new.pop(name), self.file(name))
 
-    def complete(self, curves: Curves) -> None:
+    def complete(self, curves: Curves | Packed) -> None:
         """Add the new files to those that are there."""
         hashes = self.written | {SUFFIXES[name]: sha256(path) for name, path in self.new.items()}
         for name in list(self.new):
@@ -225,7 +229,7 @@ class _Place:
         if hashes != self.written or not self.stored.exists():
             write_atomically(self.stored, pack(curves, hashes))
 
-    def replace(self, curves: Curves, unsure: bool) -> list[Path]:
+    def replace(self, curves: Curves | Packed, unsure: bool) -> list[Path]:
         """Replace the files that are there by the new ones; returns the backups of those that the user has edited."""
         hashes = {SUFFIXES[name]: sha256(path) for name, path in self.new.items()}
         ours = SUFFIXES if self.ours else self.new  # if the result is not ours, its other files are not ours either
@@ -257,12 +261,13 @@ class _Place:
             new = result_in(self.new[name])
             return unsure or self.result is None or new is None or self.result.segments != new.segments
         try:
-            return self.result is None or path.read_bytes() != _text(name, self.result)
+            return self.result is None or path.read_bytes() != text_of(name, self.result)
         except UserError:  # the format cannot hold that result, so the file was not made from it
             return True
 
 
-def _text(name: str, result: Result) -> bytes:
+def text_of(name: str, result: Result) -> bytes:
+    """Return the file of a format, other than a page or an overlay, as bytes."""
     if name in OF_THE_VIDEO:
         from pipeline.run import exports  # only here: most runs write none of these
 

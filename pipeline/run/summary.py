@@ -43,7 +43,12 @@ class RunReport:
     def __init__(self, command: str, jobs: Sequence[Job], out: Path | None, mirror: Mirror | None = None):
         """`mirror`: what puts the folder's files into a store."""
         self.command, self.out, self.mirror = command, out, mirror
-        self.outcomes: dict[str, Outcome] = {}
+        self.errors: list[Exception] = []
+        """the errors of the videos that failed in this run"""
+        self.finished = 0
+        """videos of this run that did not fail"""
+        self.computed = 0.0
+        """seconds of video that were extracted in this run"""
         self.messages: list[str] = []
         """what is wrong with files of the folder, a sentence each"""
         self._began, self._began_at = time.monotonic(), _now()
@@ -65,7 +70,10 @@ class RunReport:
         if outcome.result is not None:
             row |= {"segments": len(outcome.result.segments), "partial": outcome.result.partial}
         self.rows[row["name"]] = row
-        self.outcomes[row["name"]] = outcome
+        # Not the outcome itself: 100,000 results do not fit into memory.
+        self.errors += [] if outcome.error is None else [outcome.error]
+        self.finished += outcome.error is None
+        self.computed += outcome.seconds if row["status"] == "done" else 0.0
         if time.monotonic() - self._written > OFTEN:
             self.write()
 
@@ -75,19 +83,9 @@ class RunReport:
         return Counter(row["status"] for row in self.rows.values())
 
     @property
-    def errors(self) -> list[Exception]:
-        """The errors of the videos that failed in this run."""
-        return [outcome.error for outcome in self.outcomes.values() if outcome.error is not None]
-
-    @property
     def seconds(self) -> float:
         """Seconds of video of this run that have a result."""
         return _seconds(self.rows.values())
-
-    @property
-    def computed(self) -> float:
-        """Seconds of video that were extracted in this run."""
-        return float(sum(o.seconds for o in self.outcomes.values() if status(o) == "done"))
 
     @property
     def elapsed(self) -> float:

@@ -1,1 +1,1 @@
-"""Extraction by several processes: loky on one machine, Dask or Ray on a cluster."""
+"""Videos in several processes: loky on one machine, Dask or Ray on a cluster."""

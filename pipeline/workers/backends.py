@@ -1,4 +1,4 @@
-"""joblib's backends for the engines: loky on this machine, Dask or Ray on a cluster."""
+"""The engines: joblib's loky on this machine, its Dask on a cluster, and Ray."""
 
 from __future__ import annotations
 
@@ -8,33 +8,42 @@ import logging
 import multiprocessing
 import os
 import socket
-import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import joblib
 
 from pipeline.workers.engine import Engine
-from pipeline.workers.worker import Report, Setup, Task, die_with, done_name, work
+from pipeline.workers.tasks import Report, Setup, Task
+from pipeline.workers.worker import die_with, work
 from support.errors import EnvironmentMissing
 from support.files import identity
 
 ANSWER = 20  # seconds to wait for a scheduler
-POLL = 0.5  # seconds between two looks at what Ray's workers have finished
+
+
+Reports = Callable[[Setup, Iterator[Task], Path], Iterator[Report]]
+"""(setup, tasks, folder of the run) -> each report as it comes back"""
 
 
 @contextlib.contextmanager
-def started(engine: Engine) -> Iterator[None]:
-    """Connect to the engine, and make it joblib's backend (for Ray `reports` does that, in its own thread).
+def started(engine: Engine) -> Iterator[Reports]:
+    """Connect to the engine; gives the function that has its workers do tasks.
 
     Raises:
         EnvironmentMissing: the engine does not answer.
     """
-    start = {"local": _loky, "dask": _dask, "ray": _ray}[engine.kind]
-    with start(engine):
-        yield
+    if engine.kind == "ray":
+        from pipeline.workers.actors import Actors
+
+        with _ray(engine):
+            actors = Actors(engine)
+            yield lambda setup, tasks, folder: actors.reports(work, setup, tasks, folder)
+    else:
+        with {"local": _loky, "dask": _dask}[engine.kind](engine):
+            yield lambda setup, tasks, folder: _reports(engine, setup, tasks, folder)
 
 
 def workers(engine: Engine) -> int:
@@ -46,10 +55,6 @@ def workers(engine: Engine) -> int:
 
         return max(int(ray.cluster_resources().get("CPU", 1)), 1)
     return max(int(joblib.effective_n_jobs(-1)), 1)
-
-
-def _gpus(engine: Engine, name: str) -> dict[str, Any]:
-    return {name: engine.gpus_per_worker} if engine.gpus_per_worker else {}
 
 
 @contextlib.contextmanager
@@ -75,7 +80,7 @@ def _dask(engine: Engine) -> Iterator[None]:
         raise EnvironmentMissing(
             f"no Dask scheduler answers at {engine.address} ({error}); start one with `dask scheduler`."
         ) from error
-    resources = {"resources": _gpus(engine, "GPU")} if engine.gpus_per_worker else {}
+    resources = {"resources": {"GPU": engine.gpus_per_worker}} if engine.gpus_per_worker else {}
     with client, joblib.parallel_config("dask", client=client, **resources):
         _carry(client, engine)
         yield
@@ -125,7 +130,6 @@ def _answers(engine: Engine) -> None:
 @contextlib.contextmanager
 def _ray(engine: Engine) -> Iterator[None]:
     import ray
-    from ray.util.joblib import register_ray
 
     root = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
@@ -141,50 +145,13 @@ def _ray(engine: Engine) -> Iterator[None]:
         raise EnvironmentMissing(
             f"no Ray answers at {engine.address} ({error}); start it with `ray start --head`."
         ) from error
-    register_ray()
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def reports(engine: Engine, setup: Setup, tasks: Iterator[Task], folder: Path) -> Iterator[Report]:
-    """Have workers do the tasks; gives each report as it comes back. `folder`: that of the run."""
+def _reports(engine: Engine, setup: Setup, tasks: Iterator[Task], folder: Path) -> Iterator[Report]:
     warnings.filterwarnings("ignore", module="joblib")  # it warns of cancelled tasks when we stop, as intended
-    handed: dict[str, Task] = {}
-
-    def calls() -> Iterator[Any]:
-        for task in tasks:
-            handed[done_name(task)] = task
-            yield joblib.delayed(work)(setup, task, folder)
-
-    if engine.kind == "ray":
-        yield from _ray_reports(engine, calls(), handed, folder)
-    else:
-        yield from joblib.Parallel(n_jobs=engine.jobs, return_as="generator_unordered", batch_size=1)(calls())
-
-
-def _ray_reports(engine: Engine, calls: Iterator[Any], handed: dict[str, Task], folder: Path) -> Iterator[Report]:
-    """Ray's backend returns everything at the end; until then, files in the run's folder show what is done."""
-    ended: list[Report] = []
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            # In this thread, since such settings belong to one thread.
-            with joblib.parallel_config("ray", ray_remote_args=_gpus(engine, "num_gpus")):
-                ended.extend(joblib.Parallel(n_jobs=engine.jobs, batch_size=1)(calls))
-        except Exception as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="ray", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(POLL)
-        for file in folder.glob("done-*"):
-            file.unlink(missing_ok=True)
-            if (task := handed.pop(file.name, None)) is not None:
-                yield Report(task)
-    yield from (report for report in ended if handed.pop(done_name(report.task), None) is not None)
-    if errors:
-        raise errors[0]
+    calls = (joblib.delayed(work)(setup, task, folder) for task in tasks)
+    yield from joblib.Parallel(n_jobs=engine.jobs, return_as="generator_unordered", batch_size=1)(calls)

@@ -13,8 +13,10 @@ from typing import Any
 
 from extractors.config import WHOLE, Stretch, cores
 from extractors.features import Extractor, Features
+from pipeline.api import Pipeline
 from pipeline.cache.content import Video, size_of
 from pipeline.cache.entries import FeatureCache
+from pipeline.run.outcome import Finished, Order
 from support.errors import Busy, EnvironmentMissing, Stopped, UsageError
 from support.files import sweep
 from support.progress import Progress, silent
@@ -110,6 +112,8 @@ class Item:
     content: str
     key: Any = None
     """the caller's own name for it"""
+    order: Order | None = None
+    """what workers make of its features; None: the features themselves are wanted"""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,8 @@ class Done:
 
     item: Item
     features: Features | None = None
+    finished: Finished | None = None
+    """its result, if a worker has made it"""
     error: Exception | None = None
     cached: bool = False
     """whether all of it was in the cache already"""
@@ -132,6 +138,10 @@ class Request:
     stretch: Stretch = WHOLE
     on_progress: Callable[[Item], Progress] = lambda item: silent
     stop: Callable[[], bool] = lambda: False
+    pipeline: Pipeline | None = None
+    """what workers use for items with an order"""
+    out: Path | None = None
+    """the folder of the results; workers that can write there do"""
 
 
 def clear_runs(folder: Path) -> None:

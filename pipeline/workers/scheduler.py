@@ -10,61 +10,30 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import math
 import shutil
 import threading
 import uuid
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from extractors.config import NOTHING, Stretch
 from extractors.decode.video import ReadError, VideoError
-from extractors.snippets import snippet_range
-from pipeline.cache.content import Video, at_hand, size_of
-from pipeline.cache.extraction import Chunk, Extraction
+from model import checkpoint
+from pipeline.api import EMBEDDED
+from pipeline.cache.extraction import Extraction
+from pipeline.localizer import Localizer
 from pipeline.workers import backends
 from pipeline.workers.engine import RUNS, Done, Engine, Item, Request, clear_runs, with_warnings
-from pipeline.workers.worker import Report, Setup, Task, crashes, name_of, read_marker
+from pipeline.workers.planning import Planner, Shared, Video
+from pipeline.workers.tasks import MODEL, Report, Setup, Task, name_of
+from pipeline.workers.worker import crashes, read_marker
 from support.errors import BUG, ENVIRONMENT, EnvironmentMissing, Stopped, cannot_write, exit_code
-from support.files import identity
-from support.locks import Lock
+from support.files import identity, write_temporary, writing
 from support.progress import Progress
 
 TRIES = 3  # how often a chunk is tried
 CRASHES = 2  # a video fails when this many workers have died while working on one part of it
-RUN_PARTS = 16  # most parts in one task: 11 minutes of video
 WATCH = 0.5  # seconds between two looks at the workers' progress
-
-
-class _Shared:
-    """An iterator that joblib's threads and ours share; one thread at a time takes an item."""
-
-    def __init__(self, items: Iterable[Item]) -> None:
-        self._items, self._lock = iter(items), threading.Lock()
-
-    def __iter__(self) -> Iterator[Item]:
-        return self
-
-    def __next__(self) -> Item:
-        with self._lock:
-            return next(self._items)
-
-
-@dataclass
-class _Video:
-    """A video that workers are working on."""
-
-    item: Item
-    state: Extraction
-    lock: Lock
-    messages: list[str] = field(default_factory=list)
-    tasks: int = 0
-    """tasks of this round that were handed out and have not come back"""
-    planned: bool = False
-    """whether all tasks of this round are handed out"""
-    error: Exception | None = None
 
 
 class Scheduler:
@@ -72,43 +41,67 @@ class Scheduler:
 
     def __init__(self, engine: Engine, request: Request) -> None:
         self.engine, self.request = engine, request
-        self.setup = Setup.of(request.extractor, request.cache, engine.threads)
-        self.videos: dict[str, _Video] = {}
+        pipeline, threads = request.pipeline, engine.threads
+        localizer = None if pipeline is None else Localizer.of(pipeline, request.stretch, threads or 1)
+        self.setup = Setup.of(request.extractor, request.cache, threads, localizer)
+        self.videos: dict[str, Video] = {}
         self.ready: deque[Done] = deque()
+        self.ending: deque[Video] = deque()
+        """videos that need one more task: all parts are there, and no worker has finished them"""
         self.later: list[Item] = []
         self.tries: Counter[str] = Counter()
-        self.workers = 1
+        self.folder = request.cache.folder / RUNS / f".run.{identity()}.{uuid.uuid4().hex[:8]}.part"
+        self.plan = Planner(engine, request, self.setup, self.folder)
         self.all_seen = self.broken = False
         self.idle_rounds = 0
-        self.folder = request.cache.folder / RUNS / f".run.{identity()}.{uuid.uuid4().hex[:8]}.part"
 
     def run(self, items: Iterable[Item]) -> Iterator[Done]:
         """The features of the videos, each as soon as it is done; raises as `extract`."""
         try:
             self.folder.mkdir(parents=True)
+            self._send_model()
         except OSError as error:
             raise EnvironmentMissing(
                 f"{self.request.cache.folder}: workers leave their work there, and it cannot be written "
                 f"({error.strerror}); name another folder with --cache-dir."
             ) from error
+        self.setup, proof = self._prove(self.setup)
         ended = threading.Event()
         watch = threading.Thread(target=self._watch, args=(ended,), name="progress", daemon=True)
         watch.start()
         try:
-            with backends.started(self.engine):
-                self.workers = backends.workers(self.engine)
-                yield from self._rounds(_Shared(items))
+            with backends.started(self.engine) as self.reports:
+                self.plan.workers = backends.workers(self.engine)
+                yield from self._rounds(Shared(items))
         finally:
             ended.set()
             watch.join()
             for video in self.videos.values():
                 video.lock.release()
             shutil.rmtree(self.folder, ignore_errors=True)
+            if proof is not None:
+                proof.unlink(missing_ok=True)
             clear_runs(self.request.cache.folder)
+
+    def _send_model(self) -> None:
+        """Put a model that is not an embedded one where workers read it; they need not see the user's own files."""
+        if (pipeline := self.request.pipeline) is not None and pipeline.config.model != EMBEDDED:
+            checkpoint.save(pipeline.model, self.folder / MODEL)
+
+    def _prove(self, setup: Setup) -> tuple[Setup, Path | None]:
+        """Leave a file in the output folder. Workers that see it write there themselves; others send us the bytes."""
+        if (out := self.request.out) is None:
+            return setup, None
+        secret = uuid.uuid4().hex
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            proof = write_temporary(out.absolute(), "run", secret.encode())
+        return dataclasses.replace(setup, proof=proof, secret=secret), proof
 
     def _rounds(self, items: Iterator[Item]) -> Iterator[Done]:
         while True:
             self.broken = False
+            self.ending.clear()
             healthy = [v for v in self.videos.values() if not self._suspect(v)]
             suspects = [v for v in self.videos.values() if self._suspect(v)]
             yield from self._round(itertools.chain(self._again(healthy), self._new(items)))
@@ -120,12 +113,12 @@ class Scheduler:
             if self.all_seen and not self.videos:
                 if not self.later:
                     return
-                self.all_seen, items = False, _Shared(self._wait())  # other processes are working on them
+                self.all_seen, items = False, Shared(self._wait())  # other processes are working on them
 
     def _round(self, tasks: Iterator[Task]) -> Iterator[Done]:
         """Hand tasks out and collect the reports, until there are no more tasks or a worker dies."""
         back = 0
-        reports = backends.reports(self.engine, self.setup, tasks, self.folder)
+        reports = self.reports(self.setup, tasks, self.folder)
         while True:
             try:  # around the waiting alone: a bug in our own code below is not the death of a worker
                 report = next(reports, None)
@@ -152,20 +145,23 @@ class Scheduler:
     def _new(self, items: Iterator[Item]) -> Iterator[Task]:
         """Tasks of videos that come into the run; those that are in the cache become ready at once."""
         for item in items:
+            while self.ending:
+                yield from self._again([self.ending.popleft()])
             messages: list[str] = []
             request = self.request
             try:
                 state = Extraction(
                     request.cache, item.video, item.content, request.extractor, request.stretch, messages.append
                 )
-                if (found := state.found()) is not None:
+                cached = item.order is not None and state.assume()
+                if item.order is None and (found := state.found()) is not None:
                     self.ready.append(Done(item, with_warnings(found, messages), cached=True))
                     continue
                 lock = request.cache.lock(item.content)
-                if not lock.take():
+                if not cached and not lock.take():
                     self.later.append(item)
                     continue
-                video = self.videos[item.content] = _Video(item, state, lock, messages)
+                video = self.videos[item.content] = Video(item, state, lock, messages, cached=cached)
             except OSError as error:
                 unwritable = cannot_write(request.cache.folder, error, "name another folder with --cache-dir")
                 self.ready.append(Done(item, error=unwritable))
@@ -178,12 +174,14 @@ class Scheduler:
                 return
         self.all_seen = True
 
-    def _again(self, videos: list[_Video]) -> Iterator[Task]:
+    def _again(self, videos: list[Video]) -> Iterator[Task]:
         """Tasks for all that is missing of videos."""
         for video in videos:
             video.planned = False
             try:
-                tasks = list(self._cut(video))
+                tasks = list(self.plan.cut(video))
+                if not tasks and video.item.order is not None and video.error is None:
+                    tasks = [self.plan.task(video, None)]
             except Exception as error:
                 video.error, tasks = error, []
             video.tasks += len(tasks)
@@ -192,43 +190,16 @@ class Scheduler:
                 self._finish(video)
             yield from tasks
 
-    def _exclusive(self, video: _Video) -> Iterator[Task]:
+    def _exclusive(self, video: Video) -> Iterator[Task]:
         """One task: the first part that is missing."""
-        if (chunk := video.state.next_chunk()) is not None and not self.request.stop():
-            video.tasks, video.planned = 1, True
+        chunk = video.state.next_chunk()
+        if self.request.stop() or (chunk is None and video.item.order is None):
+            return
+        video.tasks, video.planned = 1, True
+        if chunk is not None:
             last = min(chunk.last, (chunk.first // self.setup.part + 1) * self.setup.part)
-            yield self._task(video, dataclasses.replace(chunk, last=last))
-
-    def _cut(self, video: _Video) -> Iterator[Task]:
-        """Tasks for what is missing of a video; a long file that allows seeking is divided between workers."""
-        video.state.look()
-        for chunk in video.state.chunks():
-            # Workers on other machines fetch a video from a store themselves, and whole: it is one task.
-            fetched = self.engine.kind != "local" and not isinstance(video.item.video, Path)
-            if chunk.from_start or fetched or size_of(video.item.video) <= self.engine.small:
-                yield self._task(video, chunk)
-                continue
-            with at_hand(video.item.video, video.item.content) as path:
-                total, seekable = probe(self.request, path)
-            last = int(min(chunk.last, total))
-            if not seekable or last <= chunk.first:
-                yield self._task(video, chunk)
-                continue
-            part = self.setup.part
-            parts = math.ceil((last - chunk.first) / part)
-            step = part * max(1, min(RUN_PARTS, math.ceil(parts / (4 * self.workers))))
-            edges = [chunk.first, *range((chunk.first // step + 1) * step, last, step), chunk.last]
-            for a, b in itertools.pairwise(edges):
-                yield self._task(video, dataclasses.replace(chunk, first=int(a), last=b))
-
-    def _task(self, video: _Video, chunk: Chunk) -> Task:
-        # Local workers change to the folder of this run, so that messages name the file as the user did. Workers on
-        # other machines cannot.
-        path: Video = video.item.video
-        home = None
-        if isinstance(path, Path) and not path.is_absolute():
-            path, home = (path, Path.cwd()) if self.engine.kind == "local" else (path.absolute(), None)
-        return Task(path, video.item.content, self.request.stretch, chunk, home)
+            chunk = dataclasses.replace(chunk, last=last)
+        yield self.plan.task(video, chunk)
 
     # --- collecting
 
@@ -239,20 +210,26 @@ class Scheduler:
             return
         video.tasks -= 1
         video.messages += report.messages
+        video.finished = video.finished or report.finished
+        video.cached = video.cached and not report.worked
         if report.error is not None:
             if exit_code(report.error) == ENVIRONMENT:
                 raise report.error
-            self.tries[name := name_of(report.task.content, report.task.chunk.first)] += 1
+            self.tries[name := name_of(report.task.content, report.task.first)] += 1
             if exit_code(report.error) != BUG or self.tries[name] >= TRIES:
                 video.error = video.error or report.error
-        if video.error is not None or (video.tasks == 0 and video.planned):
+        if video.finished is not None or video.error is not None or (video.tasks == 0 and video.planned):
             self._finish(video)
 
-    def _finish(self, video: _Video) -> None:
+    def _finish(self, video: Video) -> None:
         """Make the video ready if it is complete or has failed; otherwise the next round continues with it."""
         features = None
         try:
-            if video.error is None:
+            if video.item.order is not None and video.error is None:
+                if video.finished is None:
+                    self.ending.append(video)
+                    return
+            elif video.error is None:
                 video.state.look()
                 if video.state.chunks():
                     return
@@ -266,23 +243,23 @@ class Scheduler:
         video.lock.release()
         del self.videos[video.item.content]
         done = None if features is None else with_warnings(features, video.messages)
-        self.ready.append(Done(video.item, done, video.error))
+        finished = None if video.error is not None else video.finished
+        self.ready.append(Done(video.item, done, finished, video.error, video.cached))
 
-    def _suspect(self, video: _Video) -> bool:
+    def _suspect(self, video: Video) -> bool:
         """Whether a worker died while working on the first part that is missing."""
-        chunk = video.state.next_chunk() if video.state.parts else None
-        first = 0 if chunk is None else chunk.first
-        return bool(crashes(self.folder, video.item.content, first))
+        return bool(crashes(self.folder, video.item.content, self.plan.first(video)))
 
     def _settle(self) -> Iterator[Done]:
         """After a round: let videos fail that killed too many workers, or that make no progress."""
         for video in list(self.videos.values()):
             video.tasks = 0
-            video.state.look()
-            chunk = video.state.next_chunk()
-            if chunk is not None:
-                died = crashes(self.folder, video.item.content, chunk.first)
-                name = name_of(video.item.content, chunk.first)
+            self.plan.look(video)
+            complete = video.state.next_chunk() is None and video.item.order is None
+            if not complete:
+                first = self.plan.first(video)
+                died = crashes(self.folder, video.item.content, first)
+                name = name_of(video.item.content, first)
                 self.tries[name] += not self.broken
                 tried = self.tries[name]
                 if died >= CRASHES:
@@ -294,7 +271,7 @@ class Scheduler:
                     video.error = VideoError(
                         f"{video.item.video}: not done after {tried} tries; check that the workers can read it."
                     )
-            if chunk is None or video.error is not None:
+            if complete or video.error is not None:
                 self._finish(video)
         while self.ready:
             yield self.ready.popleft()
@@ -324,17 +301,3 @@ class Scheduler:
                         if video.item.content not in shown:
                             shown[video.item.content] = self.request.on_progress(video.item)
                         shown[video.item.content](marker["stage"], marker["done"], marker["total"])
-
-
-def probe(request: Request, video: Path) -> tuple[float, bool]:
-    """The number of snippets by a video's header, and whether the file allows seeking; asked in the decoder's process.
-
-    Raises:
-        VideoError: it cannot be opened.
-    """
-    extractor = request.extractor
-    with extractor.decoder.open(video, extractor.config, NOTHING) as (clip, frames):
-        for _ in frames:
-            pass
-    _, total = snippet_range(Stretch(0.0, clip.info.duration), clip.origin, extractor.config)
-    return total, clip.seekable

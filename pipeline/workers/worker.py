@@ -1,5 +1,8 @@
 """The work of a worker, on any machine: it extracts chunks of videos into the cache, and loads the weights once.
 
+The worker that ends a video finishes it: it joins the chunks, runs JCDNet, and returns the result and its files as
+bytes, or writes the files itself where it has proved that it can.
+
 While it works on a part, a marker file in the run's folder shows its progress. The marker stays if the worker dies.
 """
 
@@ -12,16 +15,14 @@ import signal
 import threading
 import time
 import uuid
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from extractors.backbones.engines import Way
-from extractors.config import FeatureConfig, Limits, Stretch
 from extractors.features import Extractor
-from pipeline.cache.content import Video
 from pipeline.cache.entries import FeatureCache
-from pipeline.cache.extraction import Chunk, Extraction
+from pipeline.cache.extraction import Extraction
+from pipeline.workers.ending import end, tell
+from pipeline.workers.tasks import END, Report, Setup, Task, name_of
 from support.errors import BUG, FULL, DiskFull, EnvironmentMissing, as_bug, circumstance, exit_code
 from support.files import is_alive
 from support.locks import Lock
@@ -30,74 +31,6 @@ TELL = 0.5  # seconds between two messages to the run, and between two looks at 
 
 _held = threading.local()  # Dask may run several threads in a worker, and an extractor belongs to one thread
 _slots: list[Lock] = []
-
-
-@dataclass(frozen=True)
-class Setup:
-    """Everything that a worker needs to make the same extractor as the run."""
-
-    config: FeatureConfig
-    streams: tuple[str, ...]
-    device: str
-    weights: tuple[tuple[str, str | None], ...]
-    ways: tuple[tuple[str, Way], ...]
-    """by stream: what `--precision` means, resolved by the run"""
-    limits: Limits
-    threads: int | None
-    settings: str
-    """as JSON: the settings that its extractor must have"""
-    cache: Path
-    part: int
-
-    @classmethod
-    def of(cls, extractor: Extractor, cache: FeatureCache, threads: int | None) -> Setup:
-        """The setup for workers with the same extractor as this process."""
-        weights = tuple(
-            (name, None if file is None else str(file.absolute())) for name, file in extractor.weights_files.items()
-        )
-        return cls(
-            config=extractor.config,
-            streams=extractor.streams,
-            device=extractor.device,
-            weights=weights,
-            ways=tuple(extractor.ways.items()),
-            limits=extractor.limits,
-            threads=threads,
-            settings=json.dumps(extractor.settings(), sort_keys=True),
-            cache=cache.folder.absolute(),
-            part=cache.part,
-        )
-
-
-@dataclass(frozen=True)
-class Task:
-    """A chunk of a video."""
-
-    video: Video
-    content: str
-    stretch: Stretch
-    chunk: Chunk
-    home: Path | None = None
-    """the folder that a relative `video` starts from; None if `video` is absolute"""
-
-
-@dataclass(frozen=True)
-class Report:
-    """The outcome of a task."""
-
-    task: Task
-    error: Exception | None = None
-    messages: list[str] = field(default_factory=list)
-
-
-def name_of(content: str, first: int) -> str:
-    """The name of a part's marker in the run's folder, without its suffix."""
-    return f"part-{content}-{first}"
-
-
-def done_name(task: Task) -> str:
-    """The name of the file in the run's folder that says that a chunk is done."""
-    return f"done-{task.content}-{task.chunk.first}"
 
 
 def crashes(run: Path, content: str, first: int) -> int:
@@ -132,13 +65,22 @@ def work(setup: Setup, task: Task, run: Path) -> Report:
     try:
         if marker.crashed_before() or (run / "stop").exists() or (run / f"skip-{task.content}").exists():
             return Report(task)
-        marker.begin(task.chunk.first)
+        marker.begin(task.first)
         if task.home is not None:  # loky's workers stay in the folder of the run that started them
             os.chdir(task.home)
         extractor = _extractor(setup, run)
-        cache = FeatureCache(setup.cache, setup.part)
-        state = Extraction(cache, task.video, task.content, extractor, task.stretch, messages.append, strict=True)
-        state.extract(task.chunk, marker.progress, marker.stop, each=True, on_part=marker.begin)
+        if task.chunk is not None:
+            cache = FeatureCache(setup.cache, setup.part)
+            state = Extraction(cache, task.video, task.content, extractor, task.stretch, messages.append, strict=True)
+            if task.order is None or not state.assume():  # otherwise a worker ended it, and died before it said so
+                state.extract(task.chunk, marker.progress, marker.stop, each=True, on_part=marker.begin)
+            del state
+        if task.order is None or marker.stop():
+            finished, worked = None, True
+        else:
+            tell(run, task, messages)
+            marker.begin(END)
+            finished, worked = end(setup, task, run, extractor, marker.progress, marker.stop)
     except OSError as error:
         marker.end()
         if error.errno in FULL:
@@ -151,9 +93,7 @@ def work(setup: Setup, task: Task, run: Path) -> Report:
         # Converted here: pickling drops tracebacks, and an error that cannot be pickled would end the worker.
         return Report(task, as_bug(error, task.video) if exit_code(error) == BUG else error, messages)
     marker.end()
-    with contextlib.suppress(OSError):  # the run may be over
-        (run / done_name(task)).touch()
-    return Report(task, None, messages)
+    return Report(task, None, messages, finished, worked or task.chunk is not None)
 
 
 class _Marker:
@@ -167,7 +107,7 @@ class _Marker:
 
     def crashed_before(self) -> bool:
         """Whether two workers died over the first part already; some engines hand a task out again by themselves."""
-        return crashes(self.run, self.task.content, self.task.chunk.first) >= 2
+        return crashes(self.run, self.task.content, self.task.first) >= 2
 
     def begin(self, first: int) -> None:
         """Start on a part. The part before is done, so markers that dead workers left for it are removed."""

@@ -329,7 +329,7 @@ def test_a_ray_worker_is_killed(
     ray: str, extractor: Extractor, videos: list[Path], expected: dict[str, Any], tmp_path: Path
 ) -> None:
     cache = FeatureCache(tmp_path / "cache", 2)
-    killer = Killer(cache.folder, lambda: children("ray::PoolActor"))
+    killer = Killer(cache.folder, lambda: children("ray::Worker"))
     check(run(Engine("ray", -1, ray, small=0), extractor, videos, cache), expected, cache)
     killer.join()
     assert killer.killed
