@@ -95,7 +95,7 @@ def run(
     if resume:
         same, _ = finished(out, made_by(pipeline.provenance("")), set(ids.values()))
         jobs = [job for job in jobs if ids[job.video] not in same]
-    tables = Tables(out, pipeline.model.groups, set(ids.values()))
+    tables = Tables(out, set(ids.values()))
     cpu = memory = most = 0.0
     done = 0
     try:

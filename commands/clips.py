@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.groups import grouped
-from commands.options import Results, Videos, a_time, folder_only, opened
+from commands.options import Results, Videos, a_time
+from commands.places import folder_only, opened
 from commands.terminal import complain, err, failure, note, progress
 from support.errors import UsageError
 from support.paths import called

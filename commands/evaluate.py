@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.groups import grouped
-from commands.options import C, read_from
+from commands.options import C
+from commands.places import read_from
 from commands.terminal import escape, note, out, progress, table
 from postprocess.config import RULES
 from support.errors import UsageError, cannot_write

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.groups import grouped
-from commands.options import Results, Videos, a_time, folder_only
+from commands.options import Results, Videos, a_time
+from commands.places import folder_only
 from commands.terminal import complain, finish, note
 from postprocess.formats.writers import SUFFIXES, VIEWS, WRITERS
 from support.errors import OutputError, UsageError, UserError

@@ -6,17 +6,8 @@ from typing import Annotated
 import typer
 
 from commands.groups import grouped, settings_of
-from commands.options import (
-    FeatureOptions,
-    Paths,
-    RangeOptions,
-    RerunOptions,
-    WorkOptions,
-    folder_only,
-    is_file_name,
-    mirror_at,
-    opened,
-)
+from commands.options import FeatureOptions, Paths, RangeOptions, RerunOptions, WorkOptions
+from commands.places import folder_only, is_file_name, mirror_at, opened
 from commands.progress import Running
 from commands.terminal import note, say_choices
 from pipeline.config import asked, load_config
@@ -46,9 +37,9 @@ def extract(
     """Videos in, I3D features out: rgb (T,1024), flow (T,1024), times (T,2)."""
     settings = load_config(work.config, settings_of(features, work))
 
-    from pipeline.api import choose_device, default_streams, make_extractor
+    from pipeline.api import choose_device, make_extractor
     from pipeline.cache.entries import FeatureCache
-    from pipeline.run.batch import extract_batch
+    from pipeline.run.batch import default_streams, extract_batch
     from pipeline.run.outcome import FeatureOutput, existing_features
     from pipeline.run.store import prepare_output
     from pipeline.run.videos import Job, find_videos, left_out

@@ -11,7 +11,8 @@ import typer
 from rich.table import Table
 
 from commands.groups import Setting, grouped, here, settings_of
-from commands.options import FeatureOptions, WorkOptions, a_time, folder_only
+from commands.options import FeatureOptions, WorkOptions, a_time
+from commands.places import folder_only
 from commands.progress import Running
 from commands.terminal import err, escape, need_stdout, note, out, say_choices
 from extractors.config import WHOLE

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from commands.groups import Command, Group, grouped, place
-from commands.options import Classes, Device, Precision, csv_only
+from commands.options import Classes, Device, Precision
+from commands.places import csv_only
 from commands.terminal import complain, err, escape, finish, note, progress
 from pipeline.config import load_config
 from support.errors import UsageError

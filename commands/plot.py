@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.groups import grouped
-from commands.options import Results, Videos, folder_only, opened
+from commands.options import Results, Videos
+from commands.places import folder_only, opened
 from commands.terminal import complain, finish, note
 from support.errors import UsageError, UserError
 from support.paths import called

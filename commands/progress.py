@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.progress import Progress, TaskProgressColumn
 
-from commands.options import WorkOptions, mirror_at
+from commands.options import WorkOptions
+from commands.places import mirror_at
 from commands.remaining import Remaining
 from commands.terminal import STAGES, complain, drawn, err, escape, failure, note, out, progress, stopping
 from commands.terminal import table as draw

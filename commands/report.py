@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from commands.groups import grouped
-from commands.options import Videos, folder_only, is_file_name, opened, read_from
+from commands.options import Videos
+from commands.places import folder_only, is_file_name, opened, read_from
 from commands.terminal import complain, finish, note, progress
 from support.errors import UsageError
 from support.paths import called
@@ -51,10 +52,7 @@ def report(
     named = output if output is not None and output.suffix == ".html" and is_file_name(output) else None
     if named is None:
         folder_only(output, "pages are .html files", "pages")
-    names = tuple(dict.fromkeys(name.strip() for name in (classes or "").split(",") if name.strip()))
-    if bad := next((name for name in names if "|" in name), None):
-        raise UsageError(f"--classes {bad}: holds a |, which joins names in labels; rename it.")
-    extras = Extras(embed, names, marked_before(corrections))
+    extras = Extras(embed, _names(classes), marked_before(corrections))
     errors: list[Exception] = []
     found = [path for path in results if has_results(path)]
     blank = [path for path in results if not has_results(path)]
@@ -94,3 +92,15 @@ def report(
                 errors.append(wrong)
                 complain(wrong)
     finish(len(all_of_them) - len(errors), errors, all_of_them)
+
+
+def _names(classes: str | None) -> tuple[str, ...]:
+    """The names that --classes offers on the page.
+
+    Raises:
+        UsageError: one of them cannot be a label.
+    """
+    names = tuple(dict.fromkeys(name.strip() for name in (classes or "").split(",") if name.strip()))
+    if bad := next((name for name in names if "|" in name), None):
+        raise UsageError(f"--classes {bad}: holds a |, which joins names in labels; rename it.")
+    return names

@@ -9,17 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.groups import grouped, settings_of
-from commands.options import (
-    FeatureOptions,
-    FindOptions,
-    Paths,
-    RangeOptions,
-    RerunOptions,
-    WorkOptions,
-    mirror_at,
-    one_result,
-    opened,
-)
+from commands.options import FeatureOptions, FindOptions, Paths, RangeOptions, RerunOptions, WorkOptions
+from commands.places import mirror_at, one_result, opened
 from commands.progress import Running
 from commands.terminal import err, escape, need_stdout, note, result_table, say_choices
 from pipeline.config import load_config
@@ -92,9 +83,7 @@ def run(
     if share.shard is not None and not (videos := _share(videos, share.shard)):
         return
     _check_output(output, wanted, formats is not None or again.overwrite, single=len(videos) == 1)
-    if output is not None and output != "-":
-        output = str(opened(output))
-    folder = Path(output) if output not in (None, "-") else None
+    output, folder = _opened(output)
     only = None
     if (one := one_result(output, None if formats is None else wanted, len(videos))) is not None:
         folder, name, only = one
@@ -104,22 +93,17 @@ def run(
     listed = folder if only is None and wanted != [TABLES] else None
     running = Running("run", videos, listed, work, again.retry_failed)
     pipeline = Pipeline.load(config=settings)
-    err.print(f"[dim]{escape(settings.model)} on {pipeline.device}[/]")
-    say_choices(pipeline.extractor)
-    for remark in pipeline.notes:
-        note(remark)
+    _introduce(pipeline)
     if share.resume_from is not None:
         running.leave_out(_done(share.resume_from, pipeline, part.stretch, ids))
     running.choose_engine(pipeline.extractor)
     each = [name for name in wanted if name != TABLES]
-    into = folder if only is not None else listed
-    files = ResultOutput(into, mirror_at(into), each, again.overwrite, only)
+    files = ResultOutput(into := folder if only else listed, mirror_at(into), each, again.overwrite, only)
     if again.dry_run:
         existing = existing_results(pipeline, files, part.stretch)
         running.dry_run(pipeline.extractor, pipeline.cache, existing, part.stretch)
         return
-    results = []
-    tables = _open(folder, wanted, pipeline, ids)
+    results, tables = [], _open(folder, wanted, pipeline, ids)
     if folder is not None and listed is None:
         prepare_output(folder)
     with running.started(part.stretch) as (bars, stop):
@@ -139,6 +123,22 @@ def run(
     if running.report.finished and only is None and output != "-" and not {"html", TABLES} & set(wanted):
         running.say_next()
     running.finish()
+
+
+def _opened(output: str | None) -> tuple[str | None, Path | None]:
+    """What -o names, and the folder or the file that it is; for a URL, what stands for it here."""
+    if output is None or output == "-":
+        return output, None
+    place = opened(output)
+    return str(place), place
+
+
+def _introduce(pipeline: "Pipeline") -> None:
+    """Say which model runs where, and what was chosen for it."""
+    err.print(f"[dim]{escape(pipeline.config.model)} on {pipeline.device}[/]")
+    say_choices(pipeline.extractor)
+    for remark in pipeline.notes:
+        note(remark)
 
 
 def _ids(videos: "list[Job]", share: ShareOptions, tabled: bool) -> "dict[Video, str]":
@@ -177,7 +177,7 @@ def _open(folder: Path | None, formats: list[str], pipeline: "Pipeline", ids: "d
         return None
     from pipeline.tables import Tables
 
-    return Tables(folder, pipeline.model.groups, set(ids.values()))
+    return Tables(folder, set(ids.values()))
 
 
 def _tabled(outcomes: "Iterable[Outcome]", tables: "Tables | None", ids: "dict[Video, str]") -> "Iterator[Outcome]":

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from commands.groups import grouped, place, settings_of
-from commands.options import DecoderName, Device, Flow, Precision, Stride, View, folder_only
+from commands.options import DecoderName, Device, Flow, Precision, Stride, View
+from commands.places import folder_only
 from commands.terminal import TrainingTold, err, escape, note, progress, say_choices, table
 from model.presets import PRESETS
 from pipeline.config import load_config

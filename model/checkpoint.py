@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors_torch
@@ -29,6 +30,9 @@ FORMAT = 1
 _HEADER_KEY = "jcdnet"
 _STREAMS = (("rgb",), ("flow",), ("rgb", "flow"))
 _PICKLE_SUFFIXES = {".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".tar"}
+
+
+CLOSED = 3  # the most groups of classes that a user who knows what was filmed names
 
 
 class CheckpointError(UserError):
@@ -74,6 +78,29 @@ class Checkpoint:
         # `assign` gives the network these tensors. (`to_empty` would import SymPy: 3.5 s on a machine with a GPU.)
         net.load_state_dict({name: tensor.clone() for name, tensor in self.state.items()}, assign=True)
         return net.eval()
+
+
+def localize_settings_for(model: Checkpoint, classes: frozenset[str] | None) -> dict[str, Any]:
+    """The localisation settings that a model declares and that hold for these classes (None means all classes).
+
+    The embedded model's confidence was calibrated on sports. For other classes it stays the mean probability.
+    """
+    if not model.groups or (classes is not None and classes <= model.groups.keys()):
+        return model.localize
+    return {name: value for name, value in model.localize.items() if "confidence" not in name}
+
+
+def added_logits(model: Checkpoint, classes: frozenset[str]) -> np.ndarray | None:
+    """(C+1,) float32 what is added to the logits S because the user named these classes; None adds nothing.
+
+    A name changes how likely its sport is before anything is seen. It was measured for one sport (`Checkpoint.closed`),
+    and the more sports are named, the less it says: beyond CLOSED of them it says nothing.
+    """
+    groups = {model.groups.get(name, name) for name in classes}
+    if not model.closed or len(groups) > CLOSED:
+        return None
+    rows = [model.closed.get(model.groups.get(c, ""), 0.0) if c in classes else 0.0 for c in model.classes]
+    return np.array([*rows, 0.0], np.float32)
 
 
 def save(checkpoint: Checkpoint, path: str | Path) -> None:

@@ -19,7 +19,7 @@ from extractors.config import CENTRE, Stretch, view_of
 from extractors.exact import exact
 from extractors.features import Extractor, Features
 from model import checkpoint
-from model.checkpoint import Checkpoint
+from model.checkpoint import Checkpoint, added_logits, localize_settings_for
 from model.jcdnet import JCDNet
 from model.predict import PredictError, Scores, predict
 from pipeline import precisions
@@ -35,7 +35,6 @@ from support.version import package_version
 
 EMBEDDED = "kinetics400"
 SPORTS, ALL, AUTO = "sports", "all", "auto"
-CLOSED = 3  # the most groups of classes that a user who knows what was filmed names
 
 
 class Pipeline:
@@ -279,12 +278,6 @@ def choose_device(name: str) -> str:
     return name
 
 
-def default_streams(config: Config) -> tuple[str, ...]:
-    """Streams that `extract` computes by default: flow only if it has weights, or if the user gave settings for it."""
-    wanted = config.flow_weights or config.given & {"features.flow"} or weights.find("i3d-flow")
-    return ("rgb", "flow") if wanted else ("rgb",)
-
-
 def make_extractor(config: Config, declared: tuple[str, ...], device: str) -> Extractor:
     """The extractor for a run; `declared` holds the streams that the model reads."""
     if device == "cpu" and config.features.precision == "float16":
@@ -319,29 +312,6 @@ def load_model(name: str, rgb_weights: str | None = None, tuning: Path | None = 
     return kinetics.build(
         weight, bias, weights.kinetics400_names(), identity, kinetics.Tuning.load(tuning or kinetics.TUNING)
     )
-
-
-def localize_settings_for(model: Checkpoint, classes: frozenset[str] | None) -> dict[str, Any]:
-    """The localisation settings that a model declares and that hold for these classes (None means all classes).
-
-    The embedded model's confidence was calibrated on sports. For other classes it stays the mean probability.
-    """
-    if not model.groups or (classes is not None and classes <= model.groups.keys()):
-        return model.localize
-    return {name: value for name, value in model.localize.items() if "confidence" not in name}
-
-
-def added_logits(model: Checkpoint, classes: frozenset[str]) -> np.ndarray | None:
-    """(C+1,) float32 what is added to the logits S because the user named these classes; None adds nothing.
-
-    A name changes how likely its sport is before anything is seen. It was measured for one sport (`Checkpoint.closed`),
-    and the more sports are named, the less it says: beyond CLOSED of them it says nothing.
-    """
-    groups = {model.groups.get(name, name) for name in classes}
-    if not model.closed or len(groups) > CLOSED:
-        return None
-    rows = [model.closed.get(model.groups.get(c, ""), 0.0) if c in classes else 0.0 for c in model.classes]
-    return np.array([*rows, 0.0], np.float32)
 
 
 def default_classes(model: Checkpoint) -> str:

@@ -123,7 +123,7 @@ class Localizer:
         except Exception as problem:
             error = failed(Job(video, Path(name)), problem).error
         files = {form: b"" if result is None else text_of(form, result) for form in self.formats}
-        found = segments_text(result, pipeline.model.groups)
+        found = segments_text(result)
         return {"path": path, **video_row(name, result, error), "segments": found, **files}
 
     def pipeline(self) -> Pipeline:

@@ -83,23 +83,23 @@ def video_row(name: str, result: Result | None, error: Exception | None) -> dict
     }
 
 
-def segment_rows(name: str, result: Result | None, sports: Mapping[str, str]) -> list[dict[str, Any]]:
+def segment_rows(name: str, result: Result | None) -> list[dict[str, Any]]:
     """The rows of a video in `segments.parquet`. Numbers are rounded as in the result's JSON.
 
-    `sports`: the sport of each label that has one; others get "".
+    The sport is that of the result: "unsure" if it is not sure, "" if the model groups no classes.
     """
     found = [] if result is None else result.to_dict()["segments"]
     model = "" if result is None else _model(result)
     rest = {"id": encodable(name), "model": encodable(model)}
     return [
-        {**rest, **segment, "label": encodable(segment["label"]), "sport": sports.get(segment["label"], "")}
+        {**rest, **segment, "label": encodable(segment["label"]), "sport": segment.get("sport", "")}
         for segment in found
     ]
 
 
-def segments_text(result: Result | None, sports: Mapping[str, str]) -> str:
+def segments_text(result: Result | None) -> str:
     """The segments of a video as JSON, without its id and the model."""
-    rows = ({k: v for k, v in row.items() if k not in ("id", "model")} for row in segment_rows("", result, sports))
+    rows = ({k: v for k, v in row.items() if k not in ("id", "model")} for row in segment_rows("", result))
     return json.dumps(list(rows), ensure_ascii=False)
 
 
@@ -170,7 +170,7 @@ def finished(folder: Path, provenance: str, wanted: Collection[str]) -> tuple[se
 class Tables:
     """The tables of an output folder, to which this process adds rows."""
 
-    def __init__(self, folder: Path, sports: Mapping[str, str], ids: Collection[str]) -> None:
+    def __init__(self, folder: Path, ids: Collection[str]) -> None:
         """Open the tables, and remove what killed processes left half written.
 
         `ids`: the videos of this run; a row that one of them has already is replaced.
@@ -181,7 +181,7 @@ class Tables:
             EnvironmentMissing: pyarrow is not installed.
         """
         arrow()
-        self.folder, self.sports = folder, sports
+        self.folder = folder
         self.videos: list[dict[str, Any]] = []
         self.segments: list[dict[str, Any]] = []
         self.name, self.fresh, self._written = _new_name(), 0, time.monotonic()
@@ -199,7 +199,7 @@ class Tables:
     def add(self, name: str, result: Result | None, error: Exception | None = None) -> None:
         """Add the row of a video and its segments; they reach the disk within OFTEN seconds of further rows."""
         self.videos.append(video_row(name, result, error))
-        self.segments += segment_rows(name, result, self.sports)
+        self.segments += segment_rows(name, result)
         self.fresh += 1
         if len(self.videos) >= ROWS or time.monotonic() - self._written > OFTEN:
             self.flush()

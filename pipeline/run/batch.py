@@ -8,12 +8,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from extractors.backbones import weights
 from extractors.config import WHOLE, Stretch
 from extractors.decode.video import VideoError
 from extractors.features import Extractor, Features, load, save
 from pipeline.api import Pipeline
 from pipeline.cache.content import Video, content_hash, size_of
 from pipeline.cache.entries import FeatureCache
+from pipeline.config import Config
 from pipeline.run.outcome import (
     Existing,
     FeatureOutput,
@@ -94,6 +96,12 @@ def run_batch(
         pipeline.extractor, pipeline.cache, stretch, lambda item: on_progress(item.key), stop, pipeline, seen
     )
     return _Batch(request, find_or_warm, end, order).run(engine or Engine(), jobs)
+
+
+def default_streams(config: Config) -> tuple[str, ...]:
+    """Streams that `extract` computes by default: flow only if it has weights, or if the user gave settings for it."""
+    wanted = config.flow_weights or config.given & {"features.flow"} or weights.find("i3d-flow")
+    return ("rgb", "flow") if wanted else ("rgb",)
 
 
 def extract_batch(

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TextIO
 
-from postprocess.formats.text import encodable
 from postprocess.segment import Result
 
 Writer = Callable[[Result, TextIO], None]
@@ -135,6 +134,10 @@ def clock(seconds: float) -> str:
 def _json(result: Result, indent: int | None) -> str:
     document = result.to_dict()
     text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
+    if text.isascii():
+        return text
+    from postprocess.formats.text import encodable  # most results hold no other letters
+
     if text == encodable(text):
         return text
     # A file name that is not UTF-8 has lone surrogates in Python, and UTF-8 streams refuse these.
@@ -142,6 +145,8 @@ def _json(result: Result, indent: int | None) -> str:
 
 
 def _cell(text: str) -> str:
+    from postprocess.formats.text import encodable
+
     # Excel in East Asian locales treats full-width signs like plain ones.
     text = "'" * text.startswith(tuple("=+-@\t\r\n\0＝＋－＠'")) + encodable(text)
     # RFC 4180 by hand: csv.writer with bare newlines leaves a lone carriage return unquoted (Python 3.11).

@@ -12,8 +12,9 @@ from extractors.backbones import weights
 from extractors.config import FeatureConfig
 from extractors.features import Features
 from model.predict import Scores
-from pipeline.api import Pipeline, choose_classes, default_streams
+from pipeline.api import Pipeline, choose_classes
 from pipeline.config import Config, adopt, load_config
+from pipeline.run.batch import default_streams
 from pipeline.run.videos import VIDEO_SUFFIXES, find_videos, left_out
 from postprocess.config import LocalizeConfig
 from postprocess.formats.writers import SUFFIXES

@@ -56,7 +56,7 @@ def config(night: Path) -> Config:
 def run(night: Path, out: Path | None, engine: Engine, formats: tuple[str, ...] = ("json", "srt")) -> list[Outcome]:
     pipeline = Pipeline.load(config=config(night))
     jobs = find_videos([str(night / "videos")])
-    return list(run_batch(pipeline, jobs, ResultOutput(out, formats), engine=engine))
+    return list(run_batch(pipeline, jobs, ResultOutput(out, None, formats), engine=engine))
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -72,7 +72,7 @@ def alone(night: Path) -> dict[str, bytes]:
 
 def batch(night: Path) -> dict[str, list[str]]:
     names = ("a.mp4", "broken.mp4", "day/c.mp4", "gone.mp4", "s3")
-    return {"id": list(names), "path": [*(str(night / "videos" / n) for n in names[:-1]), "s3://bucket/a.mp4"]}
+    return {"id": list(names), "path": [*(str(night / "videos" / n) for n in names[:-1]), "ftp://bucket/a.mp4"]}
 
 
 def test_a_batch_of_columns(night: Path, alone: dict[str, bytes]) -> None:
@@ -89,7 +89,7 @@ def test_a_batch_of_columns(night: Path, alone: dict[str, bytes]) -> None:
         document = json.loads(found["json"][row])
         segments = json.loads(found["segments"][row])
         assert len(segments) == found["n_segments"][row] and found["duration"][row] == document["duration"]
-        assert [{k: v for k, v in s.items() if k != "sport"} for s in segments] == document["segments"]
+        assert [{k: v for k, v in s.items() if v or k != "sport"} for s in segments] == document["segments"]
         assert {s["sport"] for s in segments} <= {"tennis"}
     assert found["json"][1] == b"" and found["segments"][1] == "[]" and found["provenance"][1] == ""
     assert found["provenance"][0] == found["provenance"][2] != ""

@@ -23,7 +23,10 @@ PROVENANCE = {"content": "sha256:x", "model": {"name": "m", "fingerprint": "f"},
 
 
 def result(name: str, *labels: str, warnings: tuple[str, ...] = (), **provenance: Any) -> Result:
-    found = tuple(Segment(float(k), k + 1.23456, 2.0, 0.5, label) for k, label in enumerate(labels))
+    found = tuple(
+        Segment(float(k), k + 1.23456, 2.0, 0.5, label, "tennis" if label == "serve" else "")
+        for k, label in enumerate(labels)
+    )
     return Result(name, 9.5, {}, found, warnings, PROVENANCE | provenance)
 
 
@@ -34,7 +37,7 @@ def read(folder: Path, table: str) -> list[dict[str, Any]]:
 
 
 def test_what_stands_in_the_tables(tmp_path: Path) -> None:
-    made = Tables(tmp_path, {"serve": "tennis"}, ())
+    made = Tables(tmp_path, ())
     made.add("a.mp4", result("a.mp4", "serve", "volley", warnings=("one.", "two.")))
     made.add("nothing found.mp4", result("b.mp4"))
     made.add("bad.mp4", None, UsageError("bad.mp4: cannot be read; check it."))
@@ -65,7 +68,7 @@ def test_what_stands_in_the_tables(tmp_path: Path) -> None:
 def test_pandas_and_duckdb_open_them(tmp_path: Path) -> None:
     pandas, duckdb = pytest.importorskip("pandas"), pytest.importorskip("duckdb")
     for k in range(3):  # three writers
-        made = Tables(tmp_path, {}, ())
+        made = Tables(tmp_path, ())
         made.add(f"{k}.mp4", result(f"{k}.mp4", *["serve"] * k))
         made.flush()
     frame = pandas.read_parquet(tmp_path / VIDEOS)
@@ -79,7 +82,7 @@ def test_pandas_and_duckdb_open_them(tmp_path: Path) -> None:
 
 def test_a_part_grows_until_it_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "ROWS", 4)
-    made = Tables(tmp_path, {}, ())
+    made = Tables(tmp_path, ())
     for k in range(10):
         made.add(str(k), result(str(k), "serve"))
         made.flush()
@@ -90,11 +93,11 @@ def test_a_part_grows_until_it_is_full(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_video_that_is_run_again_has_one_row(tmp_path: Path) -> None:
-    made = Tables(tmp_path, {}, ())
+    made = Tables(tmp_path, ())
     made.add("a", None, UsageError("bad."))
     made.add("b", result("b", "serve"))
     made.flush()
-    again = Tables(tmp_path, {}, ("a", "b", "c"))
+    again = Tables(tmp_path, ("a", "b", "c"))
     again.add("a", result("a", "serve"))
     again.add("b", result("b", "volley", "serve"))
     again.flush()
@@ -112,7 +115,7 @@ def test_a_video_that_is_run_again_has_one_row(tmp_path: Path) -> None:
 
 def test_what_a_killed_writer_left_half_written_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed between its two tables: the segments of a video without a row."""
-    made = Tables(tmp_path, {}, ())
+    made = Tables(tmp_path, ())
     made.add("a", result("a", "serve"))
     made.flush()
     made.add("b", result("b", "serve"))
@@ -127,10 +130,10 @@ def test_what_a_killed_writer_left_half_written_is_removed(tmp_path: Path, monke
     with pytest.raises(KeyboardInterrupt):
         made.flush()
     monkeypatch.setattr(tables, "_write", honest)
-    Tables(tmp_path, {}, ())
+    Tables(tmp_path, ())
     assert len(read(tmp_path, SEGMENTS)) == 2  # its writer, this process, lives
     monkeypatch.setattr(tables, "is_alive", lambda who: False)
-    Tables(tmp_path, {}, ())
+    Tables(tmp_path, ())
     assert [row["id"] for row in read(tmp_path, SEGMENTS)] == ["a"]
     assert set(read_rows(tmp_path)) == {"a"}
 
