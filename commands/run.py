@@ -130,7 +130,7 @@ def _opened(output: str | None) -> tuple[str | None, Path | None]:
     if output is None or output == "-":
         return output, None
     place = opened(output)
-    return str(place), place
+    return (str(place) if is_url(output) else output), place
 
 
 def _introduce(pipeline: "Pipeline") -> None:

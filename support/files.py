@@ -192,13 +192,13 @@ def remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def sweep(folder: Path, abandoned: float = ABANDONED) -> int:
+def sweep(folder: Path, abandoned: float | None = None) -> int:
     """Remove temporary files and folders whose writers are dead; returns how many there were.
 
-    Those of other machines go when nobody has written to them for `abandoned` seconds. Their age is measured against a
-    file that is written now, so that only the file system's clock counts.
+    Those of other machines go when nobody has written to them for `abandoned` seconds (None: ABANDONED). Their age is
+    measured against a file that is written now, so that only the file system's clock counts.
     """
-    removed, now = 0, None
+    removed, now, limit = 0, None, ABANDONED if abandoned is None else abandoned
     for path in folder.iterdir() if folder.is_dir() else ():
         if (found := _TEMPORARY.search(path.name)) is None:
             continue
@@ -208,7 +208,7 @@ def sweep(folder: Path, abandoned: float = ABANDONED) -> int:
             now = probe.stat().st_mtime
             probe.unlink()
         try:
-            if alive is False or (alive is None and now is not None and now - path.stat().st_mtime > abandoned):
+            if alive is False or (alive is None and now is not None and now - path.stat().st_mtime > limit):
                 remove(path)
                 removed += 1
         except FileNotFoundError:  # its writer renamed it, or another process swept it first

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from extractors.config import Stretch
 from extractors.decode.video import ReadError, VideoError
@@ -24,8 +24,10 @@ from support.progress import Progress, silent
 if TYPE_CHECKING:
     from pipeline.cache.spool import Remote
 
-Video: TypeAlias = "Path | Remote"
-"""a video as the user named it: a file, or something in a store"""
+    Video: TypeAlias = Path | Remote
+else:
+    Video = Any
+"""a video as the user named it: a file, or something in a store (`spool.Remote`, which a local run does not import)"""
 
 
 def place_of(video: Video) -> str:

@@ -210,7 +210,7 @@ def test_the_real_model_starts_one_of_ones_own() -> None:
 
 def tuning_of(backbone: str = "sha256:0", **fields: object) -> Tuning:
     tilt = torch.linspace(-1, 1, 1024)
-    return Tuning({"tennis": tilt}, 2.0, {"min_confidence": 0.25}, backbone, **fields)  # type: ignore[arg-type]
+    return Tuning({"tennis": tilt}, temperature=2.0, localize={"min_confidence": 0.25}, backbone=backbone, **fields)  # type: ignore[arg-type]
 
 
 def test_a_tilt_moves_the_names_of_its_sport_in_s_alone(head, features) -> None:
@@ -227,6 +227,30 @@ def test_a_tilt_moves_the_names_of_its_sport_in_s_alone(head, features) -> None:
     assert np.allclose(scores.coarse_cas, plain.cas / 2, atol=1e-3)
     assert np.array_equal(scores.actionness, plain.actionness)
     assert tuned.localize == {"min_confidence": 0.25}
+
+
+def test_a_bias_moves_its_names_in_s_alone(head, features) -> None:
+    weight, bias = head
+    names = list(weights.kinetics400_names())
+    added = {"hurling (sport)": -5.0, "squat": -0.8}
+    plain = predict(kinetics.build(weight, bias, names, "sha256:0").build(), features)
+    scores = predict(
+        kinetics.build(weight, bias, names, "sha256:0", tuning_of(bias=added, closed={})).build(), features
+    )
+    for name, value in added.items():
+        column = names.index(name)
+        assert np.allclose(scores.cas[:, column], (plain.cas[:, column] + value) / 2, atol=1e-3)
+    assert np.allclose(scores.coarse_cas, plain.cas / 2, atol=1e-3)
+    assert np.array_equal(scores.actionness, plain.actionness)
+
+
+def test_a_sport_of_many_names_loses_half_of_their_logarithm() -> None:
+    found, groups = kinetics.biases(), kinetics.sports_groups()
+    assert set(found) == set(groups)
+    for name, sport in groups.items():
+        count = sum(other == sport for other in groups.values())
+        expected = -0.5 * np.log(count) - (5 if sport == "hurling" else 0)
+        assert found[name] == pytest.approx(expected)
 
 
 def test_a_tuning_of_other_features_is_left_out(head) -> None:

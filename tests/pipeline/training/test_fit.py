@@ -345,7 +345,7 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> checkpoint.Checkpoint:
     generator = torch.Generator().manual_seed(3)
     weight, bias = torch.randn(3, WIDTH, generator=generator), torch.randn(3, generator=generator)
     made = kinetics.build(weight, bias, ("golf driving", "golf chipping", "juggling"), "sha256:0")
-    monkeypatch.setattr(trainsettings, "load_model", lambda name: made)
+    monkeypatch.setattr(trainsettings, "load_model", lambda name, **more: made)
     return made
 
 
