@@ -45,8 +45,14 @@ def timeline(
     if curves is not None and not len(curves.actionness):
         curves = None
     labels = _shown(result, truth or ())
-    names = [*sorted(labels), *sorted({label for _, _, label in _spans(result, truth or ())} - set(labels))]
+    # The truth may name the sport where a result names the action: both are one colour.
+    true = {label for _, _, label in truth or ()}
+    meant = {s.label: s.sport for s in result.segments if s.sport in true and s.label not in true}
+    first = {meant.get(label, label) for label in labels}
+    rest = {meant.get(label, label) for _, _, label in _spans(result, truth or ())} - first
+    names = [*sorted(first), *sorted(rest)]
     look = {label: (COLOURS[i % len(COLOURS)], _pattern(i // len(COLOURS))) for i, label in enumerate(names)}
+    look |= {label: look[sport] for label, sport in meant.items()}
     rows = [("frames", 1.15)] * bool(frames) + [("truth", 0.35)] * (truth is not None) + [("found", 0.35)]
     rows += [("scores", 1.7), ("maps", 0.5 + 0.19 * (len(labels) + 1))] if curves is not None else []
     legend = 0.17 * max(0, -(-len(names) // 4) - 2)  # inches, of the rows of names beyond the second
@@ -72,6 +78,7 @@ def timeline(
     handles = [
         axes["found"].barh([0], [0], color=code, hatch=pattern, edgecolor="white", linewidth=0, label=_plain(label))
         for label, (code, pattern) in look.items()
+        if label not in meant
     ]
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)

@@ -86,3 +86,12 @@ def test_every_bar_has_a_name_and_a_look_of_its_own() -> None:
 
 def test_a_video_without_a_snippet() -> None:
     assert size(timeline(Result("v", 0.0, {}, (), (), {}), curves(steps=0)))
+
+
+def test_a_sport_of_the_truth_and_its_action_have_one_colour() -> None:
+    found = (Segment(0, 4, 0, 1, "playing tennis", "tennis"), Segment(5, 8, 0, 1, "squat", "weightlifting"))
+    drawing = timeline(
+        Result("v", 10.0, {}, found, (), {}), None, truth=[(0, 4, "tennis"), (5, 8, "squat")], form="svg"
+    )
+    texts = "".join(ET.fromstring(drawing.decode()).itertext())
+    assert "tennis" in texts and "playing tennis" not in texts and "squat" in texts and "weightlifting" not in texts
