@@ -95,6 +95,18 @@ def test_a_batch_of_columns(night: Path, alone: dict[str, bytes]) -> None:
     assert found["provenance"][0] == found["provenance"][2] != ""
 
 
+def test_videos_in_a_store(night: Path, alone: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    store = fsspec.filesystem("memory")
+    store.pipe("/rows/a.mp4", (night / "videos" / "a.mp4").read_bytes())
+    paths = ["memory://rows/a.mp4", "memory://rows/gone.mp4"]
+    found = Localizer(config=config(night), formats=("json",))({"id": ["a", "gone"], "path": paths})
+    assert found["status"] == ["done", "failed"] and "gone.mp4" in found["error"][1]
+    made, expected = json.loads(found["json"][0]), json.loads(alone["a.json"])
+    assert made["video"] == paths[0] and made["segments"] == expected["segments"]
+    assert made["provenance"]["content"] == expected["provenance"]["content"]
+
+
 def test_columns_of_numpy_arrow_and_pandas(night: Path) -> None:
     pyarrow, pandas = pytest.importorskip("pyarrow"), pytest.importorskip("pandas")
     localizer = Localizer(config=config(night))
