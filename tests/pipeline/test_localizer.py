@@ -213,6 +213,35 @@ def test_workers_finish_videos_and_the_run_neither_holds_features_nor_runs_a_net
     assert sorted(o.cached for o in outcomes if o.error is None and o.duplicate_of is None) == [True] * 3
 
 
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """Two worker processes of Dask or Ray on this machine."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))))
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    if request.param == "dask":
+        distributed = pytest.importorskip("distributed")
+        with distributed.LocalCluster(2, threads_per_worker=1, processes=True, dashboard_address=None) as made:
+            yield Engine("dask", -1, made.scheduler_address, small=0)
+        return
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    head = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    yield Engine("ray", -1, head.address, small=0)
+    head.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cluster", ["dask", "ray"], indirect=True)
+def test_the_driver_of_a_cluster_neither_holds_features_nor_runs_a_network(
+    night: Path, alone: dict[str, bytes], tmp_path: Path, cluster: Engine, idle: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JCDNET_CACHE", str(tmp_path / "cache"))
+    outcomes = run(night, tmp_path / "out", cluster)
+    assert files(tmp_path / "out") == alone
+    assert sorted(type(o.error).__name__ for o in outcomes) == ["NoneType"] * 4 + ["VideoError"]
+
+
 def _elsewhere(folder: Path, name: str, data: bytes) -> Path:
     """The proof as a worker of another machine finds it: not at all."""
     return folder / "nowhere" / name
