@@ -107,8 +107,9 @@ def near(path: Path, most: int = 3) -> str:
         names = sorted(name for name in os.listdir(folder) if not name.startswith("."))  # noqa: PTH208
     except OSError:
         return ""
+    alike = [name for name in names if Path(name).suffix.lower() == path.suffix.lower()]
     stems: dict[str, list[str]] = {}
-    for name in names:
+    for name in alike or names:  # a video is meant where one is named, and not the page beside it
         stems.setdefault(Path(name).stem.casefold(), []).append(name)
     close = difflib.get_close_matches(path.stem.casefold(), stems, n=most, cutoff=0.7)
     found = [name for stem in close for name in stems[stem]][:most]

@@ -36,7 +36,7 @@ def labels_meant(asked: str, results: Sequence[Result]) -> set[str]:
             missing.append(name)
         meant |= found
     if missing:
-        near = suggest(missing[0], {*known, *(sports or {}).values()})
+        near = suggest(missing[0], {*known, *(sport for label, sport in (sports or {}).items() if label in known)})
         there = f"there are {', '.join(sorted(known)) or 'none'}."
         hint = f"did you mean {near!r}? {there[0].upper()}{there[1:]}" if near else there
         raise UsageError(f"no segment is called {', '.join(missing)}; {hint}")
