@@ -4,13 +4,13 @@ The clips of an owner of footage are read by a model that was fitted without the
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from benchmarks.wide_sports import NEGATIVE, RENDERED, SPORT, Find, WideClip
+from benchmarks.wide_sports import GROUPS, NEGATIVE, RENDERED, SPORT, Find, WideClip
 from model import kinetics
 from model.predict import Scores, predict
 from postprocess.config import LocalizeConfig
@@ -20,7 +20,6 @@ from postprocess.segment import Segment
 FOLDS = 9
 FALSE_SHARE = 0.04  # of other clips, in which a sport that the user names is found
 MOST_ADDED, STEPS = 8.0, 8  # the most that a named sport adds to its logits; halvings of that range
-GROUPS = kinetics.sports_groups()
 Row = tuple[float, bool]
 """the probability of a segment, and whether its name is right"""
 
@@ -161,6 +160,6 @@ class HeldOut:
                 return self.find(clip, LocalizeConfig(**settings[n]))
             if (n, sport) not in added:
                 added[n, sport] = self.added(settings[n], n, sport)[sport]
-            return self.find(clip, replace(LocalizeConfig(**settings[n])), sport, added[n, sport])
+            return self.find(clip, LocalizeConfig(**settings[n]), sport, added[n, sport])
 
         return find

@@ -40,6 +40,7 @@ from postprocess.segment import Segment
 SPORT, OTHER, UNKNOWN, NEGATIVE = "sport", "other", "unknown", "negative"
 RENDERED = "SportsGame"  # a sport, drawn by a computer: counted apart
 BINS = 10
+GROUPS = kinetics.sports_groups()
 WIDE = Path(os.environ.get("JCDNET_CORPUS", "../shared/corpus")).parent / "corpus-wide"
 
 
@@ -99,7 +100,7 @@ class Outcome:
 
     def right(self, segment: Segment) -> bool:
         """Whether a segment has a name that is right."""
-        return bool({segment.label, kinetics.sports_groups().get(segment.label)} & self.clip.accept)
+        return bool({segment.label, GROUPS.get(segment.label)} & self.clip.accept)
 
     @property
     def verdict(self) -> str:

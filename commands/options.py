@@ -7,7 +7,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -17,9 +17,6 @@ from extractors.config import PRECISIONS, FeatureConfig, Limits, Stretch
 from pipeline.config import STREAM_CHOICES, Config
 from postprocess.config import RULES, LocalizeConfig
 from support.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
 
 F, C, G, L = FeatureConfig(), Config(), Limits(), LocalizeConfig()
 SNIPPET = F.length / F.fps  # seconds
