@@ -157,6 +157,19 @@ def stubs() -> Iterator[None]:
         yield
 
 
+def settings() -> dict[str, str]:
+    """The variables of the environment that are jcdnet's own."""
+    return {name: value for name, value in os.environ.items() if name.startswith("JCDNET_")}
+
+
+@pytest.fixture(autouse=True)
+def variables_stay() -> Iterator[None]:
+    """No test leaves a variable behind for the tests after it."""
+    before = settings()
+    yield
+    assert settings() == before
+
+
 @pytest.fixture
 def jcdnet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run the command line in this process: (exit code, stdout, stderr)."""
@@ -164,11 +177,15 @@ def jcdnet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["jcdnet", *map(str, arguments)])
         monkeypatch.setattr(cli.err, "quiet", False)
-        code = 0
+        code, before = 0, settings()
         try:
             cli.main()
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
+        finally:  # --cache and --spool set variables for workers; a command of its own process would take them with it
+            for name in settings().keys() - before.keys():
+                del os.environ[name]
+            os.environ.update(before)
         said = capsys.readouterr()
         return code, said.out, said.err
 
