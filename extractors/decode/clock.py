@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import heapq
 import math
 from collections.abc import Callable, Iterator
 
@@ -15,6 +16,7 @@ import av.error
 import av.video
 
 from extractors.decode.container import reason
+from extractors.decode.unseen import Unseen
 from extractors.decode.video import Damage, ReadError
 
 # Seconds. A longer gap between two frames comes from a broken clock (a wrapped counter, a spliced recording), not from
@@ -75,18 +77,33 @@ def decode(
     Raises (while it is iterated):
         ReadError: the disk or the network fails. FFmpeg may have skipped data, so nothing of this reading counts.
     """
+    for time, frame in decode_seen(container, stream, damage, tick):
+        assert frame is not None
+        yield time, frame
+
+
+def decode_seen(
+    container: av.container.InputContainer,
+    stream: av.video.VideoStream,
+    damage: Damage,
+    tick: Callable[[], None] = lambda: None,
+    unseen: Unseen | None = None,
+) -> Iterator[tuple[float, av.VideoFrame | None]]:
+    """As `decode`; of a frame that `unseen` leaves out, which is not decoded, the time and None."""
     base = float(stream.time_base or 0) or 1 / 25
     zero = (container.start_time or 0) / 1e6
     step = frame_step(stream)
     last: float | None = None
     shift = 0.0
     packets = container.demux(stream)
+    marked = ((packet, False) for packet in packets) if unseen is None else unseen.marked(packets)
+    left_out: list[float] = []  # times of frames that are not decoded; a heap
     spliced = _Splices(container, base, step)
     shown: av.VideoFrame | None = None
     stays = -math.inf  # until when the last picture is shown, by packets without a picture
     while True:
         try:
-            packet = next(packets, None)
+            packet, without = next(marked, (None, False))
         except av.error.FFmpegError as error:
             packet = None  # the demuxer cannot go on, so the video ends here
             raise_if_unreadable(container, error)
@@ -99,6 +116,9 @@ def decode(
                 yield stays - shift, shown
             return
         tick()
+        if without and unseen is not None and not (damage.errors or damage.jumps or damage.made_up):
+            heapq.heappush(left_out, unseen.time(packet))
+            continue
         if not packet.size and packet.pts is not None:  # Theora: the previous picture stays (specification, chapter 7)
             stays = packet.pts * base - zero
             continue
@@ -122,6 +142,9 @@ def decode(
                     shift += time - last - step
                     time = last + step
                     damage.jumps += 1
+            while left_out and time is not None and left_out[0] < time:
+                last = heapq.heappop(left_out)
+                yield last, None
             last = time = 0.0 if time is None else time
             shown = frame
             yield time, frame

@@ -7,15 +7,17 @@ later steps need not care about variable frame rates, a first PTS that is not 0,
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import av
 
-from extractors.decode.clock import LONGEST_STILL, decode, frame_step, raise_if_unreadable
+from extractors.decode.clock import LONGEST_STILL, decode_seen, frame_step, raise_if_unreadable
 from extractors.decode.container import UNSEEKABLE, declared_duration, describe, open_video
 from extractors.decode.look import Look, picture
+from extractors.decode.unseen import Unseen
 from extractors.decode.video import TIME_EPS, Damage, Image, VideoError, fit, is_partial, warnings
 
 
@@ -46,6 +48,9 @@ class Frames:
         self.path, self.fps, self.short_side, self.gpu = path, fps, short_side, gpu
         self._tick, self._threads = tick, threads
         self.damage = Damage()
+        self._unseen: Unseen | None = None
+        self._from: float | None = None
+        """`origin`, once it is known"""
         self.end = 0.0
         self.exhausted = self.sought = False
         self._stack = contextlib.ExitStack()
@@ -60,11 +65,15 @@ class Frames:
                 raise VideoError(f"{self.path}: NVDEC decodes no frame of it; use --decoder cpu for it.")
             if head is None:
                 raise VideoError(f"{self.path}: no frame of it can be decoded; the file is damaged, get it again.")
-            self._head = head
-            self.origin = head[0]
+            time, first = head
+            assert first is not None
+            self._head = time, first
+            self.origin = self._from = time
+            if self._unseen is not None:
+                self._unseen.origin = time
             self._declared = declared_duration(self._container, self._stream)
             self._zero = (self._container.start_time or 0) / 1e6
-            self._look.settle(head[1])
+            self._look.settle(first)
             self.info = describe(self.path, self._container, self._stream, self._look.size)
             self.size = self._look.size if self.short_side is None else fit(self._look.size, self.short_side)
             self._stack = stack.pop_all()
@@ -98,8 +107,11 @@ class Frames:
         """(H, W, 3) uint8 RGB of a frame, in `out`. Several threads may call it at once, for different frames."""
         return picture(frame, self.size, self._look, out)
 
-    def _decode(self) -> Iterator[tuple[float, av.VideoFrame]]:
-        return decode(self._container, self._stream, self.damage, self._tick)
+    def _decode(self) -> Iterator[tuple[float, av.VideoFrame | None]]:
+        """Times and frames; None for a frame that no grid point shows."""
+        zero = (self._container.start_time or 0) / 1e6
+        self._unseen = Unseen(self._stream, zero, self.fps, self._from) if self.gpu is None else None
+        return decode_seen(self._container, self._stream, self.damage, self._tick, self._unseen)
 
     @property
     def seekable(self) -> bool:
@@ -112,7 +124,7 @@ class Frames:
     def _nearest(
         self,
         head: tuple[float, av.VideoFrame],
-        source: Iterator[tuple[float, av.VideoFrame]],
+        source: Iterator[tuple[float, av.VideoFrame | None]],
         k: int,
         last: float,
     ) -> Iterator[tuple[int, av.VideoFrame]]:
@@ -125,7 +137,7 @@ class Frames:
             self.end = later
             if k >= last:
                 return
-            time, frame = later, successor
+            time, frame = later, successor or frame
         self.exhausted = True
         base = float(frame.time_base or 0)
         lasts = frame.duration * base
@@ -136,7 +148,7 @@ class Frames:
 
     def _seek(
         self, first: av.VideoFrame, target: float
-    ) -> tuple[tuple[float, av.VideoFrame], Iterator[tuple[float, av.VideoFrame]]] | None:
+    ) -> tuple[tuple[float, av.VideoFrame], Iterator[tuple[float, av.VideoFrame | None]]] | None:
         """Jump to a keyframe at or before `target` (s), and check its PTS; None: read on from the start.
 
         A file is decoded from its start if its format has no trustworthy PTS, or if its first frame is not flagged as a
@@ -158,7 +170,7 @@ class Frames:
                 break
             source = self._decode()
             # Frames before the first keyframe depend on frames that were never read.
-            head = next(((t, f) for t, f in source if f.key_frame or t > target), None)
+            head = next(((t, f) for t, f in source if f is not None and (f.key_frame or t > target)), None)
             vars(self.damage).update(vars(before))
             if head is not None and head[1].key_frame and head[1].pts is not None and head[0] <= target:
                 self.sought = True
@@ -169,10 +181,10 @@ class Frames:
         again = open_video(self.path, self.gpu, self._threads)
         self._container, self._stream = self._stack.enter_context(again)
         self._source = source = self._decode()
-        head = next(source, None)
-        if head is None or head[0] != self.origin:
+        time, frame = next(source, (math.nan, None))
+        if frame is None or time != self.origin:
             raise VideoError(f"{self.path}: cannot be read again from its start; convert it to MP4.")
-        return head, source
+        return (time, frame), source
 
     def _rising(self) -> bool:
         """Whether the packets' clock only rises. Only MPEG-TS can be spliced, so other formats are not checked."""

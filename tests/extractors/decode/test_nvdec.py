@@ -120,7 +120,7 @@ def test_no_frame_and_a_second_opening(clip: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(Frames, "_rising", lambda self: False)  # so that it is read again from its start
         assert [number_of(image) for _, image in frames.grid(50)] == list(range(50, 60))
     assert asked == [1, 1]
-    monkeypatch.setattr(framing, "decode", lambda *_, **__: iter(()))
+    monkeypatch.setattr(framing, "decode_seen", lambda *_, **__: iter(()))
     with pytest.raises(VideoError, match="NVDEC decodes no frame of it; use --decoder cpu"), Frames(clip, 25, 48, 1):
         pass
 

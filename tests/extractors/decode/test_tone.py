@@ -243,9 +243,9 @@ def test_wrong_tags_spoil_no_more_than_colours(
     from extractors.decode import grid as framing
     from pipeline.clips import read as cut
 
-    real = framing.decode
-    for module in (framing, cut):
-        monkeypatch.setattr(module, "decode", lambda *a, **b: ((t, retag(f)) for t, f in real(*a, **b)))
+    real = framing.decode_seen
+    for module, name in ((framing, "decode_seen"), (cut, "decode")):
+        monkeypatch.setattr(module, name, lambda *a, **b: ((t, retag(f)) for t, f in real(*a, **b)))
     with Frames(path, 25, 48) as frames:
         shown = [image for _, image in frames.grid()]
     assert len(shown) == 10
