@@ -80,7 +80,7 @@ const listenToKeys = () => document.addEventListener("keydown", (event) => {
 const listen = () => {
   // A button that was clicked must not take the keys that follow: Space plays, Enter names. Tab users keep their place.
   document.addEventListener("click", (event) => {
-    if (event.detail > 0 && document.activeElement?.matches("button:not(.seek), input[type=checkbox], summary")) document.activeElement.blur();
+    if (event.detail > 0 && !$("naming").open && document.activeElement?.matches("button:not(.seek), input[type=checkbox], summary")) document.activeElement.blur();
   });
   $("threshold").addEventListener("input", () => { decide(); panel(); tell(); });
   $("previous").addEventListener("click", () => jump(-1));

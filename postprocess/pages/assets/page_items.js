@@ -83,7 +83,8 @@ const put = (item, text) => {
 
 const keep = (item) => {
   if (isTrue(item)) return say(`${named(item)} is kept already.`);
-  put({ ...item, state: item.was ? KEPT : ADDED }, `Kept: ${named(item)}.`);
+  const mine = { ...item, state: item.was ? KEPT : ADDED };
+  put(mine, `Kept: ${named(mine)}.`);
 };
 const reject = (item) => {
   if (!item.was) change([[item.id, null]], `Removed: ${named(item)}.`);

@@ -104,6 +104,11 @@ def test_keys_are_named_where_there_are_keys(film: Path, tmp_path: Path) -> None
         assert not browser.find_element(By.CSS_SELECTOR, "details.mouse").is_displayed()
         assert browser.find_element(By.ID, "how").text.startswith("Tap a row to play it.")
         assert "click" not in browser.find_element(By.TAG_NAME, "body").text.lower()
+        click(browser, "set-in")
+        click(browser, "name-it")  # the keyboard of a phone would cover the names: the field waits for a tap
+        until(browser, lambda: browser.find_element(By.ID, "name").is_displayed())
+        assert browser.execute_script("return document.activeElement.className") == "known"
+        press(browser, Keys.ESCAPE)
         press(browser, "n")  # there is a keyboard, too
         assert browser.find_element(By.CSS_SELECTOR, "#set-in kbd").is_displayed()
 
@@ -203,6 +208,7 @@ def test_actions_are_called_as_in_the_table_of_run(browser: Browser, film: Path,
     assert [box.text for box in boxes] == sorted(names)
     for button in browser.find_elements(By.CSS_SELECTOR, "#body .yes"):
         button.click()
+    assert said(browser) == "Kept: dunk & run, 0:09.00 to 0:11.00."
     assert [row[3] for row in visible(browser)] == [*names[:2], "dunk & run"]  # a person is sure
     press(browser, "r")
     until(browser, lambda: browser.find_element(By.ID, "name").is_displayed())
@@ -299,6 +305,18 @@ def test_the_index_says_what_its_numbers_are(browser: Browser, film: Path, tmp_p
     browser.find_element(By.XPATH, "//button[.='sport, unsure: dunk & run?']").click()
     assert [card.is_displayed() for card in cards] == [True, False]
     quiet(browser)
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_the_index_fits_a_phone(browser: Browser, film: Path, tmp_path: Path, sized: Any, width: int) -> None:
+    sized(width, 844)
+    hours = [Segment(i, i + 3500.0, 1, 0.9, name, "weightlifting") for i, name in enumerate((LONG, WORD, "squat"))]
+    stored = [Stored(tmp_path / "a.json", Result(str(film), 10800.0, {}, tuple(hours), (), RUN))]
+    assert all(wrong is None for _, wrong in write_pages(stored, tmp_path, tmp_path))
+    show(browser, tmp_path / "index.html", ready=False)
+    beyond = "const b = document.querySelector('.totals'); return [b.scrollWidth - b.clientWidth, innerWidth]"
+    assert browser.execute_script(beyond) == [0, width]
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
 
 
 def test_lengths_are_short_and_never_nothing() -> None:
