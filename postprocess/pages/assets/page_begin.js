@@ -31,7 +31,7 @@ const legends = () => {
   if (data.segments.length) {
     const ramp = made("span", { className: "ramp" });
     ramp.style.background = `linear-gradient(90deg, ${rgba(0, opacity(0))}, ${rgba(0, 1)})`;
-    $("legend").append(made("span", {}, "Each bar is a segment. Pale: less sure ", ramp, " Strong: very sure."), made("span", { textContent: "✓: kept or added by you." }));
+    $("legend").append(made("span", {}, "Each bar is a segment. Weak colour: less sure ", ramp, " strong colour: very sure."), made("span", { textContent: "✓: kept or added by you." }));
   }
   if (curves) {
     $("details").hidden = false;
