@@ -93,6 +93,7 @@ def page(
         "report.html",
         title=text(file_name(result.video)),
         about=text(f"{short(result.duration)} long"),
+        size=_size(result),
         facts=text(" · ".join(_facts(result))),
         notes="".join(f'<p class="note">{text(note)}</p>' for note in _notes(result)),
         css=asset("report.css"),
@@ -113,6 +114,13 @@ def _sports(segments: Sequence[Segment], labels: Sequence[str]) -> list[str]:
     """The sport of each label, "" where none is known; `Segment.name` puts it before the label."""
     known = {s.label: s.sport for s in segments if s.sport not in ("", UNSURE, s.label)}
     return [known.get(label, "") for label in labels]
+
+
+def _size(result: Result) -> str:
+    """Attributes of the player, so that nothing below it jumps when the video arrives."""
+    width, height = (result.media.get(name) for name in ("width", "height"))
+    known = all(isinstance(n, int) and n > 0 for n in (width, height))
+    return f' width="{width}" height="{height}"' if known else ""
 
 
 def _facts(result: Result) -> list[str]:

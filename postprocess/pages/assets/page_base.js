@@ -32,6 +32,7 @@ const inAll = (seconds) => (seconds < 60 ? seconds.toFixed(seconds < 1 ? 2 : 1) 
 // A name inside a sentence. One that is written from right to left must not turn the times around it.
 const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/;
 const apart = (name) => (RIGHT_TO_LEFT.test(name) ? `\u2068${name}\u2069` : name);
+const inSight = (id) => { const box = $(id).getBoundingClientRect(); return box.top > 0 && box.bottom < innerHeight; };
 const isTouched = () => matchMedia("(pointer: coarse)").matches && !document.body.classList.contains("keyed");
 const opacity = (confidence) => 0.22 + 0.78 * confidence;
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -42,11 +43,12 @@ const made = (tag, properties = {}, ...inside) => {
 };
 // What changed, for everybody: it is shown for a while, and screen readers read it out.
 let sayingSince = 0;
-const say = (text) => {
+const say = (text, silent = false) => {
   $("said").textContent = text;
+  $("said").classList.toggle("silent", silent); // what another place shows, too, need not cover the buttons
   $("said").classList.remove("old");
   clearTimeout(sayingSince);
-  sayingSince = setTimeout(() => $("said").classList.add("old"), 10000);
+  sayingSince = setTimeout(() => $("said").classList.add("old"), 8000);
 };
 // A button that has nothing to do says why. It stays where the keyboard can reach it, which `disabled` would prevent.
 const able = (id, on, why) => {

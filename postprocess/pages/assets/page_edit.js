@@ -66,14 +66,14 @@ const changed = (ids) => {
 const markStart = () => {
   if (marks.end !== null && now >= marks.end) marks.end = null;
   marks.start = now;
-  say(`It starts at ${clock(now)}.`);
+  say(`It starts at ${clock(now)}.`, inSight("hint"));
   panel();
   draw();
 };
 const markEnd = () => {
   if (marks.start === null || now < marks.start + SHORTEST) return say(marks.start === null ? "First say where it starts." : "It cannot end before it starts.");
   marks.end = now;
-  say(`It ends at ${clock(now)}. Now name it.`);
+  say(`It ends at ${clock(now)}. Now name it.`, inSight("hint"));
   panel();
   draw();
 };

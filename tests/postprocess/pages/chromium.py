@@ -88,8 +88,8 @@ def click(browser: Browser, name: str) -> None:
 
 
 def said(browser: Browser) -> str:
-    """What a screen reader was told last."""
-    return browser.find_element(By.ID, "said").text
+    """What a screen reader was told last, whether it is still shown or not."""
+    return browser.find_element(By.ID, "said").get_attribute("textContent") or ""
 
 
 def downloaded(browser: Browser, folder: Path) -> Path:

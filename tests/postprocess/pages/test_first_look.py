@@ -105,6 +105,9 @@ def test_keys_are_named_where_there_are_keys(film: Path, tmp_path: Path) -> None
         assert browser.find_element(By.ID, "how").text.startswith("Tap a row to play it.")
         assert "click" not in browser.find_element(By.TAG_NAME, "body").text.lower()
         click(browser, "set-in")
+        assert said(browser) == "It starts at 0:00.00."
+        until(browser, lambda: not browser.find_element(By.ID, "said").is_displayed())
+        assert browser.find_element(By.ID, "hint").text.startswith("It starts at 0:00.00.")  # shown there, not over it
         click(browser, "name-it")  # the keyboard of a phone would cover the names: the field waits for a tap
         until(browser, lambda: browser.find_element(By.ID, "name").is_displayed())
         assert browser.execute_script("return document.activeElement.className") == "known"
@@ -305,6 +308,19 @@ def test_the_index_says_what_its_numbers_are(browser: Browser, film: Path, tmp_p
     browser.find_element(By.XPATH, "//button[.='sport, unsure: dunk & run?']").click()
     assert [card.is_displayed() for card in cards] == [True, False]
     quiet(browser)
+
+
+def test_nothing_jumps_when_the_video_arrives(browser: Browser, film: Path, tmp_path: Path) -> None:
+    opened(browser, film, tmp_path, LIFTS[0])
+    wide, high = browser.execute_script(
+        "const v = document.getElementById('video'); return [v.videoWidth, v.videoHeight]"
+    )
+    page = opened(browser, film, tmp_path, LIFTS[0], media={"width": wide, "height": high})
+    after = browser.execute_script(TOP, "#scroller")
+    page.write_text(page.read_text().replace('preload="metadata"', 'preload="none"'))
+    show(browser, page, ready=False)
+    assert browser.execute_script("return document.getElementById('video').readyState") == 0
+    assert browser.execute_script(TOP, "#scroller") == pytest.approx(after, abs=1)
 
 
 @pytest.mark.parametrize("width", [320, 390])
