@@ -310,6 +310,14 @@ def test_the_index_says_what_its_numbers_are(browser: Browser, film: Path, tmp_p
     quiet(browser)
 
 
+def test_the_time_line_keeps_its_width_when_the_page_grows(browser: Browser, film: Path, tmp_path: Path) -> None:
+    opened(browser, film, tmp_path, LIFTS[0])
+    wide = browser.find_element(By.ID, "canvas").rect["width"]
+    browser.execute_script("document.body.style.height = '300vh'")
+    scrolls = "return document.documentElement.scrollHeight > innerHeight"
+    assert browser.execute_script(scrolls) and browser.find_element(By.ID, "canvas").rect["width"] == wide
+
+
 def test_nothing_jumps_when_the_video_arrives(browser: Browser, film: Path, tmp_path: Path) -> None:
     opened(browser, film, tmp_path, LIFTS[0])
     wide, high = browser.execute_script(
