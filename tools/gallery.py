@@ -36,8 +36,10 @@ RATE = Fraction(10)
 SWITCHES = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--mute-audio",
+    # A mouse, which a machine without a screen lacks: with it the page names keys, and without it touches.
+    "--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4",
 )  # fmt: skip
-# name: (width, height, dark)
+# name: (width, height, dark); the phone comes last, because touch emulation takes the mouse away for good
 VIEWS = {"page_light": (1100, 1000, False), "page_dark": (1100, 1000, True), "page_phone": (390, 1560, False)}
 
 
@@ -107,6 +109,8 @@ def screenshots(page: Path, seconds: float) -> Iterator[tuple[str, Image.Image]]
             for name, (width, height, dark) in VIEWS.items():
                 metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
                 driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+                if metrics["mobile"]:
+                    driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
                 theme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
                 driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": theme})
                 driver.get(page.as_uri())

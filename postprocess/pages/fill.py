@@ -11,6 +11,7 @@ from string import Template
 from typing import Any
 
 from postprocess.formats.text import encodable
+from postprocess.formats.writers import clock
 
 
 def text(text: str) -> str:
@@ -37,3 +38,8 @@ def filled(name: str, **fields: str) -> str:
 def asset(name: str) -> str:
     """A file of assets/."""
     return files("postprocess.pages").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def short(seconds: float) -> str:
+    """A length as people say it, without hundredths: 75.5 → "1:16"; but 0.4 is not 0:00."""
+    return clock(seconds if 0 < seconds < 1 else float(round(seconds))).removesuffix(".00")

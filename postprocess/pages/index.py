@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from html import escape
 
 from postprocess.evaluation.names import told_apart
-from postprocess.formats.writers import clock
-from postprocess.pages.fill import asset, filled, script, text
+from postprocess.pages.fill import asset, filled, script, short, text
 from postprocess.segment import Result
+
+MOST_NAMED = 4  # actions on a card
 
 
 @dataclass(frozen=True)
@@ -30,30 +31,26 @@ def index(title: str, entries: Sequence[Entry]) -> str:
     videos: dict[str, set[int]] = defaultdict(set)
     for i, entry in enumerate(entries):
         for s in entry.result.segments:
-            seconds[s.label] += s.end - s.start
-            counts[s.label] += 1
-            videos[s.label].add(i)
+            seconds[s.name] += s.end - s.start
+            counts[s.name] += 1
+            videos[s.name].add(i)
     rows = "".join(
-        f'<tr><td class="text"><button type="button" class="pick" aria-pressed="false">{text(label)}</button></td>'
-        f"<td>{len(videos[label])}</td><td>{counts[label]}</td><td>{short(seconds[label])}</td></tr>"
-        for label in sorted(seconds, key=lambda label: (-seconds[label], label))
+        '<tr><td class="text"><button type="button" class="pick" dir="auto" aria-pressed="false">'
+        f"{text(name)}</button></td>"
+        f"<td>{len(videos[name])}</td><td>{counts[name]}</td><td>{short(seconds[name])}</td></tr>"
+        for name in sorted(seconds, key=lambda name: (-seconds[name], name))
     )
     total = sum(e.result.duration for e in entries)
     return filled(
         "index.html",
         title=text(title),
-        about=text(f"{len(entries)} video{'s' if len(entries) != 1 else ''} · {short(total)}"),
+        about=text(f"{len(entries)} video{'s' if len(entries) != 1 else ''}, {short(total)} in all"),
         css=asset("report.css"),
         totals="" if rows else " hidden",
         rows=rows,
         cards="".join(map(_card, entries, told_apart([entry.result.video for entry in entries]))),
         script=script("page_theme.js", "index.js"),
     )
-
-
-def short(seconds: float) -> str:
-    """Seconds without hundredths: 75.5 → "1:16"; a sum of many segments needs no more."""
-    return clock(float(round(seconds))).removesuffix(".00")
 
 
 def _card(entry: Entry, shown: str) -> str:
@@ -63,16 +60,21 @@ def _card(entry: Entry, shown: str) -> str:
         image = f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(entry.thumbnail).decode()}">'
     found: dict[str, int] = defaultdict(int)
     for s in entry.result.segments:
-        found[s.label] += 1
-    labels = ", ".join(
-        f"{text(label)} × {count}" for label, count in sorted(found.items(), key=lambda i: (-i[1], i[0]))
-    )
-    unseen = "nothing found" if entry.result.provenance else "no result yet"
+        found[s.name] += 1
+    often = sorted(found.items(), key=lambda i: (-i[1], i[0]))
+    lines = [f'{count}&nbsp;× <span dir="auto">{text(name)}</span>' for name, count in often[:MOST_NAMED]]
+    if len(often) > MOST_NAMED:
+        more = len(often) - MOST_NAMED
+        lines.append(f"and {more} more action{'s' if more != 1 else ''}")
+    if not often:
+        lines.append("nothing found" if entry.result.provenance else "not marked yet")
     inside = (
-        f'{image}<span class="about"><b>{text(shown)}</b><span class="muted">{short(entry.result.duration)}</span>'
-        f"<span>{labels or unseen}</span></span>"
+        f'{image}<span class="about"><b dir="auto">{text(shown)}</b>'
+        f'<span class="muted">{short(entry.result.duration)} long</span>'
+        + "".join(f"<span>{line}</span>" for line in lines)
+        + "</span>"
     )
-    names = escape("\n".join(map(text, found)))
+    names = text("\n".join(found))
     if not entry.link:
         return f'<li data-names="{names}"><div class="card">{inside}</div></li>'
     # The page shows a way back to the index, which lies so many folders above it.

@@ -18,10 +18,9 @@ from postprocess.curves import Curves
 from postprocess.formats.annotated import Annotated
 from postprocess.formats.text import encodable, file_name
 from postprocess.formats.timecode import read_rate
-from postprocess.formats.writers import clock
-from postprocess.pages.fill import as_json, asset, filled, script, text
+from postprocess.pages.fill import as_json, asset, filled, script, short, text
 from postprocess.palette import COLOURS, rgb
-from postprocess.segment import Result, Segment
+from postprocess.segment import UNSURE, Result, Segment
 
 MOST_LINES = 12  # more curves cannot be told apart
 # Yellow is not visible on white, and grey is the colour of actionness.
@@ -76,6 +75,8 @@ def page(
         "level": level,
         "least": level if everything is None else 0.0,
         "labels": [encodable(label) for label in labels],
+        "sports": [encodable(sport) for sport in _sports(segments, labels)],
+        "unsure": [i for i, s in enumerate(segments) if s.sport == UNSURE],
         "palette": LANES,
         "segments": [
             [round(s.start, 3), round(s.end, 3), round(s.confidence, 6), round(s.score, 4), number[s.label]]
@@ -91,7 +92,9 @@ def page(
     return filled(
         "report.html",
         title=text(file_name(result.video)),
-        about=text(_about(result)),
+        about=text(f"{short(result.duration)} long"),
+        size=_size(result),
+        facts=text(" · ".join(_facts(result))),
         notes="".join(f'<p class="note">{text(note)}</p>' for note in _notes(result)),
         css=asset("report.css"),
         script=script(*(f"page_{name}.js" for name in PARTS)),
@@ -107,16 +110,30 @@ def _least(result: Result) -> float:
     return float(least) if isinstance(least, int | float) else 0.0
 
 
-def _about(result: Result) -> str:
-    parts = [clock(result.duration)]
+def _sports(segments: Sequence[Segment], labels: Sequence[str]) -> list[str]:
+    """The sport of each label, "" where none is known; `Segment.name` puts it before the label."""
+    known = {s.label: s.sport for s in segments if s.sport not in ("", UNSURE, s.label)}
+    return [known.get(label, "") for label in labels]
+
+
+def _size(result: Result) -> str:
+    """Attributes of the player, so that nothing below it jumps when the video arrives."""
+    width, height = (result.media.get(name) for name in ("width", "height"))
+    known = all(isinstance(n, int) and n > 0 for n in (width, height))
+    return f' width="{width}" height="{height}"' if known else ""
+
+
+def _facts(result: Result) -> list[str]:
+    """What engineers ask about a page; it is at its end."""
+    parts = []
     if result.media.get("width") and result.media.get("height"):
-        parts.append(f"{result.media['width']} × {result.media['height']}")
+        parts.append(f"{result.media['width']} × {result.media['height']} pixels")
     if rate := read_rate(result.media.get("rate")):
         parts.append(f"{told_rate(rate)} frames/s")
     model = result.provenance.get("model")
     if isinstance(model, dict) and isinstance(model.get("name"), str):
         parts.append(f"model {model['name']}")
-    return " · ".join(parts)
+    return parts
 
 
 def told_rate(rate: Fraction) -> str:
@@ -125,7 +142,7 @@ def told_rate(rate: Fraction) -> str:
 
 
 def _notes(result: Result) -> list[str]:
-    partial = ["The video could not be read whole; what is missing is not shown here."] if result.partial else []
+    partial = ["A part of the video could not be read. Nothing is shown for that part."] if result.partial else []
     return partial + list(result.warnings)
 
 

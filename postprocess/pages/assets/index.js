@@ -7,16 +7,18 @@ const sift = () => {
   const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
   let left = 0;
   for (const card of cards) {
-    const text = card.textContent.toLowerCase(), has = card.dataset.names.split("\n");
+    const has = card.dataset.names.split("\n"), text = (card.textContent + "\n" + card.dataset.names).toLowerCase();
     card.hidden = !words.every((word) => text.includes(word)) || (action !== null && !has.includes(action));
     left += !card.hidden;
   }
   document.getElementById("count").value = `${left} of ${cards.length} video${cards.length === 1 ? "" : "s"}`;
+  document.getElementById("all").hidden = left === cards.length;
   for (const pick of picks) pick.setAttribute("aria-pressed", pick.textContent === action);
 };
 for (const pick of picks) {
   pick.addEventListener("click", () => { action = action === pick.textContent ? null : pick.textContent; sift(); });
 }
 field.addEventListener("input", sift);
+document.getElementById("all").addEventListener("click", () => { action = null; field.value = ""; sift(); field.focus(); });
 themed(() => {});
 sift();

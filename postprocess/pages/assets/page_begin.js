@@ -7,37 +7,38 @@ const sums = () => {
     seconds[s.label] += s.end - s.start;
   }
   for (const box of $("classes").querySelectorAll("input")) {
-    const label = Number(box.value), text = `${counts[label]} · ${clock(seconds[label], 0)}`, sum = box.closest("label").querySelector(".sum");
+    const label = Number(box.value), times = counted(counts[label], "time"), text = seconds[label] ? `${times}, ${inAll(seconds[label])}` : times, sum = box.closest("label").querySelector(".sum");
     if (sum.textContent !== text) sum.textContent = text;
   }
 };
 // A box for each action that has a segment; new names get one when they are used.
 const chips = () => {
   const used = new Set([...items.values()].map((item) => item.label));
-  const wanted = labels.map((_, label) => label).filter((label) => used.has(label));
-  const there = [...$("classes").querySelectorAll("input")].map((box) => Number(box.value));
+  const title = titler(), wanted = listed(title).filter((label) => used.has(label)), called = wanted.map(title);
+  const there = [...$("classes").querySelectorAll("label")].map((one) => one.title);
   $("actions").hidden = !wanted.length;
-  if (wanted.join() === there.join()) return;
+  if (called.join("\n") === there.join("\n")) return;
   for (const label of hidden) if (!used.has(label)) hidden.delete(label);
-  $("classes").replaceChildren(...wanted.map((label) => {
+  $("classes").replaceChildren(...wanted.map((label, i) => {
     const box = made("input", { type: "checkbox", checked: !hidden.has(label), value: label });
     box.addEventListener("change", () => { box.checked ? hidden.delete(label) : hidden.add(label); decide(); tell(); });
     const swatch = made("span", { className: "swatch" });
     swatch.style.background = rgba(label, 1);
-    return made("label", {}, box, swatch, made("span", { className: "name", textContent: labels[label] }), made("span", { className: "sum" }));
+    return made("label", { title: called[i] }, box, swatch, made("span", { className: "name", dir: "auto", textContent: called[i] }), made("span", { className: "sum" }));
   }));
 };
 const legends = () => {
   if (data.segments.length) {
     const ramp = made("span", { className: "ramp" });
     ramp.style.background = `linear-gradient(90deg, ${rgba(0, opacity(0))}, ${rgba(0, 1)})`;
-    $("legend").append(made("span", {}, "paler: less sure ", ramp, " surer"), made("span", { textContent: "✓ yours" }));
+    $("legend").append(made("span", {}, "Each bar is a segment. Weak colour: less sure ", ramp, " strong colour: very sure."), made("span", { textContent: "✓: kept or added by you." }));
   }
   if (curves) {
     $("details").hidden = false;
+    legendOfCurves();
+    $("score").addEventListener("change", () => document.body.classList.toggle("scored", $("score").checked));
     $("details").addEventListener("toggle", () => {
       curvesHigh = $("details").open ? CURVES : 0;
-      document.body.classList.toggle("detailed", $("details").open);
       layout();
       tell();
     });
@@ -72,12 +73,14 @@ const listenToKeys = () => document.addEventListener("keydown", (event) => {
     k: () => withChosen(keep), delete: () => withChosen(reject), backspace: () => withChosen(reject),
     r: () => (rename(), true), s: () => (setEdge("start"), true), e: () => (setEdge("end"), true),
   };
-  if (keys[event.key.toLowerCase()]?.()) event.preventDefault();
+  if (!keys[event.key.toLowerCase()]?.()) return;
+  document.body.classList.add("keyed"); // there is a keyboard, also at a touch screen
+  event.preventDefault();
 }, true); // capture the keys before the player, which has its own
 const listen = () => {
   // A button that was clicked must not take the keys that follow: Space plays, Enter names. Tab users keep their place.
   document.addEventListener("click", (event) => {
-    if (event.detail > 0 && document.activeElement?.matches("button:not(.seek), input[type=checkbox], summary")) document.activeElement.blur();
+    if (event.detail > 0 && !$("naming").open && document.activeElement?.matches("button:not(.seek), input[type=checkbox], summary")) document.activeElement.blur();
   });
   $("threshold").addEventListener("input", () => { decide(); panel(); tell(); });
   $("previous").addEventListener("click", () => jump(-1));
@@ -92,12 +95,24 @@ const listen = () => {
     setZoom(zoom * (event.deltaY < 0 ? 1.25 : 0.8), timeAt(event));
   }, { passive: false });
   new ResizeObserver(layout).observe(scroller);
+  // On a phone the tools of the chosen segment lie at the lower edge, over the page.
+  new ResizeObserver(() => {
+    const over = getComputedStyle($("sheet")).position === "fixed" ? $("sheet").offsetHeight : 0;
+    document.documentElement.style.setProperty("--sheet", over + "px");
+  }).observe($("sheet"));
 };
 
 // An index adds #up=N to the address: it lies N folders above.
 const up = /^#up=(\d{1,2})$/.exec(location.hash);
 if (up) { $("back").href = "../".repeat(Number(up[1])) + "index.html"; $("back").hidden = false; }
+document.body.classList.toggle("hours", duration >= 3600);
+if (data.unseen) {
+  document.body.classList.add("unseen");
+  $("adding").textContent = "Mark an action";
+  $("saving").textContent = "Save what you marked";
+}
 themed(draw);
+listenToIdle();
 legends();
 listenToPlayer();
 listenToMarking();
@@ -111,6 +126,8 @@ else if (data.link) video.src = data.link;
 else video.hidden = true;
 $("threshold").min = data.least;
 $("threshold").value = data.level;
+$("ways").textContent = data.least > 0 ? `To the right: only the surest. What is less than ${percent(data.least)} sure is not on this page.`
+  : "To the left: more segments, and more mistakes. To the right: only the surest.";
 $("sureness").hidden = !data.segments.length;
 fetchFromBrowser();
 fill();

@@ -20,6 +20,17 @@ const curvesBehind = (view, left, ratio) => {
   }
   return keptCanvas;
 };
+// Which line is which.
+const values = []; // elements
+const legendOfCurves = () => {
+  for (const { label } of curves.lines) {
+    const dash = made("span", { className: "swatch" });
+    dash.style.background = label === null ? "var(--faint)" : rgba(label, 1);
+    const what = label === null ? "grey: any action at all" : nameOf(label);
+    values.push(made("span", { className: "value" }));
+    $("lines").append(made("li", {}, dash, made("span", { dir: "auto", textContent: what }), values.at(-1)));
+  }
+};
 const paintCurves = (brush, x, from, to, ink) => {
   const first = Math.max(0, after(curves.end, from) - 1), last = Math.min(curves.start.length, after(curves.start, to) + 1);
   const y = (v) => AXIS + CURVES - 6 - (v / 65535) * (CURVES - 14);
@@ -42,12 +53,12 @@ const paintCurves = (brush, x, from, to, ink) => {
     brush.stroke();
   }
 };
-// What the curves say at this moment, in words.
+// What the lines say at this moment, beside their names.
 const curvesNow = () => {
-  if (!curves || !curvesHigh) return [];
-  const i = after(curves.start, now) - 1;
-  if (i < 0 || now > curves.end[i]) return [];
-  const at = (line) => (line.values[i] / 65535).toFixed(2);
-  const best = curves.lines.slice(1).filter((l) => !hidden.has(l.label)).sort((a, b) => b.values[i] - a.values[i]);
-  return ["anything " + at(curves.lines[0]), ...best.slice(0, 2).map((line) => `${labels[line.label]} ${at(line)}`)];
+  if (!curves || !curvesHigh) return;
+  const i = after(curves.start, now) - 1, there = i >= 0 && now <= curves.end[i];
+  curves.lines.forEach((line, k) => {
+    const text = there ? percent(line.values[i] / 65535) : "–";
+    if (values[k].textContent !== text) values[k].textContent = text;
+  });
 };

@@ -64,7 +64,7 @@ const listenToDrags = () => {
     if (drag) return;
     const { time, item, edge } = under(event);
     canvas.style.cursor = edge ? "ew-resize" : "pointer";
-    canvas.title = item ? `${named(item)}${item.confidence === null ? "" : ", " + item.confidence.toFixed(2)}` : clock(time);
+    canvas.title = item ? `${named(item)}${item.confidence === null ? "" : `, ${percent(item.confidence)} sure`}` : clock(time);
   });
   for (const [on, edge] of [[$("from"), "start"], [$("to"), "end"]]) {
     on.addEventListener("pointerdown", (event) => { const item = items.get(chosen); if (item) { on.focus(); grab(event, item, edge, on); } });

@@ -15,26 +15,36 @@ const choose = (item) => {
 const panel = () => {
   const item = items.get(chosen);
   $("chosen").hidden = !item;
+  $("unchosen").hidden = Boolean(item);
+  $("sheet").hidden = !items.size;
+  document.body.classList.toggle("choosing", Boolean(item));
   if (item) {
-    $("which").textContent = labels[item.label];
-    $("lasts").textContent = isMoment(item) ? clock(item.start) : `${clock(item.start)} – ${clock(item.end)} (${(item.end - item.start).toFixed(2)} s)`;
+    $("which").textContent = told(item);
+    $("lasts").textContent = isMoment(item) ? clock(item.start) : `${clock(item.start)} – ${clock(item.end)} (${lasting(item.end - item.start)})`;
     $("keep").setAttribute("aria-pressed", isTrue(item));
     $("reject").setAttribute("aria-pressed", item.state === REJECTED);
     $("reject-word").textContent = item.was ? "reject" : "remove";
   }
   const { start, end } = marks;
-  $("hint").textContent = start === null ? "Something is missing? Go to where it starts, then to where it ends:"
-    : end === null ? `It starts at ${clock(start)}. Go to where it ends.` : `From ${clock(start)} to ${clock(end)}. Now name it.`;
-  $("name-it").disabled = start === null;
+  $("hint").textContent = start === null ? "Play the video to where the action starts. Press 1."
+    : end === null ? `It starts at ${clock(start)}. Play to where it ends. Press 2. (Is it a single moment? Press 3.)` : `It lasts from ${clock(start)} to ${clock(end)}. Press 3.`;
+  able("set-out", start !== null, "First say where it starts.");
+  able("name-it", start !== null, "First say where it starts.");
   $("forget").hidden = start === null;
   $("complete").checked = complete;
-  $("undo").disabled = !done.length;
-  $("redo").disabled = !undone.length;
+  able("undo", done.length > 0, "There is nothing to undo.");
+  able("undo-here", done.length > 0, "There is nothing to undo.");
+  able("redo", undone.length > 0, "There is nothing to redo.");
   const count = (state) => [...items.values()].filter((one) => one.state === state).length;
   const parts = [[count(KEPT), "kept"], [count(ADDED), "added"], [count(REJECTED), "rejected"]].filter(([n]) => n).map(([n, what]) => `${n} ${what}`);
   const left = shown.filter((one) => one.state === OPEN).length;
-  if (left && !complete) parts.push(`${left} not looked at`);
-  $("tally").textContent = [parts.join(", "), isDirty() ? "not saved yet" : done.length || data.marked.length ? "saved" : ""].filter(Boolean).join(" · ");
+  if (left && !complete) parts.push(`${left} not checked yet`);
+  const something = complete || [...items.values()].some((one) => one.state !== OPEN);
+  able("save", isDirty() || something, "Nothing to save: you have not changed anything.");
+  $("unsaved").hidden = !isDirty();
+  $("save").classList.toggle("main", isDirty());
+  $("save").firstChild.data = isDirty() || !something ? "Save" : "Save again";
+  $("tally").textContent = [parts.join(", "), isDirty() ? "not saved yet" : something ? "saved" : ""].filter(Boolean).join(" · ");
 };
 // After any change: the rows, the lanes, the panel, and what the browser keeps.
 const changed = (ids) => {
@@ -56,14 +66,14 @@ const changed = (ids) => {
 const markStart = () => {
   if (marks.end !== null && now >= marks.end) marks.end = null;
   marks.start = now;
-  say(`It starts at ${clock(now)}.`);
+  say(`It starts at ${clock(now)}.`, inSight("hint"));
   panel();
   draw();
 };
 const markEnd = () => {
   if (marks.start === null || now < marks.start + SHORTEST) return say(marks.start === null ? "First say where it starts." : "It cannot end before it starts.");
   marks.end = now;
-  say(`It ends at ${clock(now)}. Press Enter to name it.`);
+  say(`It ends at ${clock(now)}. Now name it.`, inSight("hint"));
   panel();
   draw();
 };
@@ -74,7 +84,8 @@ const forget = () => {
 };
 const setEdge = (edge) => {
   const item = items.get(chosen);
-  if (!item || item.state === REJECTED) return say("First choose a segment.");
+  if (!item) return say("First choose a segment.");
+  if (item.state === REJECTED) return say("This segment is rejected. First keep it.");
   const start = edge === "start" ? now : item.start, end = edge === "end" ? now : item.end;
   if (isMoment(item) && edge === "start") return move(item, now, now);
   if (end - start < SHORTEST) return say("A segment cannot end before it starts.");
@@ -90,7 +101,7 @@ const labelOf = (text) => {
   const wrong = !name ? "Type a name." : /[|,;，；、\p{Cc}]/u.test(name) ? "A name cannot hold a comma, a semicolon or |." : "";
   $("wrong").textContent = wrong;
   if (wrong) return null;
-  const known = labels.findIndex((label) => key(label) === key(name));
+  const known = labels.findIndex((label, i) => key(label) === key(name) || key(nameOf(i)) === key(name));
   return known >= 0 ? known : labels.push(name) - 1;
 };
 const ask = (span, name, then) => {
@@ -98,11 +109,18 @@ const ask = (span, name, then) => {
   asking = then;
   $("span").textContent = span;
   $("wrong").textContent = "";
-  $("name").placeholder = labels.length ? "type a name, or press one below" : "type a name";
-  $("known").replaceChildren(...labels.map((label) => pressed("known", label)));
+  $("name").placeholder = labels.length ? "type a name, or choose one below" : "type a name";
+  $("known").replaceChildren(...listed().map((label) => {
+    const button = pressed("known", nameOf(label));
+    button.dir = "auto";
+    button.dataset.label = label;
+    return button;
+  }));
   $("naming").showModal();
   $("name").value = name;
-  $("name").select();
+  // The keyboard of a phone would cover the names.
+  if (isTouched() && labels.length) $("known").firstElementChild.focus();
+  else $("name").select();
 };
 const answer = (text) => {
   const label = labelOf(text);
@@ -130,11 +148,12 @@ const listenToMarking = () => {
   const withChosen = (what) => () => { const item = items.get(chosen); item ? what(item) : say("First choose a segment."); };
   const buttons = {
     play: withChosen(play), keep: withChosen(keep), reject: withChosen(reject), rename, begin: () => setEdge("start"), finish: () => setEdge("end"),
-    "set-in": markStart, "set-out": markEnd, "name-it": nameIt, forget, undo, redo, save,
+    "set-in": markStart, "set-out": markEnd, "name-it": nameIt, forget, undo, "undo-here": undo, redo, save,
     discard: () => { throwAway(); }, cancel: () => $("naming").close(),
   };
   for (const [id, press] of Object.entries(buttons)) $(id).addEventListener("click", press);
   $("complete").addEventListener("change", (event) => setComplete(event.target.checked));
   $("names").addEventListener("submit", (event) => { event.preventDefault(); answer($("name").value); });
-  $("known").addEventListener("click", (event) => { if (event.target.matches(".known")) answer(event.target.textContent); });
+  $("known").addEventListener("click", (event) => { if (event.target.matches(".known")) answer(labels[event.target.dataset.label]); });
+  $("unchoose").addEventListener("click", () => choose(null));
 };

@@ -2,6 +2,7 @@
 // that undo only has to put the old one back.
 const OPEN = "open", KEPT = "kept", REJECTED = "rejected", ADDED = "added";
 const SHORTEST = 0.04; // seconds; a segment that ends where it starts is a single moment
+const unsure = new Set(data.unsure); // ids of segments of which only a sport is sure
 const items = new Map(); // id → {id, start, end, label, confidence, score, state, was}
 data.segments.forEach(([start, end, confidence, score, label], id) =>
   items.set(id, { id, start, end, confidence, score, label, state: OPEN, was: { start, end, label } }));
@@ -15,7 +16,22 @@ const done = [], undone = []; // steps: {forth, back, text}
 const isTrue = (item) => item.state === KEPT || item.state === ADDED;
 const isMoment = (item) => item.end === item.start;
 const isMoved = (item) => Boolean(item.was) && (item.was.start !== item.start || item.was.end !== item.end || item.was.label !== item.label);
-const named = (item) => `${labels[item.label]}, ${clock(item.start)}${isMoment(item) ? "" : " to " + clock(item.end)}`;
+// An action as the program's table calls it: its sport stands before it.
+const nameOf = (label) => (data.sports[label] ? `${data.sports[label]}: ${labels[label]}` : labels[label]);
+const isUnsure = (item) => unsure.has(item.id) && !isTrue(item) && !isMoved(item);
+const told = (item) => (isUnsure(item) ? `sport, unsure: ${labels[item.label]}?` : nameOf(item.label));
+// What the lanes are called: unsure, if all of a lane is.
+const titler = () => {
+  const sure = new Set(), doubted = new Map();
+  for (const item of items.values()) isUnsure(item) ? doubted.set(item.label, told(item)) : sure.add(item.label);
+  return (label) => (sure.has(label) ? nameOf(label) : doubted.get(label) ?? nameOf(label));
+};
+// The labels as they are listed: by sport, where there are any.
+const listed = (called = nameOf) => {
+  const all = labels.map((_, label) => label);
+  return data.sports.some(Boolean) ? all.sort((a, b) => called(a).localeCompare(called(b))) : all;
+};
+const named = (item) => `${apart(told(item))}, ${clock(item.start)}${isMoment(item) ? "" : " to " + clock(item.end)}`;
 
 // An action cannot begin again before it has ended: the marked segment of the same name that is in the way.
 const clash = (item, all = items.values()) => {
@@ -67,7 +83,8 @@ const put = (item, text) => {
 
 const keep = (item) => {
   if (isTrue(item)) return say(`${named(item)} is kept already.`);
-  put({ ...item, state: item.was ? KEPT : ADDED }, `Kept: ${named(item)}.`);
+  const mine = { ...item, state: item.was ? KEPT : ADDED };
+  put(mine, `Kept: ${named(mine)}.`);
 };
 const reject = (item) => {
   if (!item.was) change([[item.id, null]], `Removed: ${named(item)}.`);
@@ -78,20 +95,20 @@ const move = (item, start, end) => {
   const moved = { ...item, start, end, state: item.was ? KEPT : ADDED };
   return put(moved, `Moved: ${named(moved)}.`);
 };
-const relabel = (item, label) => put({ ...item, label, state: item.was ? KEPT : ADDED }, `Renamed: it is ${labels[label]} now.`);
+const relabel = (item, label) => put({ ...item, label, state: item.was ? KEPT : ADDED }, `Renamed: it is ${apart(nameOf(label))} now.`);
 const add = (start, end, label) => {
   const item = { id: fresh++, start, end, label, confidence: null, score: null, state: ADDED, was: null };
   return put(item, `Added: ${named(item)}.`) ? item : null;
 };
 // Whoever says that everything is marked has looked at what is shown: what nobody rejected is right.
 const setComplete = (on) => {
-  if (!on) return change([["complete", false]], "The video is not called complete any more.");
+  if (!on) return change([["complete", false]], "The video no longer counts as checked.");
   const kept = [];
   for (const item of [...shown].sort((a, b) => b.confidence - a.confidence)) {
     if (item.state !== OPEN) continue;
     const mine = { ...item, state: KEPT };
     if (!clash(mine) && !clash(mine, kept)) kept.push(mine);
   }
-  const also = kept.length ? ` ${counted(kept.length, "segment")} that nobody rejected ${kept.length === 1 ? "is" : "are"} kept.` : "";
-  change([["complete", true], ...kept.map((item) => [item.id, item])], "The video is complete." + also);
+  const also = kept.length ? ` ${counted(kept.length, "segment")} that you did not reject ${kept.length === 1 ? "is" : "are"} kept.` : "";
+  change([["complete", true], ...kept.map((item) => [item.id, item])], "You checked the whole video." + also);
 };

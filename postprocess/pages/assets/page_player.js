@@ -1,6 +1,7 @@
 // The player: where it is, where it goes, and that a segment is played to its end and no further.
 let stopAt = null; // seconds
 
+const ats = [...document.querySelectorAll(".at")]; // what the buttons call "now"
 const tell = () => {
   const playing = shown.filter((s) => s.start <= now && now < s.end && s.state !== REJECTED).sort((a, b) => b.confidence - a.confidence);
   const found = (playing.find((s) => s.id === chosen) || playing[0])?.id ?? null;
@@ -13,7 +14,12 @@ const tell = () => {
     }
     draw();
   }
-  $("now").textContent = [clock(now) + " of " + clock(duration), ...curvesNow()].join(" · ");
+  const time = clock(now);
+  for (const at of ats) if (at.textContent !== time) at.textContent = time;
+  able("previous", shown.length > 0 && shown[0].start < now - 0.05, "No segment starts before this moment.");
+  able("next", shown.length > 0 && shown.at(-1).start > now + 0.05, "No segment starts after this moment.");
+  $("now").textContent = time + " of " + clock(duration);
+  curvesNow();
   if (marks.start !== null && marks.end === null) draw();
 };
 const show = (time) => { now = within(time, 0, duration); place(); tell(); };
@@ -30,7 +36,7 @@ const play = (item) => { seek(isMoment(item) ? item.start - 1 : item.start, isMo
 const jump = (direction) => {
   const rest = shown.filter((s) => (direction > 0 ? s.start > now + 0.05 : s.start < now - 0.05));
   const next = direction > 0 ? rest[0] : rest.filter((s) => s.start === rest.at(-1).start)[0];
-  if (!next) return;
+  if (!next) return say($(direction > 0 ? "next" : "previous").title);
   choose(next);
   seek(next.start);
 };
@@ -50,7 +56,7 @@ const tick = () => {
   }
   if (!video.paused && !video.ended) requestAnimationFrame(tick);
 };
-const lost = () => { $("missing").hidden = false; $("place").textContent = decodeURI(data.link); };
+const lost = () => { $("missing").hidden = false; video.hidden = true; document.body.classList.add("lost"); $("place").textContent = decodeURI(data.link); };
 const listenToPlayer = () => {
   video.addEventListener("play", () => requestAnimationFrame(tick));
   for (const name of ["seeked", "timeupdate", "pause"]) video.addEventListener(name, () => { if (!video.seeking) show(video.currentTime); });
@@ -63,6 +69,6 @@ const listenToPlayer = () => {
   });
   video.addEventListener("error", lost);
   $("file").addEventListener("change", (event) => {
-    if (event.target.files[0]) { video.src = URL.createObjectURL(event.target.files[0]); $("missing").hidden = true; }
+    if (event.target.files[0]) { video.src = URL.createObjectURL(event.target.files[0]); $("missing").hidden = true; video.hidden = false; document.body.classList.remove("lost"); }
   });
 };

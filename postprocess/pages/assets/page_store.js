@@ -68,6 +68,6 @@ const save = () => {
   $("again").hidden = true;
   keepInBrowser();
   panel();
-  say(`Saved as ${name}, among your downloads.`);
+  say(`Saved as ${apart(name)}, among your downloads.`);
 };
 const listenToLeaving = () => window.addEventListener("beforeunload", (event) => { if (isDirty()) event.preventDefault(); });

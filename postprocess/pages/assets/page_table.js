@@ -1,7 +1,7 @@
 // The table: a row for each segment, with the two buttons that most corrections need.
 const COLUMNS = [
   ["start", "start", ""], ["end", "end", "wide"], ["length", "length", "wide"], ["action", "label", "text"],
-  ["sure", "confidence", "number"], ["score", "score", "wide detail"], ["right?", "state", "yours"],
+  ["sure", "confidence", "wide number"], ["score", "score", "wide detail"], ["right?", "state", "yours"],
 ];
 const RANK = { [OPEN]: 0, [KEPT]: 1, [ADDED]: 2, [REJECTED]: 3 };
 const rows = new Map(); // id → row
@@ -9,9 +9,10 @@ let sort = { key: "start", up: true };
 
 const value = (item, key) => {
   if (key === "length") return item.end - item.start;
-  if (key === "label") return labels[item.label];
+  if (key === "label") return told(item);
   return key === "state" ? RANK[item.state] : item[key] ?? 2; // what a person added is surest
 };
+const lasting = (seconds) => (seconds < 60 ? seconds.toFixed(2) + " s" : clock(seconds));
 const pressed = (name, text) => made("button", { type: "button", className: name, textContent: text });
 const row = (item) => {
   const found = rows.get(item.id) || made("tr");
@@ -19,16 +20,20 @@ const row = (item) => {
   found.dataset.state = item.state;
   const start = clock(item.start), moment = isMoment(item);
   const go = pressed("seek", start), yes = pressed("yes", "✓"), no = pressed("no", "✗");
-  go.setAttribute("aria-label", `${labels[item.label]}, from ${start}: play`);
+  go.setAttribute("aria-label", `${told(item)}, from ${start}: play`);
   yes.setAttribute("aria-label", `Keep ${named(item)}`);
   yes.setAttribute("aria-pressed", isTrue(item));
   no.setAttribute("aria-label", `${item.was ? "Reject" : "Remove"} ${named(item)}`);
   no.setAttribute("aria-pressed", item.state === REJECTED);
-  yes.title = "keep"; // without a mouse the label says it
-  no.title = item.was ? "reject" : "remove";
-  const cells = [go, moment ? "" : clock(item.end), moment ? "a moment" : (item.end - item.start).toFixed(2) + " s", labels[item.label],
-    item.confidence === null ? "–" : item.confidence.toFixed(2), item.score === null ? "–" : item.score.toFixed(2), ""];
+  yes.title = isTrue(item) ? "kept" : "keep: it is right"; // without a mouse the label says it
+  no.title = item.was ? "reject: it is wrong" : "remove";
+  const sure = item.confidence === null ? "–" : percent(item.confidence);
+  const cells = [go, moment ? "" : clock(item.end), moment ? "a moment" : lasting(item.end - item.start), told(item), sure, item.score === null ? "–" : item.score.toFixed(2), ""];
   const put = cells.map((cell, c) => made("td", { className: COLUMNS[c][2] }, cell));
+  put[3].dir = "auto";
+  // On a phone these stand below the start and the name, in place of columns.
+  put[0].dataset.under = moment ? "a moment" : "– " + clock(item.end);
+  put[3].dataset.under = item.confidence === null ? "added by you" : sure + " sure";
   put[6].append(yes, no);
   if (isMoved(item)) put[3].append(made("span", { className: "muted", textContent: " (changed)" }));
   // A button that has the focus keeps it, or the keyboard would lose its place.

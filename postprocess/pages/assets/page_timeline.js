@@ -3,7 +3,7 @@ const pen = canvas.getContext("2d");
 const AXIS = 22, LANE = 36, DEEPEST = 200; // pixels; pixels a second at most
 const hidden = new Set(); // labels
 let curvesHigh = 0; // pixels
-let zoom = 1, shown = [], lanes = [], queued = false;
+let zoom = 1, shown = [], lanes = [], titles = nameOf, queued = false;
 let current = null, chosen = null; // ids: what is played now, what a person picked
 let preview = null; // an item that is being dragged
 
@@ -11,21 +11,23 @@ const level = () => Number($("threshold").value);
 // A person's own marks are shown whatever the slider says.
 const isShown = (item, least = level() - 1e-9) => !hidden.has(item.label) && (isTrue(item) || item.confidence >= least);
 const decide = () => {
-  $("level").value = level().toFixed(2);
+  $("level").value = percent(level());
   const least = level() - 1e-9;
   shown = [...items.values()].filter((item) => isShown(item, least)).sort((a, b) => a.start - b.start || a.id - b.id);
   $("count").value = `${shown.length} of ${counted(items.size, "segment")}`;
   const used = new Set(shown.map((item) => item.label));
-  lanes = labels.map((_, label) => label).filter((label) => used.has(label));
+  titles = titler();
+  lanes = listed(titles).filter((label) => used.has(label));
   const visible = new Set(shown.map((item) => item.id));
+  $("how").hidden = !shown.length;
   for (const [id, found] of rows) {
     const hide = !visible.has(id);
     if (found.hidden !== hide) found.hidden = hide;
   }
   $("empty").hidden = shown.length > 0;
-  $("table").hidden = items.size === 0;
-  $("empty").textContent = items.size === 0 ? (data.unseen ? "Nothing is marked yet." : "Nothing was found. You can mark what you see.")
-    : hidden.size ? "Every segment that is this sure belongs to an action that is switched off above." : "No segment is this sure. Move the slider to the left.";
+  $("table").hidden = shown.length === 0;
+  $("empty").textContent = items.size === 0 ? (data.unseen ? "Nothing is marked yet." : "Nothing was found. You can add what you see.")
+    : hidden.size ? "Nothing to show: under “Show these actions”, tick one." : `Nothing is at least ${percent(level())} sure. To see what is less sure, move the slider “How sure” to the left.`;
   sums();
   layout();
 };
@@ -40,6 +42,7 @@ const layout = () => {
   canvas.style.height = height + "px";
   if (canvas.width !== Math.round(view * ratio)) canvas.width = Math.round(view * ratio);
   if (canvas.height !== Math.round(height * ratio)) canvas.height = Math.round(height * ratio);
+  zoomable();
   place();
   draw();
 };
@@ -47,6 +50,13 @@ const draw = () => {
   if (queued) return;
   queued = true;
   requestAnimationFrame(() => { queued = false; paint(); });
+};
+// A text that is cut where there is no more room.
+const fitting = (text, room) => {
+  if (pen.measureText(text).width <= room) return text;
+  let low = 0, high = text.length;
+  while (low < high) { const middle = (low + high + 1) >> 1; if (pen.measureText(text.slice(0, middle) + "…").width <= room) low = middle; else high = middle - 1; }
+  return text.slice(0, low) + "…";
 };
 const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600];
 const paint = () => {
@@ -75,11 +85,11 @@ const paint = () => {
       paintItem(preview && preview.id === item.id ? preview : item, top, x, scale, ink, faint);
     }
     pen.fillStyle = ink;
-    pen.fillText(labels[label], 6, top + 9, view - 12);
+    pen.fillText(fitting(titles(label), view - 12), 6, top + 9);
   }
   if (!lanes.length && !curvesHigh) {
     pen.fillStyle = faint;
-    pen.fillText(marks.start === null ? "no segment here" : "", 6, AXIS + 16, view - 12);
+    pen.fillText(marks.start === null ? "no segments" : "", 6, AXIS + 16);
   }
   if (marks.start !== null) {
     const end = marks.end ?? Math.max(now, marks.start), begin = x(marks.start), wide = Math.max(2, (end - marks.start) * scale);
@@ -120,10 +130,16 @@ const paintItem = (item, top, x, scale, ink, faint) => {
   else pen.strokeRect(begin - 2, y - 3, wide + 4, 20);
   pen.lineWidth = 1;
 };
+const deepest = () => Math.max(1, (duration * DEEPEST) / (scroller.clientWidth || 1));
+const zoomable = () => {
+  able("out", zoom > 1, "The whole video is shown already.");
+  able("fit", zoom > 1, "The whole video is shown already.");
+  able("in", zoom < deepest() - 1e-6, "It does not get larger than this.");
+};
 const setZoom = (wanted, anchor = now) => {
-  const view = scroller.clientWidth, limit = Math.max(1, (duration * DEEPEST) / view);
+  const view = scroller.clientWidth;
   const inside = within(anchor * (width() / duration) - scroller.scrollLeft, 0, view);
-  zoom = within(wanted, 1, limit);
+  zoom = within(wanted, 1, deepest());
   layout();
   scroller.scrollLeft = (anchor / duration) * width() - inside;
   draw();
@@ -143,7 +159,7 @@ const place = () => {
     handle.setAttribute("aria-valuemin", low.toFixed(2));
     handle.setAttribute("aria-valuemax", high.toFixed(2));
     handle.setAttribute("aria-valuenow", item[edge].toFixed(2));
-    handle.setAttribute("aria-valuetext", `${clock(item[edge])}, ${labels[item.label]}, ${clock(Math.abs(item[edge] - item[far]))} long`);
+    handle.setAttribute("aria-valuetext", `${clock(item[edge])}, ${told(item)}, ${clock(Math.abs(item[edge] - item[far]))} long`);
   }
 };
 const follow = () => {

@@ -146,9 +146,9 @@ def test_the_theme_is_kept_from_page_to_page(browser: Browser, folder: Path) -> 
 def test_what_an_empty_page_says(browser: Browser, folder: Path) -> None:
     """A slider beside 0 of 0 is no help; nor is the advice to move it."""
     show(browser, folder / "out" / "warm up.html")
-    assert browser.find_element(By.ID, "empty").text == "Nothing was found. You can mark what you see."
+    assert browser.find_element(By.ID, "empty").text == "Nothing was found. You can add what you see."
     assert not browser.find_element(By.ID, "sureness").is_displayed() and visible(browser) == []
-    assert "23.976 frames/s" in browser.find_element(By.TAG_NAME, "header").text
+    assert "23.976 frames/s" in browser.find_element(By.TAG_NAME, "footer").text
 
 
 def test_the_curves_are_behind_details(browser: Browser, folder: Path, tmp_path: Path) -> None:
@@ -158,12 +158,14 @@ def test_the_curves_are_behind_details(browser: Browser, folder: Path, tmp_path:
     write_page(result, scores(), folder / "final.mp4", tmp_path / "p.html")
     show(browser, tmp_path / "p.html")
     height = browser.find_element(By.ID, "canvas").rect["height"]
-    assert "anything" not in browser.find_element(By.ID, "now").text
     browser.find_element(By.CSS_SELECTOR, "#details summary").click()
     until(browser, lambda: browser.find_element(By.ID, "canvas").rect["height"] == height + 96)
-    assert "anything 0.95" in browser.find_element(By.ID, "now").text
+    lines = browser.find_elements(By.CSS_SELECTOR, "#lines li")
+    assert [line.text.replace("\n", " ") for line in lines[:1]] == ["grey: any action at all 95 %"]
+    assert [line.text.split("\n")[0] for line in lines[1:]] == [CLASSES[0]]
     words = browser.find_element(By.ID, "details").text
-    assert "how likely" in words and not any(jargon in words for jargon in ("T-CAS", "actionness", "softmax", "ψ"))
+    assert "how sure it was at each moment" in words
+    assert not any(jargon in words for jargon in ("T-CAS", "actionness", "softmax", "snippet"))
     write_page(result, None, folder / "final.mp4", tmp_path / "p.html")
     show(browser, tmp_path / "p.html")
     assert not browser.find_element(By.ID, "details").is_displayed()

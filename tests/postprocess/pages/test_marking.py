@@ -157,7 +157,7 @@ def test_with_the_keyboard_alone(browser: Browser, page: Path, folder: Path) -> 
     press(browser, "o")
     assert said(browser) == "It cannot end before it starts."
     press(browser, Keys.ARROW_RIGHT, "o")
-    assert said(browser) == "It ends at 0:18.00. Press Enter to name it."
+    assert said(browser) == "It ends at 0:18.00. Now name it."
     name_it(browser, "  second   serve ")
     assert said(browser) == "Added: second serve, 0:17.00 to 0:18.00."
     go(browser, 18.5)
@@ -291,7 +291,7 @@ def test_what_is_not_saved_is_warned_of_and_kept(browser: Browser, page: Path, f
     show(browser, page, forget=False)
     assert len(visible(browser)) == 5
     click(browser, "discard")
-    assert len(visible(browser)) == 4 and browser.find_element(By.ID, "tally").text.startswith("4 not looked at")
+    assert len(visible(browser)) == 4 and browser.find_element(By.ID, "tally").text.startswith("4 not checked yet")
     click(browser, "undo")
     assert len(visible(browser)) == 5
     quiet(browser)
@@ -323,7 +323,7 @@ def test_complete_keeps_what_nobody_rejected(browser: Browser, page: Path, folde
         "const s = document.getElementById('threshold'); s.value = .65; s.dispatchEvent(new Event('input'))"
     )
     click(browser, "complete")
-    assert said(browser) == "The video is complete. 2 segments that nobody rejected are kept."
+    assert said(browser) == "You checked the whole video. 2 segments that you did not reject are kept."
     document = saved(browser, folder)
     assert document["complete"] is True and [s["start"] for s in document["segments"]] == [2.0, 10.0]
     click(browser, "undo")
@@ -418,7 +418,7 @@ def test_two_hundred_segments(browser: Browser, film: Path, tmp_path: Path, fold
     for i in (0, 99, 199):
         row(browser, i, "no")
     click(browser, "complete")
-    assert said(browser).endswith("197 segments that nobody rejected are kept.")
+    assert said(browser).endswith("197 segments that you did not reject are kept.")
     document = saved(browser, folder)
     assert len(document["segments"]) == 197 and len(document["rejected"]) == 3
     quiet(browser)
