@@ -43,8 +43,7 @@ class Running:
     ) -> None:
         from pipeline.run import summary
         from pipeline.run.results import video_in
-        from pipeline.run.store import prepare_output
-        from pipeline.run.videos import in_their_places
+        from pipeline.run.store import in_their_places, prepare_output
         from pipeline.workers.engine import Engine, check_engine
 
         self.command, self.jobs, self.out, self.asked = command, list(videos), out, work.jobs
