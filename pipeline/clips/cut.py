@@ -12,6 +12,7 @@ from extractors.decode.video import VideoError
 from pipeline.cache.content import Video, at_hand
 from pipeline.clips.draw import card
 from pipeline.clips.encode import open_movie
+from pipeline.clips.made import remember
 from pipeline.clips.read import Shape, shape_of, shoot
 from pipeline.clips.remux import Uncopyable, remux
 from postprocess.formats.writers import clock
@@ -193,17 +194,22 @@ def copy(
 def _each(
     cuts: Sequence[Cut], make: Callable[[Cut], Made], on_progress: Progress, on_error: OnError | None
 ) -> Iterator[Made]:
-    for done, one in enumerate(cuts):
-        on_progress("clips", done, len(cuts))
-        try:
-            made = make(one)
-        except (VideoError, OutputError) as error:
-            if on_error is None:
-                raise
-            on_error(one, error)
-            continue
-        yield made
-    on_progress("clips", len(cuts), len(cuts))
+    paths = []
+    try:
+        for done, one in enumerate(cuts):
+            on_progress("clips", done, len(cuts))
+            try:
+                made = make(one)
+            except (VideoError, OutputError) as error:
+                if on_error is None:
+                    raise
+                on_error(one, error)
+                continue
+            paths.append(made.path)
+            yield made
+        on_progress("clips", len(cuts), len(cuts))
+    finally:
+        remember(paths)
 
 
 def _no_frame(one: Cut) -> str:
@@ -282,6 +288,7 @@ def reels(
                 for one, _ in fit:
                     failed(one, error)
             else:
+                remember([path])
                 for one in empty:
                     failed(one, VideoError(_no_frame(one)))
                 yield Made(path, fit[0][0].start)

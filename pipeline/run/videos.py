@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 from pipeline.cache.content import Video
 from postprocess.formats.writers import SUFFIXES, is_made, is_result
 from support.errors import UsageError
-from support.paths import is_url
+from support.paths import is_missing, is_url, missing
 
 RESERVED = frozenset({"_run", "segments", "index"})  # names of files that a run writes beside the results
 # fmt: off
@@ -51,11 +51,12 @@ class Job:
 def find_videos(paths: Sequence[str]) -> list[Job]:
     """Find the videos in files, in folders with everything below them, and in glob patterns, each once and in order.
 
-    A file that is named is taken whatever its suffix is. In folders and patterns the suffix decides. Each may also be
-    the address of something in a store, which is listed, and asked about single videos later.
+    A file that is named is taken whatever its suffix is. In folders and patterns the suffix decides, and videos that
+    were made here from others are left out. Each may also be the address of something in a store, which is listed, and
+    asked about single videos later.
 
     Raises:
-        UsageError: a folder or a pattern holds no video, or two results would get one name.
+        UsageError: a folder or a pattern holds no video, no file that is named exists, or two results get one name.
         StoreError, EnvironmentMissing: a store cannot be listed, or its package is missing.
     """
     found: dict[Path | str, _Place] = {}  # by resolved path, or by address
@@ -71,22 +72,20 @@ def find_videos(paths: Sequence[str]) -> list[Job]:
         if is_url(given):
             videos: Sequence[Video] = remotes.videos(given, VIDEO_SUFFIXES, _is_video)
         elif _is_folder(path := Path(given)):
-            videos = sorted(_below(path))
+            videos = _told_apart(_files(path))[0]
         elif _is_pattern(given):
-            matches = sorted(Path(p) for p in glob.glob(given, recursive=True))  # noqa: PTH207
-            videos = [p for p in matches if p.suffix.lower() in VIDEO_SUFFIXES and not is_made(p)]
+            videos = _told_apart(_matches(given))[0]
         else:
             videos = [path]
         if not videos:
-            others = _counted(_others(given))
-            raise UsageError(
-                f"{given}: no video in it{f', but {others}' if others else ''}; a file that is named is read whatever "
-                f"its suffix, in folders these count: {' '.join(sorted(VIDEO_SUFFIXES))}."
-            )
+            raise UsageError(_no_video(given))
         for video in videos:
             # Path.resolve raises where links lead in a circle.
             real = Path(os.path.realpath(video)) if isinstance(video, Path) else str(video)
             found.setdefault(real, _Place(video, folders))
+    named = [place.video for place in found.values()]
+    if named and all(isinstance(video, Path) and is_missing(video) for video in named):  # else these alone fail later
+        raise UsageError(missing(named[0], len(named)))
     return _named(list(found.values()))
 
 
@@ -100,7 +99,42 @@ def _without_file(given: str) -> str:
 
 
 def _is_video(path: PurePath) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and not is_made(Path(path))
+    """Whether something in a store, of which the name is known, is a video of the user's."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and not is_made(path)
+
+
+def _told_apart(files: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """(the user's videos, the videos that were made here from others) among files, in order."""
+    from pipeline.clips.made import made_here  # a run of single videos needs none of that
+
+    videos = sorted(path for path in files if path.suffix.lower() in VIDEO_SUFFIXES)
+    made = made_here(videos)
+    return [path for path in videos if path not in made], sorted(made)
+
+
+def _matches(pattern: str) -> list[Path]:
+    return [p for p in map(Path, glob.glob(pattern, recursive=True)) if p.is_file()]  # noqa: PTH207
+
+
+def _no_video(given: str) -> str:
+    """The sentence about a folder or a pattern without a video."""
+    if made := _made_in(given):
+        return (
+            f"{given}: no video in it but {len(made)} made by jcdnet (clips, reels, overlays or proxies); name the "
+            f"files themselves to take them, such as {made[0]}."
+        )
+    others = _counted(_others(given))
+    return (
+        f"{given}: no video in it{f', but {others}' if others else ''}; a file that is named is read whatever its "
+        f"suffix, in folders these count: {' '.join(sorted(VIDEO_SUFFIXES))}."
+    )
+
+
+def _made_in(given: str) -> list[Path]:
+    """The videos in a folder or of a pattern of this machine that were made here."""
+    if is_url(given := _without_file(given)) or not (_is_folder(given) or _is_pattern(given)):
+        return []
+    return _told_apart(_files(Path(given)) if _is_folder(given) else _matches(given))[1]
 
 
 def _is_folder(given: str | Path) -> bool:
@@ -122,9 +156,20 @@ def _is_pattern(given: str) -> bool:
 
 
 def left_out(paths: Sequence[str]) -> list[str]:
-    """Return a sentence for each folder or pattern with files that are neither videos by their names nor QUIET."""
-    found = ((given, _counted(_others(given))) for given in paths)
-    return [f"{given}: left out what is no video by its name: {there}." for given, there in found if there]
+    """Return a sentence for each folder or pattern with videos that were made here, and for each with other files.
+
+    The other files are those that are neither videos by their names nor QUIET.
+    """
+    said = []
+    for given in paths:
+        if made := _made_in(given):
+            what = f"{len(made)} videos, such as {made[0]}," if len(made) > 1 else str(made[0])
+            said.append(
+                f"{given}: left out {what} that jcdnet made; a file that is named itself is taken all the same."
+            )
+        if there := _counted(_others(given)):
+            said.append(f"{given}: left out what is no video by its name: {there}.")
+    return said
 
 
 def _others(given: str) -> list[Path]:
@@ -139,7 +184,7 @@ def _others(given: str) -> list[Path]:
     elif _is_folder(path):
         files = _files(path)
     elif _is_pattern(given):
-        files = (Path(p) for p in glob.glob(given, recursive=True) if Path(p).is_file())  # noqa: PTH207
+        files = _matches(given)
     quiet = tuple(suffix for suffix in SUFFIXES.values() if suffix.count(".") > 1)
     return [p for p in files if p.suffix.lower() not in VIDEO_SUFFIXES | QUIET and not p.name.endswith(quiet)]
 
@@ -175,11 +220,6 @@ def refuse(given: str) -> None:
 
 
 _ADDRESS = re.compile(r"(?:([a-z][a-z0-9+.-]+)://|www\.[^/]+/)", re.IGNORECASE)
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    """The videos in a folder and below it; links to folders are followed, each folder is read once."""
-    return (path for path in _files(folder) if _is_video(path))
 
 
 def _files(folder: Path) -> Iterator[Path]:

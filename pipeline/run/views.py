@@ -14,6 +14,7 @@ from extractors.decode.video import VideoError
 from pipeline.cache.content import Video, at_hand, video_at
 from pipeline.clips import overlay as render
 from pipeline.clips.encode import Image
+from pipeline.clips.made import remember
 from pipeline.clips.read import pictures
 from pipeline.run.results import Stored, curves_of, video_of
 from postprocess.curves import Curves
@@ -68,6 +69,7 @@ def write(
     if name == "overlay":
         with at_hand(video, None, on_progress) as file:
             render.overlay(result, file, place or path, on_progress)
+        remember({path: place or path})
     else:
         write_page(result, curves, video, path, everything=everything, on_progress=on_progress, place=place)
 
@@ -100,6 +102,7 @@ def write_page(
             shown = path.with_name(path.name.removesuffix(".html") + PROXY)
             content = result.provenance.get("content")
             render.proxy(file, shown, content if isinstance(content, str) else "", on_progress)
+            remember([shown])
     with writing(path):
         if extras.embed and shown.stat().st_size > LARGEST_EMBEDDED:
             raise OutputError(

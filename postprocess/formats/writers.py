@@ -11,7 +11,7 @@ import importlib
 import json
 import re
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TextIO
 
 from postprocess.segment import Result
@@ -107,8 +107,8 @@ RUN = "_run.json"
 SEVERAL = ("json", "jsonl", "csv")
 
 
-def is_made(path: Path) -> bool:
-    """Whether we made this video from another one: results may lie among the footage."""
+def is_made(path: PurePath) -> bool:
+    """Whether a video is called as those that we make from other ones, and that may lie among the footage."""
     return path.name.endswith((SUFFIXES["overlay"], PROXY))
 
 
