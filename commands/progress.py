@@ -168,11 +168,10 @@ class Running:
         if self.out is not None and self.report.finished:
             err.print(f"[dim]results are in {escape(str(self.out))}[/]", soft_wrap=True)
         if len(self.report.rows) > 1:
-            counts = self.report.counts
-            shown = {name: counts[name] for name in summary.STATUSES if counts[name] or name in ("done", "failed")}
             seconds, elapsed = self.report.seconds, self.report.elapsed
             speed = f", {self.report.computed / elapsed:.2f} × real time" if self.report.computed else ""
-            said = ", ".join(f"{count} {name}" for name, count in shown.items())
+            kind = "features" if self.command == "extract" else "results"
+            said = summary.summed_up(self.report.counts, kind)
             err.print(f"{said}; {clock(seconds)} of video in {clock(elapsed)}{speed}", soft_wrap=True)
         if len(self.report.rows) > MANY:
             for row in self.report.rows.values():

@@ -185,6 +185,15 @@ def write_result(
         return place.replace(curves, unsure or worse)
 
 
+def said_of_backup(path: Path) -> str:
+    """The note about a `.bak` file that `write_result` made."""
+    before = path.name.rpartition(".bak")[0]
+    return (
+        f"{path}: the {before} from before, kept since somebody changed it or the new one may be worse; delete it if "
+        "you do not need it."
+    )
+
+
 def check_alone(target: Path, name: str, overwrite: bool) -> None:
     """Check, before any work, that one file of a format may be written. A JSON is checked by `existing` instead.
 

@@ -16,7 +16,7 @@ from pipeline.clips import overlay as render
 from pipeline.clips.encode import Image
 from pipeline.clips.made import remember
 from pipeline.clips.read import pictures
-from pipeline.run.results import Stored, curves_of, video_of
+from pipeline.run.results import Stored, curves_of, note_page, video_of
 from postprocess.curves import Curves
 from postprocess.formats.annotated import Annotated
 from postprocess.formats.writers import PROXY
@@ -112,6 +112,8 @@ def write_page(
         marked = extras.marked(result)
         text = page(result, curves, address, inside, everything, extras.classes, marked)
         write_atomically(place or path, text.encode())
+        if place is None:  # else it becomes part of a result, which knows its files
+            note_page(path)
 
 
 def link(to: Path, folder: Path) -> str:
