@@ -17,7 +17,7 @@ from commands.terminal import STAGES, complain, drawn, err, escape, failure, not
 from commands.terminal import table as draw
 from extractors.config import Stretch
 from postprocess.formats.writers import clock
-from support.errors import INTERRUPTED, EnvironmentMissing, Stopped, UsageError
+from support.errors import INTERRUPTED, EnvironmentMissing, Stopped, UsageError, UserError
 
 if TYPE_CHECKING:
     from pipeline.cache.content import Video
@@ -112,7 +112,7 @@ class Running:
             {job.name: size_of(job.video) for job in self.jobs}, self._step, stretch.start, stretch.end
         )
         bars = single(remaining) if len(self.jobs) == 1 else Bars(self.jobs, remaining)
-        interrupted = True
+        interrupted, refused = True, False
         try:
             with stopping() as stop, bars as shown:
                 self._bars = shown
@@ -121,13 +121,15 @@ class Running:
                     interrupted = False
                 except (Stopped, KeyboardInterrupt):
                     pass
-                except EnvironmentMissing:
+                except UserError as error:
+                    refused = not (isinstance(error, EnvironmentMissing) or self.report.finished or self.report.errors)
                     shown.clear()
                     raise
         finally:
             if (speed := remaining.speed(time.monotonic())) is not None and remaining.worked > TELLING:
                 summary.remember_speed(self.speed_key, speed)
-            self._report(interrupted)
+            if not refused:  # before any work: there is nothing to report
+                self._report(interrupted)
         if interrupted:
             raise typer.Exit(INTERRUPTED)
 

@@ -122,6 +122,7 @@ def run(
         write_index(standing, listed)
     if running.report.finished and only is None and output != "-" and not {"html", TABLES} & set(wanted):
         running.say_next()
+    _say_what_helps(running, find)
     running.finish()
 
 
@@ -204,6 +205,17 @@ def _show(outcome: "Outcome", stream: str | None) -> None:
     if outcome.duplicate_of is not None:
         remark = f" (the same as {escape(str(outcome.duplicate_of.video))})"
     result_table(outcome.result, remark)
+
+
+def _say_what_helps(running: Running, find: FindOptions) -> None:
+    """If nothing was found at all, say what may find more, as far as the user has not tried it."""
+    if not running.report.finished or any(row.get("segments") for row in running.report.rows.values()):
+        return
+    ways = ["name the sport (--classes soccer)"] if find.classes is None and find.model is None else []
+    ways += [] if find.everything else ["show what is unsure (--all)"]
+    ways.append("lower the --threshold")
+    said = f"{', '.join(ways[:-1])}{' or ' * (len(ways) > 1)}{ways[-1]}"
+    err.print(f"[dim]nothing was found: {said}; docs/wrong.md has the reasons[/]", soft_wrap=True)
 
 
 def _with_its_sound(form: str, result: "Result") -> "Result":

@@ -157,18 +157,18 @@ def _written(outcome: Outcome, query: Query, gathered: _Gathered, output: Result
     job = outcome.job
     try:
         result, curves = query.result(job.video, gathered.seen[gathered.of[place_of(job.video)]])
-        outcome = dataclasses.replace(outcome, result=result, features=None)
+        outcome = dataclasses.replace(outcome, result=result, features=None, messages=query.doubts)
         if output.folder is None:
             return outcome
         target = output.folder / job.name
         check_names(target, job.video, [".json", CURVES, *(SUFFIXES[name] for name in output.formats)])
         there = None if output.replaces else existing(target, result.provenance, output.formats, job.video)
         if isinstance(there, Result):
-            return dataclasses.replace(outcome, result=there, skipped=True)
+            return dataclasses.replace(outcome, result=there, skipped=True, messages=query.doubts)
         saved = write_result(
             result, curves, target, output.formats, None, progress, output.overwrite, there is not None and there.unsure
         )
         why = () if there is None else (f"{there.why}.",)
-        return dataclasses.replace(outcome, messages=(*why, *map(said_of_backup, saved)))
+        return dataclasses.replace(outcome, messages=(*query.doubts, *why, *map(said_of_backup, saved)))
     except Exception as error:
         return failed(job, error)

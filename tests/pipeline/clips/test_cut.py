@@ -15,7 +15,7 @@ from pipeline.clips import cut as clips
 from pipeline.clips import overlay as render
 from pipeline.clips.draw import Overlay, card
 from pipeline.clips.encode import boxed, open_movie
-from pipeline.clips.names import named, reel_names
+from pipeline.clips.names import reel_names
 from pipeline.clips.read import pictures, shape_of
 from postprocess.segment import Result, Segment
 from support.errors import OutputError, UsageError
