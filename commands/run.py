@@ -120,9 +120,7 @@ def run(
         err.print(f"[dim]the result is in {escape(str(output))}[/]", soft_wrap=True)
     if listed is not None and "html" in wanted and len(standing := running.report.results()) > 1:
         write_index(standing, listed)
-    if running.report.finished and only is None and output != "-" and not {"html", TABLES} & set(wanted):
-        running.say_next()
-    _say_what_helps(running, find)
+    _say_what_next(running, find, only is None and output != "-" and not {"html", TABLES} & set(wanted))
     running.finish()
 
 
@@ -207,9 +205,13 @@ def _show(outcome: "Outcome", stream: str | None) -> None:
     result_table(outcome.result, remark)
 
 
-def _say_what_helps(running: Running, find: FindOptions) -> None:
-    """If nothing was found at all, say what may find more, as far as the user has not tried it."""
-    if not running.report.finished or any(row.get("segments") for row in running.report.rows.values()):
+def _say_what_next(running: Running, find: FindOptions, page: bool) -> None:
+    """Say how to look at the results; or if nothing was found, what may find more, unless the user has tried it."""
+    if not running.report.finished:
+        return
+    if any(row.get("segments") for row in running.report.rows.values()):
+        if page:
+            running.say_next()
         return
     ways = ["name the sport (--classes soccer)"] if find.classes is None and find.model is None else []
     ways += [] if find.everything else ["show what is unsure (--all)"]
