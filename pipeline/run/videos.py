@@ -164,9 +164,7 @@ def left_out(paths: Sequence[str]) -> list[str]:
     for given in paths:
         if made := _made_in(given):
             what = f"{len(made)} videos, such as {made[0]}," if len(made) > 1 else str(made[0])
-            said.append(
-                f"{given}: left out {what} that jcdnet made; a file that is named itself is taken all the same."
-            )
+            said.append(f"{given}: left out {what} that jcdnet made; a file that you name itself is always taken.")
         if there := _counted(_others(given)):
             said.append(f"{given}: left out what is no video by its name: {there}.")
     return said
