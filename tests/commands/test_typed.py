@@ -3,6 +3,8 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import coded, encode
@@ -11,10 +13,12 @@ import cli
 from commands.cache import _ago
 from pipeline.clips.cut import plan
 from pipeline.clips.names import reel_names
-from pipeline.config import OPTIONS
+from pipeline.config import OPTIONS, Config
+from pipeline.run.outcome import Order, finish
 from pipeline.run.results import written_beside
 from pipeline.run.store import existing, write_result
 from pipeline.run.summary import summed_up
+from postprocess.config import LocalizeConfig
 from postprocess.curves import Curves
 from postprocess.segment import UNSURE, Result, Segment, left_out
 from support.files import sha256
@@ -85,6 +89,28 @@ def test_what_a_least_length_left_out() -> None:
     assert left_out([long], [long, short, inside], 2) == ("--min-length left out 1 segment shorter than 2 s.",)
     assert left_out([], [short, inside], 2) == ("--min-length left out 2 segments shorter than 2 s.",)
     assert left_out([long], [long], 2) == ()
+
+
+def test_a_run_with_a_least_length_says_what_it_left_out() -> None:
+    """Of the settings alone: the same features are drawn once more without the limit."""
+    found, short = Segment(0, 3, 1, 1, "x"), Segment(5, 6, 1, 1, "x")
+
+    class Drawn(SimpleNamespace):
+        def result(self, video: Path, *_: object) -> tuple[Result, None]:
+            return Result(str(video), 9.0, {}, (found,), ("partial",), {}), None
+
+        def segments(self, *_: object, rule: LocalizeConfig) -> list[Segment]:
+            assert rule.min_seconds == 0
+            return [found, short]
+
+    config = Config(localize=LocalizeConfig(min_seconds=2))
+    features: Any = None
+    for asked, warnings in (
+        (["localize.min_seconds"], ("partial", "--min-length left out 1 segment shorter than 2 s.")),
+        ([], ("partial",)),  # nobody asked for it: the model brings it
+    ):
+        drawn: Any = Drawn(asked=asked, config=config)
+        assert finish(drawn, Order(Path("a.mp4")), "", features).result.warnings == warnings
 
 
 def test_names_of_clips_and_reels_have_the_sport() -> None:
