@@ -117,7 +117,10 @@ def _amount(text: str, units: dict[str, int], option: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", text)
     found = {name.lower(): size for name, size in units.items()}
     if match is None or match[2].lower() not in found:
-        raise UsageError(f"{option} is a number and one of {', '.join(units)}, not {text!r}.")
+        *others, last = units
+        raise UsageError(
+            f"{option} {text}: write a number with its unit, {', '.join(others)} or {last}, such as 30{others[0]}."
+        )
     return float(match[1]) * found[match[2].lower()]
 
 

@@ -1,6 +1,7 @@
 """`find`: more of what an example shows."""
 
 import dataclasses
+import difflib
 import functools
 import sys
 from dataclasses import dataclass
@@ -171,15 +172,16 @@ def _located(examples: "Sequence[Example]", jobs: "Sequence[Job]") -> "list[Exam
     from pipeline.cache.content import place_of
 
     found, places = [], {place_of(job.video) for job in jobs}
+    names = {job.video.name: job.video for job in jobs}
     for one in examples:
         alike = [] if one.video.exists() else [job.video for job in jobs if job.video.name == one.video.name]
         if len(alike) > 1:
             raise UsageError(f"{one.video}: may be {alike[0]} or {alike[1]}; give its path.")
         video = alike[0] if alike else one.video
-        if (
-            place_of(video) not in places and isinstance(video, Path) and is_missing(video)
-        ):  # else its features are here
-            raise UsageError(missing(video))
+        # A video that is gone may be known by its features.
+        if isinstance(video, Path) and place_of(video) not in places and is_missing(video):
+            close = difflib.get_close_matches(video.name, names, n=1, cutoff=0.7) if video.name == str(video) else []
+            raise UsageError(f"{video}: no such file; is {names[close[0]]} meant?" if close else missing(video))
         if not isinstance(video, Path):
             raise UsageError(f"{one.video}: is in a store ({video}); an example must be a file of this machine.")
         found.append(dataclasses.replace(one, video=video))

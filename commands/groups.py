@@ -46,10 +46,12 @@ class Command(TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
-            if isinstance(error, typer.BadParameter) and error.message and error.param is not None:
-                raise UsageError(_about(max(error.param.opts, key=len), error.message)) from error
-            if hasattr(error, "format_message") and (name := next(filter(_is_file_with_a_dash, words), None)):
-                raise UsageError(f"{name}: begins with a dash, as options do; write the file as ./{name}") from error
+            if hasattr(error, "format_message") and (file := next(filter(_is_file_with_a_dash, words), None)):
+                raise UsageError(f"{file}: begins with a dash, as options do; write the file as ./{file}") from error
+            if isinstance(error, typer.BadParameter) and (option := error.param) is not None:
+                name = max(option.opts, key=len) if option.opts[0].startswith("-") else option.opts[0].upper()
+                needed = f"{name} is missing: {getattr(option, 'help', None) or 'see --help'}"
+                raise UsageError(_about(name, error.message) if error.message else needed) from error
             raise
 
     def get_help_option(self, ctx: Any) -> Any:

@@ -172,8 +172,7 @@ class Running:
         if len(self.report.rows) > 1:
             seconds, elapsed = self.report.seconds, self.report.elapsed
             speed = f", {self.report.computed / elapsed:.2f} × real time" if self.report.computed else ""
-            kind = "features" if self.command == "extract" else "results"
-            said = summary.summed_up(self.report.counts, kind)
+            said = summary.summed_up(self.report.counts)
             err.print(f"{said}; {clock(seconds)} of video in {clock(elapsed)}{speed}", soft_wrap=True)
         if len(self.report.rows) > MANY:
             for row in self.report.rows.values():

@@ -223,7 +223,7 @@ def _doubts(searched: float, longest: float) -> tuple[str, ...]:
 
     Args:
         searched: seconds of video that are searched.
-        longest: snippets of the longest example.
+        longest: snippets of the longest example, as many as lie side by side.
     """
     said = []
     if searched < ENOUGH:
@@ -232,7 +232,9 @@ def _doubts(searched: float, longest: float) -> tuple[str, ...]:
             f"than {ENOUGH:.0f} s do not show: matches may be missed, and none is sure."
         )
     if longest < 2:
-        said.append("the example is about half a second, which says little: no match is sure; take the whole action.")
+        said.append(
+            "the example holds a single snippet of 0.64 s: no match is sure; take the whole action, if you can."
+        )
     return tuple(said)
 
 

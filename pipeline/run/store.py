@@ -127,8 +127,8 @@ def existing(target: Path, wanted: dict[str, object], formats: Sequence[str], vi
         )
     if change.asked and not change.retuned:
         raise OutputError(
-            f"{path}: was made from another file, model or settings ({change.conflict()}); use --overwrite or another "
-            "-o."
+            f"{path}: was made from another file, model or settings ({change.conflict()}); ask for the same again, use "
+            "--overwrite, or choose another -o."
         )
     if change.retuned and not (change.content or change.versions):
         return Redo(f"made anew, as {change.why()}")  # of all videos alike, so that it is said once

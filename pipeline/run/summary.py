@@ -210,12 +210,10 @@ def status(outcome: Outcome) -> str:
     return "from cache" if outcome.cached else "done"
 
 
-def summed_up(counts: Mapping[str, int], kind: str) -> str:
-    """Say how many videos have results (or features), and where these came from.
+def summed_up(counts: Mapping[str, int]) -> str:
+    """Say how many videos are done, and where their results (or features) came from.
 
-    Args:
-        counts: videos of a run by their status, of STATUSES.
-        kind: what they have.
+    counts: videos of a run by their status, of STATUSES.
     """
     ways = {
         "done": "new",
@@ -228,7 +226,7 @@ def summed_up(counts: Mapping[str, int], kind: str) -> str:
     how = ", ".join(f"{count} {way}" if len(fine) > 1 else f"all {way}" for way, count in fine.items())
     of = f"all {total}" if good == total else f"{good} of {total}"
     bad = "".join(f", {counts[name]} {name}" for name in ("failed", "not done") if counts.get(name))
-    return f"{of} videos have {kind}{f' ({how})' if how else ''}{bad}"
+    return f"{of} videos are done{f' ({how})' if how else ''}{bad}"
 
 
 def failed_before(out: Path, jobs: Sequence[Job]) -> list[Job]:

@@ -155,6 +155,7 @@ def test_features_of_extract_and_features_of_other_settings(jcdnet: Run, folder:
         (("--like", "footage/a.mp4@soon"), 2, "Write VIDEO@START-END, such as match.mp4@12.3-14.8"),
         (("--like", "footage/a.mp4@1:30-1:40"), 2, "a.mp4@90-100: the video ends at 7.04 s"),
         (("--like", "footage/aa.mp4@1-2"), 2, "footage/aa.mp4: no such file; check the path"),
+        (("--like", "aa.mp4@1-2"), 2, "aa.mp4: no such file; is footage/a.mp4 meant?"),
         (("--like", "footage/a.mp4@1-2", "-o", "x.json"), 2, "name a folder"),
         (("--like", "footage/a.mp4@1-2", "-f", "csv"), 2, "name a folder with -o"),
         (("--like", "footage/a.mp4@1-2", "-o", "-", "-f", "csv"), 2, "stdout takes JSON"),

@@ -43,6 +43,7 @@ def test_a_file_that_begins_with_a_dash(jcdnet: Run, tmp_path: Path) -> None:
     assert code == 2 and said == "error: -name.mp4: begins with a dash, as options do; write the file as ./-name.mp4\n"
     (tmp_path / "-found").touch()
     assert "write the file as ./-found" in jcdnet("report", "-found")[2]
+    assert "write the file as ./-out.mp4" in jcdnet("run", "-out.mp4")[2]  # else it would be -o ut.mp4
     assert "No such option" in jcdnet("run", "-x")[2]
 
 
@@ -56,6 +57,8 @@ def test_a_file_that_begins_with_a_dash(jcdnet: Run, tmp_path: Path) -> None:
         (("find", "a.mp4", "--like", "a.mp4", "--threshold", "2"), "error: --threshold must lie between 0 and 1"),
         (("plot", "a.json", "--frames", "many"), "error: --frames must be a valid integer."),
         (("run", "a.mp4", "--config", "c.toml"), "error: c.toml: min_confidence must lie between 0 and 1, not 3.0."),
+        (("run",), "error: PATHS is missing: Videos, folders (searched recursively) or glob patterns"),
+        (("export", "x.json"), "error: --format is missing: Joined by commas: csv, srt"),
         (("run", "nothere.mp4"), "error: nothere.mp4: no such file; check the path."),
         (("extract", "nothere.mp4"), "error: nothere.mp4: no such file; check the path."),
     ],
@@ -75,13 +78,13 @@ def test_each_option_of_the_messages_is_one_of_a_command() -> None:
 
 
 def test_the_last_line_of_a_run() -> None:
-    assert summed_up({"from cache": 5}, "results") == "all 5 videos have results (all from cached features)"
+    assert summed_up({"from cache": 5}) == "all 5 videos are done (all from cached features)"
     counts = {"done": 1, "from cache": 2, "kept": 1, "duplicate": 1, "failed": 1, "not done": 2}
-    assert summed_up(counts, "features") == (
-        "5 of 8 videos have features (1 new, 2 from cached features, 1 there before, 1 the same as another), 1 failed, "
+    assert summed_up(counts) == (
+        "5 of 8 videos are done (1 new, 2 from cached features, 1 there before, 1 the same as another), 1 failed, "
         "2 not done"
     )
-    assert summed_up({"failed": 2}, "results") == "0 of 2 videos have results, 2 failed"
+    assert summed_up({"failed": 2}) == "0 of 2 videos are done, 2 failed"
 
 
 def test_what_a_least_length_left_out() -> None:

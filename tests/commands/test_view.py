@@ -205,7 +205,7 @@ def test_run_writes_the_page_and_the_overlay_and_keeps_them(jcdnet: Run, tmp_pat
     assert '"least":0.0' in page and '"curves":{' in page
     # What it made beside the footage is no footage, and that is said.
     code, out, said = jcdnet(*arguments)
-    assert code == 0 and "kept from before" in out and "videos have" not in said
+    assert code == 0 and "kept from before" in out and "videos are done" not in said
     assert f"left out 2 videos, such as {footage}/results/clip.overlay.mp4, that jcdnet made; a file that" in said
     code, _, said = jcdnet("run", footage, "-o", "-", "-f", "html")
     assert code == 2 and "html is a file beside the result" in said
@@ -215,7 +215,7 @@ def test_run_writes_the_page_and_the_overlay_and_keeps_them(jcdnet: Run, tmp_pat
     # Of several videos there is an index.
     assert not (footage / "results" / "index.html").exists()
     code, _, said = jcdnet(*arguments)
-    assert code == 0 and "all 2 videos have results (1 " in said and ", 1 there before)" in said
+    assert code == 0 and "all 2 videos are done (1 " in said and ", 1 there before)" in said
     assert {'href="clip.html#up=0"', 'href="other.html#up=0"'} <= set(
         re.findall('href="[^"]*"', (footage / "results" / "index.html").read_text())
     )

@@ -72,7 +72,7 @@ def test_the_report_of_a_night(jcdnet, night: Path) -> None:
     assert copy["duplicate_of"] == "night/a.mp4"
     assert "later/copy of a.mp4  0:01.60 (the same as night/a.mp4)" in shown
     assert (
-        "4 of 5 videos have results (3 new, 1 the same as another), 1 failed; 0:04.80 of video in " in said
+        "4 of 5 videos are done (3 new, 1 the same as another), 1 failed; 0:04.80 of video in " in said
         and "× real time" in said
     )
     # Each name has its result; the table of all segments has each content once.
@@ -181,7 +181,7 @@ def test_a_name_that_is_not_there_names_what_is_near(jcdnet, night: Path) -> Non
         code, _, said = jcdnet("run", given, "--config", "small.toml")
         assert code == 2 and says in said
     code, _, said = jcdnet("run", "night/a.mp4", "night/none.mp4", "--config", "small.toml")
-    assert code == 3 and "night/none.mp4: no such file" in said and "1 of 2 videos have results" in said
+    assert code == 3 and "night/none.mp4: no such file" in said and "1 of 2 videos are done" in said
     code, _, said = jcdnet("run", "night/none.mp4", "night/nil.mp4", "--model", "not loaded")
     assert code == 2 and "night/none.mp4: no such file" in said and "None of the 2 files is there" in said
 
@@ -218,7 +218,7 @@ def test_looking_after_the_cache(jcdnet, night: Path) -> None:
     assert not entries[0].exists()
     for flags, cause in (
         ((), "say what is to go"),
-        (("--older-than", "soon"), "--older-than is a number and one of d"),
+        (("--older-than", "soon"), "--older-than soon: write a number with its unit, d, h or m, such as 30d."),
     ):
         code, _, said = jcdnet("cache", "prune", *flags)
         assert code == 2 and cause in said
@@ -481,7 +481,7 @@ def test_a_run_of_one_more_video_keeps_the_rows_of_the_others(jcdnet, night: Pat
     first = report()["videos"]
     code, _, said = jcdnet("run", "night/b.mp4", "night/broken.mp4", "-o", "out", *ALL)
     assert code == 3 and "results are in out" in said
-    assert "1 of 2 videos have results (all new), 1 failed; 0:01.60 of video" in said  # of this run
+    assert "1 of 2 videos are done (all new), 1 failed; 0:01.60 of video" in said  # of this run
     assert in_table() == ["night/a.mp4", "night/b.mp4"]
     assert statuses() == {"a": "done", "b": "done", "broken": "failed"}
     assert report()["videos"][:1] == first
