@@ -52,8 +52,8 @@ def find_videos(paths: Sequence[str]) -> list[Job]:
     """Find the videos in files, in folders with everything below them, and in glob patterns, each once and in order.
 
     A file that is named is taken whatever its suffix is. In folders and patterns the suffix decides, and videos that
-    were made here from others are left out. Each may also be the address of something in a store, which is listed, and
-    asked about single videos later.
+    were made here from others are left out, unless there is nothing else. Each may also be the address of something in
+    a store, which is listed, and asked about single videos later.
 
     Raises:
         UsageError: a folder or a pattern holds no video, no file that is named exists, or two results get one name.
@@ -68,21 +68,23 @@ def find_videos(paths: Sequence[str]) -> list[Job]:
 
         remotes.forget()
     folders = _outermost([_absolute(given) for given in paths if _is_folder(given)])
+    made: list[Path] = []
     for given in paths:
+        videos: Sequence[Video]
+        ours: Sequence[Path] = ()
         if is_url(given):
-            videos: Sequence[Video] = remotes.videos(given, VIDEO_SUFFIXES, _is_video)
-        elif _is_folder(path := Path(given)):
-            videos = _told_apart(_files(path))[0]
-        elif _is_pattern(given):
-            videos = _told_apart(_matches(given))[0]
+            videos = remotes.videos(given, VIDEO_SUFFIXES, _is_video)
         else:
-            videos = [path]
-        if not videos:
+            videos, ours = _told_apart(given)
+        if not (videos or ours):
             raise UsageError(_no_video(given))
+        made += ours
         for video in videos:
             # Path.resolve raises where links lead in a circle.
             real = Path(os.path.realpath(video)) if isinstance(video, Path) else str(video)
             found.setdefault(real, _Place(video, folders))
+    if not found:  # nothing else can be meant
+        found = {Path(os.path.realpath(path)): _Place(path, folders) for path in made}
     named = [place.video for place in found.values()]
     if named and all(isinstance(video, Path) and is_missing(video) for video in named):  # else these alone fail later
         raise UsageError(missing(named[0], len(named)))
@@ -103,38 +105,31 @@ def _is_video(path: PurePath) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and not is_made(path)
 
 
-def _told_apart(files: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """(the user's videos, the videos that were made here from others) among files, in order."""
+def _told_apart(given: str) -> tuple[list[Path], list[Path]]:
+    """(the user's videos, the videos that were made here from others) that a name on this machine means, in order."""
+    if not (_is_folder(given) or _is_pattern(given)):
+        return [Path(given)], []
     from pipeline.clips.made import made_here  # a run of single videos needs none of that
 
-    videos = sorted(path for path in files if path.suffix.lower() in VIDEO_SUFFIXES)
+    videos = sorted(path for path in _inside(given) if path.suffix.lower() in VIDEO_SUFFIXES)
     made = made_here(videos)
     return [path for path in videos if path not in made], sorted(made)
 
 
-def _matches(pattern: str) -> list[Path]:
-    return [p for p in map(Path, glob.glob(pattern, recursive=True)) if p.is_file()]  # noqa: PTH207
+def _inside(given: str) -> list[Path]:
+    """The files in a folder with everything below it, or of a pattern."""
+    if _is_folder(given):
+        return list(_files(Path(given)))
+    return [path for path in map(Path, glob.glob(given, recursive=True)) if path.is_file()]  # noqa: PTH207
 
 
 def _no_video(given: str) -> str:
     """The sentence about a folder or a pattern without a video."""
-    if made := _made_in(given):
-        return (
-            f"{given}: no video in it but {len(made)} made by jcdnet (clips, reels, overlays or proxies); name the "
-            f"files themselves to take them, such as {made[0]}."
-        )
     others = _counted(_others(given))
     return (
         f"{given}: no video in it{f', but {others}' if others else ''}; a file that is named is read whatever its "
         f"suffix, in folders these count: {' '.join(sorted(VIDEO_SUFFIXES))}."
     )
-
-
-def _made_in(given: str) -> list[Path]:
-    """The videos in a folder or of a pattern of this machine that were made here."""
-    if is_url(given := _without_file(given)) or not (_is_folder(given) or _is_pattern(given)):
-        return []
-    return _told_apart(_files(Path(given)) if _is_folder(given) else _matches(given))[1]
 
 
 def _is_folder(given: str | Path) -> bool:
@@ -161,10 +156,16 @@ def left_out(paths: Sequence[str]) -> list[str]:
     The other files are those that are neither videos by their names nor QUIET.
     """
     said = []
+    parts = {given: _told_apart(_without_file(given)) for given in paths if not is_url(_without_file(given))}
+    alone = len(parts) == len(set(paths)) and not any(own for own, _ in parts.values())
     for given in paths:
-        if made := _made_in(given):
+        if made := parts.get(given, ([], []))[1]:
             what = f"{len(made)} videos, such as {made[0]}," if len(made) > 1 else str(made[0])
-            said.append(f"{given}: left out {what} that jcdnet made; a file that you name itself is always taken.")
+            said.append(
+                f"{given}: all there is was made by jcdnet from other videos; it is taken, since nothing else is named."
+                if alone
+                else f"{given}: left out {what} that jcdnet made; a file that you name itself is always taken."
+            )
         if there := _counted(_others(given)):
             said.append(f"{given}: left out what is no video by its name: {there}.")
     return said
@@ -173,16 +174,13 @@ def left_out(paths: Sequence[str]) -> list[str]:
 def _others(given: str) -> list[Path]:
     """The files in a folder or of a pattern that `find_videos` leaves out, without those that are QUIET."""
     given = _without_file(given)
-    path = Path(given)
     files: Iterable[Path] = ()
     if is_url(given):
         from pipeline.run import remotes
 
         files = [path for path in remotes.files(given, VIDEO_SUFFIXES) if not path.name.startswith(".")]
-    elif _is_folder(path):
-        files = _files(path)
-    elif _is_pattern(given):
-        files = _matches(given)
+    elif _is_folder(given) or _is_pattern(given):
+        files = _inside(given)
     quiet = tuple(suffix for suffix in SUFFIXES.values() if suffix.count(".") > 1)
     return [p for p in files if p.suffix.lower() not in VIDEO_SUFFIXES | QUIET and not p.name.endswith(quiet)]
 

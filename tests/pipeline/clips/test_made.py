@@ -10,7 +10,6 @@ from pipeline.clips import cut as clips
 from pipeline.clips.made import LIST, made_here, remember
 from pipeline.run.videos import find_videos, left_out
 from postprocess.segment import Segment
-from support.errors import UsageError
 
 
 def names(*paths: object) -> list[str]:
@@ -37,10 +36,11 @@ def test_clips_and_reels_are_left_out_of_a_folder_and_taken_by_name(footage: Pat
     assert "a file that you name itself is always taken" in said and "\n" not in said
     clip = footage / "clips" / "match_001_serve.mp4"
     assert names(clip, footage) == ["match_001_serve.mp4", "match.mp4"] and left_out([str(clip)]) == []
-    with pytest.raises(
-        UsageError, match=r"clips: no video in it but 5 made by jcdnet .* such as .*match_001_serve.mp4\."
-    ):
-        find_videos([str(footage / "clips")])
+    # Where nothing else is meant, they are taken.
+    assert len(names(footage / "clips")) == len(names(footage / "clips" / "**" / "*")) == 5
+    assert "it is taken, since nothing else is named" in left_out([str(footage / "clips")])[0]
+    both = [str(footage / "match.mp4"), str(footage / "clips")]
+    assert names(*both) == ["match.mp4"] and "left out 5 videos" in left_out(both)[0]
     # A folder that moved keeps its list.
     (footage / "clips").rename(footage / "old")
     assert names(footage) == ["match.mp4"]
