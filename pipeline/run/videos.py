@@ -125,6 +125,8 @@ def _inside(given: str) -> list[Path]:
 
 def _no_video(given: str) -> str:
     """The sentence about a folder or a pattern without a video."""
+    if not is_url(given) and any(path.name.endswith(".scores.npz") for path in _inside(given)):
+        return f"{given}: holds results and no video; name the folder of the videos."
     others = _counted(_others(given))
     return (
         f"{given}: no video in it{f', but {others}' if others else ''}; a file that is named is read whatever its "

@@ -10,6 +10,7 @@ from pipeline.clips import cut as clips
 from pipeline.clips.made import LIST, made_here, remember
 from pipeline.run.videos import find_videos, left_out
 from postprocess.segment import Segment
+from support.errors import UsageError
 
 
 def names(*paths: object) -> list[str]:
@@ -39,6 +40,10 @@ def test_clips_and_reels_are_left_out_of_a_folder_and_taken_by_name(footage: Pat
     # Where nothing else is meant, they are taken.
     assert len(names(footage / "clips")) == len(names(footage / "clips" / "**" / "*")) == 5
     assert "it is taken, since nothing else is named" in left_out([str(footage / "clips")])[0]
+    (footage / "results").mkdir()
+    (footage / "results" / "match.scores.npz").touch()
+    with pytest.raises(UsageError, match="results: holds results and no video; name the folder of the videos"):
+        find_videos([str(footage / "results")])
     both = [str(footage / "match.mp4"), str(footage / "clips")]
     assert names(*both) == ["match.mp4"] and "left out 5 videos" in left_out(both)[0]
     # A folder that moved keeps its list.
