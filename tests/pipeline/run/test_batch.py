@@ -768,7 +768,10 @@ def test_features_files_are_made_anew_as_results_are(jcdnet, night: Path) -> Non
     path = Path("out/a.npz")
     fresh = path.read_bytes()
     assert jcdnet(*run)[0] == 0 and statuses() == {"a": "kept"} and path.read_bytes() == fresh
-    for flag, value, cause in (("--stride", 8, "rgb.stride 16, now 8"), ("--end", 1, "range 0 to the end, now 0 to 1")):
+    for flag, value, cause in (
+        ("--stride", 8, "--stride 16, now 8"),
+        ("--end", 1, "--start and --end 0 to the end, now 0 to 1"),
+    ):
         code, _, said = jcdnet(*run, flag, value)
         assert code == 3 and "made with other settings (" in said and cause in said
     # As an earlier version wrote it: nothing about the video, an older format.
