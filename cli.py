@@ -48,7 +48,8 @@ def _load(name: str) -> Any:
 
 
 LOOKS: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode": "rich"}
-app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=INSTALLED, **LOOKS)
+HELP = {"help_option_names": ["-h", "--help"]}  # commands inherit it
+app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=INSTALLED, context_settings=HELP, **LOOKS)
 
 
 def _version(asked: bool) -> None:

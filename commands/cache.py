@@ -8,7 +8,7 @@ import typer
 
 from commands.groups import Command, Group, grouped
 from commands.options import CacheDir, choose_cache
-from commands.terminal import complain, table
+from commands.terminal import complain, err, table
 from support.errors import INPUT_FAILED, EnvironmentMissing, UsageError
 
 if TYPE_CHECKING:
@@ -44,22 +44,27 @@ def size(context: typer.Context, cache_dir: CacheDir = None) -> None:
 @cache_app.command("list", cls=Command)
 @grouped
 def list_entries() -> None:
-    """List what the cache holds, last used first."""
+    """List the videos whose features the cache holds, last used first."""
     from pipeline.cache.care import scan
+    from support.paths import program
 
     entries = sorted(scan(), key=lambda entry: entry.age)
     known = {entry.content: video for entry in entries if (video := entry.video)}  # another stream may say it
     rows = [
         (
-            Path(known[entry.content]).name if entry.content in known else "(an older entry says no name)",
-            entry.content[:16],
-            "unfinished" if entry.unfinished else "whole",
-            f"{entry.age / 86400:.1f}",
+            Path(known[entry.content]).name if entry.content in known else "(name not noted)",
+            _ago(entry.age),
             _bytes([entry]),
+            "unfinished" if entry.unfinished else "complete",
+            entry.content[:16],
         )
         for entry in entries
     ]
-    table(("video", "content", "features", "days since use", "size"), rows)
+    if not rows:
+        err.print("[dim]the cache is empty[/]")
+        return
+    table(("video", "last used", "size", "features", "file's SHA-256"), rows)
+    err.print(f"[dim]videos and results are elsewhere; `{program()} cache prune` removes features[/]", soft_wrap=True)
 
 
 @cache_app.command(cls=Command)
@@ -112,9 +117,21 @@ def _amount(text: str, units: dict[str, int], option: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", text)
     found = {name.lower(): size for name, size in units.items()}
     if match is None or match[2].lower() not in found:
-        raise UsageError(f"{option} is a number and one of {', '.join(units)}, not {text!r}.")
+        *others, last = units
+        raise UsageError(
+            f"{option} {text}: write a number with its unit, {', '.join(others)} or {last}, such as 30{others[0]}."
+        )
     return float(match[1]) * found[match[2].lower()]
 
 
+def _ago(seconds: float) -> str:
+    """How long ago something was, as people say it."""
+    for unit, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if (count := int(seconds // unit)) > 0:
+            return f"{count} {name}{'s' * (count != 1)} ago"
+    return "just now"
+
+
 def _bytes(entries: "Sequence[Entry]") -> str:
-    return f"{sum(entry.size for entry in entries) / 1e6:.1f} MB"
+    size = sum(entry.size for entry in entries)
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 or not size else f"{max(size / 1e3, 1):.0f} kB"

@@ -46,8 +46,9 @@ def clips(
     name: Annotated[
         str | None,
         typer.Option(
-            help="Template of file names: {stem} {index} {label} {start} {end} {confidence} {clock}; / makes folders.",
-            show_default="{stem}_{index:03d}_{label}",
+            help="Template of file names: {stem} {index} {name} {label} {sport} {start} {end} {confidence} {clock}; "
+            "/ makes folders.",
+            show_default="{stem}_{index:03d}_{name}",
         ),
     ] = None,
     videos: Videos = None,
@@ -65,6 +66,7 @@ def clips(
     from extractors.decode.video import VideoError
     from pipeline.clips import cut as work
     from pipeline.clips.choose import labels_meant
+    from pipeline.clips.names import NAME
     from pipeline.run.results import read_results, stems, video_of
 
     frame = None if size is None else work.size_of(size)
@@ -85,7 +87,7 @@ def clips(
             except VideoError as error:
                 unread.append(error)
                 continue
-            cuts += work.plan(video, stem, chosen, stored.result.duration, before, after, name or work.NAME)
+            cuts += work.plan(video, stem, chosen, stored.result.duration, before, after, name or NAME)
     work.check_names(cuts, output, reel=reel, copied=copy, overwrite=overwrite)
     if not cuts and not unread:
         note("nothing to cut: no segment is left.")

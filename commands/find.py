@@ -1,6 +1,7 @@
 """`find`: more of what an example shows."""
 
 import dataclasses
+import difflib
 import functools
 import sys
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from extractors.config import WHOLE
 from pipeline.config import asked, load_config
 from postprocess.formats.writers import SUFFIXES, WRITERS, clock
 from support.errors import UsageError
-from support.paths import program
+from support.paths import is_missing, missing, program
 from support.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -130,13 +131,13 @@ def find(
         note(remark)
     folder = None if output in (None, "-") else here(str(output))
     jobs: Sequence[Job] = [*videos, *(one.job for one in stored)]
+    examples, counter = _located(examples, jobs), _located(counter, jobs)
     running = Running("find", jobs, folder, work)
     named = dict(zip((job.video for job in jobs), running.jobs, strict=True))  # the names of an earlier run's results
     stored = [dataclasses.replace(one, job=named[one.job.video]) for one in stored]
     extractor = make_extractor(settings, ("rgb",), choose_device(settings.device))
     say_choices(extractor)
     running.choose_engine(extractor)
-    examples, counter = _located(examples, jobs), _located(counter, jobs)
     query = Wanted(examples, counter, meant.name, _localize(settings), asked(settings))
     results: list[Result] = []
     with running.started(WHOLE) as (bars, stop):
@@ -148,12 +149,13 @@ def find(
             assert outcome.result is not None
             results.append(outcome.result)
             for warning in outcome.result.warnings:
-                note(f"{outcome.job.video}: {warning}")
+                if warning not in outcome.messages:  # else it is of the query, and said once
+                    note(f"{outcome.job.video}: {warning}")
     if output == "-":
         for result in results:
             WRITERS["json" if len(results) == 1 else "jsonl"](result, sys.stdout)
     else:
-        _show(results)
+        _show(results, examples)
     if folder is not None and "html" in wanted and len(standing := running.report.results()) > 1:
         write_index(standing, folder)
     if results and output is None:
@@ -165,14 +167,21 @@ def _located(examples: "Sequence[Example]", jobs: "Sequence[Job]") -> "list[Exam
     """The examples, where a name that is no path from here means the one video of this name that is searched.
 
     Raises:
-        UsageError: several have that name.
+        UsageError: several have that name, or there is no such video.
     """
-    found = []
+    from pipeline.cache.content import place_of
+
+    found, places = [], {place_of(job.video) for job in jobs}
+    names = {job.video.name: job.video for job in jobs}
     for one in examples:
         alike = [] if one.video.exists() else [job.video for job in jobs if job.video.name == one.video.name]
         if len(alike) > 1:
             raise UsageError(f"{one.video}: may be {alike[0]} or {alike[1]}; give its path.")
         video = alike[0] if alike else one.video
+        # A video that is gone may be known by its features.
+        if isinstance(video, Path) and place_of(video) not in places and is_missing(video):
+            close = difflib.get_close_matches(video.name, names, n=1, cutoff=0.7) if video.name == str(video) else []
+            raise UsageError(f"{video}: no such file; is {names[close[0]]} meant?" if close else missing(video))
         if not isinstance(video, Path):
             raise UsageError(f"{one.video}: is in a store ({video}); an example must be a file of this machine.")
         found.append(dataclasses.replace(one, video=video))
@@ -188,27 +197,31 @@ def _progress(known: "Sequence[Job]", bars: Any, job: "Job") -> Progress:
     return silent
 
 
-def _show(results: "Sequence[Result]") -> None:
-    """Print all matches in one table, the surest first."""
-    matches = [(s, result) for result in results for s in result.segments]
+def _show(results: "Sequence[Result]", examples: "Sequence[Example]") -> None:
+    """Print all matches in one table, the surest first, and count those that are not the example itself."""
+    from pipeline.query import is_example
+
+    matches = [(s, result, is_example(result, s, examples)) for result in results for s in result.segments]
     matches.sort(key=lambda match: -match[0].confidence)
-    if not matches:
-        out.print("nothing like it was found; a lower --threshold finds more")
+    others = [(s, result) for s, result, own in matches if not own]
+    if matches:
+        shown = Table(box=None, pad_edge=False, header_style="dim")
+        for column in ("conf", "start", "end", "length"):
+            shown.add_column(column, justify="right")
+        shown.add_column("video", overflow="fold")
+        for s, result, own in matches[:LISTED]:
+            video = escape(result.video) + " [dim](the example itself)[/]" * own
+            shown.add_row(f"{s.confidence:.2f}", clock(s.start), clock(s.end), clock(s.end - s.start), video)
+        out.print(shown)
+    if not others:
+        out.print(f"nothing {'else ' * bool(matches)}like it was found; a lower --threshold finds more")
         return
-    shown = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("conf", "start", "end", "length"):
-        shown.add_column(column, justify="right")
-    shown.add_column("video", overflow="fold")
-    for s, result in matches[:LISTED]:
-        row = (f"{s.confidence:.2f}", clock(s.start), clock(s.end), clock(s.end - s.start), escape(result.video))
-        shown.add_row(*row)
-    out.print(shown)
-    total = sum(s.end - s.start for s, _ in matches)
-    where = len({result.video for _, result in matches})
-    err.print(
-        f"{len(matches)} match{'es' * (len(matches) != 1)} in {where} of {len(results)} videos, {clock(total)} in all"
-        + (f"; the {LISTED} surest are shown" if len(matches) > LISTED else "")
-    )
+    total = sum(s.end - s.start for s, _ in others)
+    where = len({result.video for _, result in others})
+    beside = " beside the example" * (len(others) < len(matches))
+    count = f"{len(others)} match{'es' * (len(others) != 1)}{beside}"
+    more = f"; the {LISTED} surest are shown" if len(matches) > LISTED else ""
+    err.print(f"{count} in {where} of {len(results)} videos, {clock(total)} in all{more}", soft_wrap=True)
 
 
 def _localize(settings: "Config") -> "LocalizeConfig":

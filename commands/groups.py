@@ -35,6 +35,25 @@ class Setting:
 class Command(TyperCommand):
     """A command whose help shows no type beside flags: a user reads `--help`, not `--help <bool>`."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments.
+
+        Raises:
+            UsageError: an option has a value that it cannot have, or a file whose name begins with a dash is taken for
+                an option.
+        """
+        words = args[: args.index("--")] if "--" in args else list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if hasattr(error, "format_message") and (file := next(filter(_is_file_with_a_dash, words), None)):
+                raise UsageError(f"{file}: begins with a dash, as options do; write the file as ./{file}") from error
+            if isinstance(error, typer.BadParameter) and (option := error.param) is not None:
+                name = max(option.opts, key=len) if option.opts[0].startswith("-") else option.opts[0].upper()
+                needed = f"{name} is missing: {getattr(option, 'help', None) or 'see --help'}"
+                raise UsageError(_about(name, error.message) if error.message else needed) from error
+            raise
+
     def get_help_option(self, ctx: Any) -> Any:
         """The option `--help`, shown without a type."""
         return _without_type(super().get_help_option(ctx))
@@ -46,6 +65,20 @@ class Group(TyperGroup):
     def get_help_option(self, ctx: Any) -> Any:
         """The option `--help`, shown without a type."""
         return _without_type(super().get_help_option(ctx))
+
+
+def _about(option: str, message: str) -> str:
+    """A sentence about the value of an option, from the words of a type checker or from ours."""
+    checked = message.removeprefix("Input should be ")
+    return f"{option}: {message}" if checked == message else f"{option} must be {checked.partition(',')[0]}."
+
+
+def _is_file_with_a_dash(word: str) -> bool:
+    if not word.startswith("-") or word == "-":
+        return False
+    from pipeline.run.videos import VIDEO_SUFFIXES  # only for a command line that is wrong
+
+    return Path(word).suffix.lower() in VIDEO_SUFFIXES or Path(word).exists()
 
 
 def _without_type(option: Any) -> Any:

@@ -26,7 +26,7 @@ def read_seconds(given: str | float) -> float:
     """The seconds that an option names: 90, 90.5, 1:30 or 1:02:03.5.
 
     Raises:
-        UsageError: it is no time.
+        BadParameter: it is no time. The command line adds which option it is of.
     """
     if isinstance(given, int | float):  # a default
         return float(given)
@@ -35,7 +35,7 @@ def read_seconds(given: str | float) -> float:
     try:
         return seconds_of(given)
     except ValueError as error:
-        raise UsageError(str(error)) from error
+        raise typer.BadParameter(str(error)) from error
 
 
 def a_time(help_text: str, *names: str, **more: Any) -> Any:

@@ -30,11 +30,15 @@ def plot(
             metavar="<path>",
         ),
     ] = None,
-    ground_truth: Annotated[Path | None, typer.Option(help="ActivityNet JSON: drawn above what was found.")] = None,
-    frames: Annotated[int, typer.Option(min=0, max=20, help="Frames to show above; 0: none.")] = 8,
+    ground_truth: Annotated[
+        Path | None, typer.Option(help="What is true, as ActivityNet's JSON: drawn above what was found.")
+    ] = None,
+    frames: Annotated[
+        int, typer.Option(min=0, max=20, help="How many frames of the video to show on top; 0: none.")
+    ] = 8,
     videos: Videos = None,
 ) -> None:
-    """Draw results over time: frames, truth, segments, scores, and S^coarse beside S."""
+    """Draw each result as a picture over time: frames of the video, what was found, and the scores behind it."""
     from pipeline.run.results import read_results, stems
 
     errors: list[Exception] = []

@@ -17,7 +17,7 @@ from commands.terminal import STAGES, complain, drawn, err, escape, failure, not
 from commands.terminal import table as draw
 from extractors.config import Stretch
 from postprocess.formats.writers import clock
-from support.errors import INTERRUPTED, EnvironmentMissing, Stopped, UsageError
+from support.errors import INTERRUPTED, EnvironmentMissing, Stopped, UsageError, UserError
 
 if TYPE_CHECKING:
     from pipeline.cache.content import Video
@@ -43,8 +43,7 @@ class Running:
     ) -> None:
         from pipeline.run import summary
         from pipeline.run.results import video_in
-        from pipeline.run.store import prepare_output
-        from pipeline.run.videos import in_their_places
+        from pipeline.run.store import in_their_places, prepare_output
         from pipeline.workers.engine import Engine, check_engine
 
         self.command, self.jobs, self.out, self.asked = command, list(videos), out, work.jobs
@@ -113,7 +112,7 @@ class Running:
             {job.name: size_of(job.video) for job in self.jobs}, self._step, stretch.start, stretch.end
         )
         bars = single(remaining) if len(self.jobs) == 1 else Bars(self.jobs, remaining)
-        interrupted = True
+        interrupted, refused = True, False
         try:
             with stopping() as stop, bars as shown:
                 self._bars = shown
@@ -122,13 +121,15 @@ class Running:
                     interrupted = False
                 except (Stopped, KeyboardInterrupt):
                     pass
-                except EnvironmentMissing:
+                except UserError as error:
+                    refused = not (isinstance(error, EnvironmentMissing) or self.report.finished or self.report.errors)
                     shown.clear()
                     raise
         finally:
             if (speed := remaining.speed(time.monotonic())) is not None and remaining.worked > TELLING:
                 summary.remember_speed(self.speed_key, speed)
-            self._report(interrupted)
+            if not refused:  # before any work: there is nothing to report
+                self._report(interrupted)
         if interrupted:
             raise typer.Exit(INTERRUPTED)
 
@@ -169,11 +170,9 @@ class Running:
         if self.out is not None and self.report.finished:
             err.print(f"[dim]results are in {escape(str(self.out))}[/]", soft_wrap=True)
         if len(self.report.rows) > 1:
-            counts = self.report.counts
-            shown = {name: counts[name] for name in summary.STATUSES if counts[name] or name in ("done", "failed")}
             seconds, elapsed = self.report.seconds, self.report.elapsed
             speed = f", {self.report.computed / elapsed:.2f} × real time" if self.report.computed else ""
-            said = ", ".join(f"{count} {name}" for name, count in shown.items())
+            said = summary.summed_up(self.report.counts)
             err.print(f"{said}; {clock(seconds)} of video in {clock(elapsed)}{speed}", soft_wrap=True)
         if len(self.report.rows) > MANY:
             for row in self.report.rows.values():

@@ -120,8 +120,7 @@ def run(
         err.print(f"[dim]the result is in {escape(str(output))}[/]", soft_wrap=True)
     if listed is not None and "html" in wanted and len(standing := running.report.results()) > 1:
         write_index(standing, listed)
-    if running.report.finished and only is None and output != "-" and not {"html", TABLES} & set(wanted):
-        running.say_next()
+    _say_what_next(running, find, only is None and output != "-" and not {"html", TABLES} & set(wanted))
     running.finish()
 
 
@@ -204,6 +203,21 @@ def _show(outcome: "Outcome", stream: str | None) -> None:
     if outcome.duplicate_of is not None:
         remark = f" (the same as {escape(str(outcome.duplicate_of.video))})"
     result_table(outcome.result, remark)
+
+
+def _say_what_next(running: Running, find: FindOptions, page: bool) -> None:
+    """Say how to look at the results; or if nothing was found, what may find more, unless the user has tried it."""
+    if not running.report.finished:
+        return
+    if any(row.get("segments") for row in running.report.rows.values()):
+        if page:
+            running.say_next()
+        return
+    ways = ["name the sport (--classes soccer)"] if find.classes is None and find.model is None else []
+    ways += [] if find.everything else ["show what is unsure (--all)"]
+    ways.append("lower the --threshold")
+    said = f"{', '.join(ways[:-1])}{' or ' * (len(ways) > 1)}{ways[-1]}"
+    err.print(f"[dim]nothing was found: {said}; docs/wrong.md has the reasons[/]", soft_wrap=True)
 
 
 def _with_its_sound(form: str, result: "Result") -> "Result":

@@ -26,6 +26,7 @@ from pipeline import precisions
 from pipeline.cache.content import Video, content_hash, video_at
 from pipeline.cache.entries import FeatureCache
 from pipeline.config import Config, adopt, asked
+from postprocess.config import LocalizeConfig
 from postprocess.localize import Activations, localize
 from postprocess.segment import UNSURE, Result, Segment
 from support.errors import EnvironmentMissing, UsageError
@@ -85,10 +86,7 @@ class Pipeline:
         end: float = math.inf,
         on_progress: Progress = silent,
     ) -> Result:
-        """Find the segments of a video, or of its part from `start` to `end`; times count from its beginning.
-
-        `video` may also be a URL, such as "s3://bucket/match.mp4".
-        """
+        """Find the segments of a video, or of a URL's, from `start` to `end`; times count from its beginning."""
         return self.run(video_at(video), start, end, on_progress)[0]
 
     def run(
@@ -172,13 +170,14 @@ class Pipeline:
         start: float = 0.0,
         end: float = math.inf,
         least: float | None = None,
+        rule: LocalizeConfig | None = None,
     ) -> list[Segment]:
-        """Turn scores into segments between `start` and `end`.
+        """Turn scores into segments between `start` and `end`, by the settings or by another `rule`.
 
         `least` replaces the confidence below which the settings leave segments out. A lower value only adds segments:
         those that the settings find, and those that the model's own minimum finds, stay as they are.
         """
-        config = self.config.localize
+        config = rule or self.config.localize
         declared = self._declared.get("min_confidence", 0.0)
         duration = min(features.duration, end)
         cas = scores.cas if self._added is None else scores.cas + self._added

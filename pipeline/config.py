@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +16,15 @@ from support.errors import UsageError
 # Largest settings file in bytes. A key with n dots costs the parser n² words of memory: 20,000 dots took 1.5 GB.
 LARGEST = 16 << 10
 STREAM_CHOICES = ("auto", "both", "rgb")
+# The settings that options of the command line give, for messages: a user who typed --min-length looks for that.
+OPTIONS = {"localize.min_seconds": "--min-length", "localize.merge_seconds": "--merge-gap"} | {
+    name: f"--{name.rpartition('.')[2].replace('_', '-')}"
+    for name in (
+        *("model", "classes", "streams", "device", "rgb_weights", "flow_weights", "limits.timeout", "limits.memory"),
+        *(f"localize.{name}" for name in ("threshold", "min_confidence", "top", "rule")),
+        *(f"features.{name}" for name in ("stride", "view", "backbone", "flow", "precision", "decoder")),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,15 @@ def load_config(path: Path | None, flags: Mapping[str, Any]) -> Config:
         parts = {name: kind(**_section(values, name)) for name, kind in SECTIONS.items()}
         return Config(**parts, **{k: v for k, v in values.items() if "." not in k}, given=frozenset(values))
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{where}{error}") from error
+        by_flag = [name for name in OPTIONS if flags.get(name) is not None]
+        said = f"{str(error).rstrip('.')}."
+        raise UsageError(_with_flag(said, by_flag) or f"{where}{said}") from error
+
+
+def _with_flag(text: str, given: Sequence[str]) -> str:
+    """A message about one of these settings, with the option in place of the setting's name; "" for other messages."""
+    named, _, rest = text.partition(" ")
+    return next((f"{OPTIONS[name]} {rest}" for name in given if name.rpartition(".")[2] == named), "")
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class LocalizeConfig:
     min_snippets: int = 2
     """runs: shorter runs are dropped. In a video with fewer snippets than this, a run must cover all of them."""
     min_seconds: float = 0.0
-    """runs: shorter runs are dropped; the same in seconds. 0: as min_snippets says."""
+    """runs: shorter runs are dropped, even one that is the whole video; in seconds. 0: as min_snippets says."""
     merge_seconds: float = -1.0
     """runs: the same as merge_gap, in seconds, in whole snippets. Negative: as merge_gap says."""
     smooth: int = 3

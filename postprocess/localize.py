@@ -206,12 +206,12 @@ def _counts(snippets: np.ndarray, n: int, config: LocalizeConfig) -> tuple[int, 
     """(the fewest snippets of a run, the most between two that are joined), from counts or from seconds."""
     starts = snippets[:, 0]
     step = float(np.median(np.diff(starts))) if len(starts) > 1 else float(snippets[0, 1] - snippets[0, 0])
-    shortest, gap = (config.min_snippets - 1) * n + 1, config.merge_gap * n
-    if step > 0 and config.min_seconds > 0:
-        shortest = max(1, math.ceil(min(config.min_seconds / step, len(starts)) - ROUNDING))
+    shortest, gap = min((config.min_snippets - 1) * n + 1, len(starts)), config.merge_gap * n
+    if step > 0 and config.min_seconds > 0:  # of a shorter video nothing is left
+        shortest = max(1, math.ceil(min(config.min_seconds / step, len(starts) + 1) - ROUNDING))
     if step > 0 and config.merge_seconds >= 0:
         gap = math.floor(min(config.merge_seconds / step, len(starts)) + ROUNDING)
-    return min(shortest, len(starts)), gap
+    return shortest, gap
 
 
 def calibrated(p: float, config: LocalizeConfig) -> float:

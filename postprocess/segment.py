@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -40,6 +41,25 @@ class Segment:
         if self.sport == UNSURE:
             return f"sport, unsure: {self.label}?"
         return f"{self.sport}: {self.label}" if self.sport not in ("", self.label) else self.label
+
+
+def left_out(found: Sequence[Segment], anything: Sequence[Segment], least: float) -> tuple[str, ...]:
+    """A sentence about the segments that a least length left out, if there are any.
+
+    Args:
+        found: the segments that are at least so long.
+        anything: what is found at any length.
+        least: in seconds.
+    """
+    short = [
+        s
+        for s in anything
+        if s.end - s.start < least and not any(s.start < other.end and other.start < s.end for other in found)
+    ]
+    if not short:
+        return ()
+    one = len(short) == 1
+    return (f"--min-length left out {len(short)} segment{'' if one else 's'} shorter than {least:g} s.",)
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,22 @@ def _home() -> Path:
         ) from error
 
 
+def is_missing(path: Path) -> bool:
+    """Return whether there is no file of this name; False for one that cannot be looked at."""
+    try:
+        return not os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+
+
+def missing(path: object, count: int = 1) -> str:
+    """The sentence about a file that is not there, the first one of `count`."""
+    more = f" None of the {count} files is there." if count > 1 else ""
+    return f"{path}: no such file{near(Path(str(path))) or '; check the path.'}{more}"
+
+
 def near(path: Path, most: int = 3) -> str:
     """A sentence's end about a file that is not there: which names in its folder are near, or that the folder is gone.
 

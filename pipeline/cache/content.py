@@ -18,7 +18,7 @@ from extractors.config import Stretch
 from extractors.decode.video import ReadError, VideoError
 from extractors.features import PART
 from support.locks import Lock
-from support.paths import cache_dir, is_url, near
+from support.paths import cache_dir, is_url, missing
 from support.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def content_hash(path: Video, on_progress: Progress = silent) -> Content:
                 on_progress("hash", done, before.size)
         after = Stamp.of(path)
     except FileNotFoundError as error:
-        raise VideoError(f"{path}: no such file{near(path) or '; check the path.'}") from error
+        raise VideoError(missing(path)) from error
     except OSError as error:
         raise VideoError(f"{path}: cannot be read ({error.strerror}); check its permissions and its disk.") from error
     if not before.same(after):

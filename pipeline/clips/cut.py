@@ -12,6 +12,8 @@ from extractors.decode.video import VideoError
 from pipeline.cache.content import Video, at_hand
 from pipeline.clips.draw import card
 from pipeline.clips.encode import open_movie
+from pipeline.clips.made import remember
+from pipeline.clips.names import NAME, formatted, named, reel_names, safe
 from pipeline.clips.read import Shape, shape_of, shoot
 from pipeline.clips.remux import Uncopyable, remux
 from postprocess.formats.writers import clock
@@ -20,10 +22,7 @@ from support.errors import FULL, OutputError, UsageError, cannot_write
 from support.files import replacing
 from support.progress import Progress, silent
 
-NAME = "{stem}_{index:03d}_{label}"
 CARD_SECONDS = 2.0
-_UNSAFE = re.compile(r'[\x00-\x1f<>:"/\\|?*\ud800-\udfff]+')
-LONGEST_NAME = 180  # bytes; file systems take 255, including the suffix and what a temporary name adds
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,8 @@ def plan(
     Args:
         before: seconds of padding before each segment.
         after: seconds of padding after each segment.
-        template: the clips' names, with the fields stem, index (from 1), label, start, end, confidence, and clock (the
-            start as h-mm-ss); a / makes folders.
+        template: the clips' names, with the fields stem, index (from 1), name (the sport and the label), label, sport,
+            start, end, confidence, and clock (the start as h-mm-ss); a / makes folders.
 
     Raises:
         UsageError: the template has another field, leads out of the folder, or gives two clips one name.
@@ -71,39 +70,22 @@ def plan(
     cuts: dict[str, Cut] = {}
     for index, s in enumerate(sorted(segments, key=lambda s: (s.start, s.end)), start=1):
         fields: dict[str, str | int | float] = {
-            "stem": _safe(stem),
+            "stem": safe(stem),
             "index": index,
-            "label": _safe(s.label),
+            "name": named(s),
+            "label": safe(s.label),
+            "sport": safe(s.sport),
             "start": round(s.start, 3),
             "end": round(s.end, 3),
             "confidence": round(s.confidence, 4),
             "clock": clock(s.start).replace(":", "-"),
         }
-        name = _formatted(template, fields)
+        name = formatted(template, fields)
         if name in cuts:
             raise UsageError(f"--name {template!r} gives two clips the name {name}; put {{index}} in it.")
         start, end = max(0.0, s.start - before), min(max(duration, s.end), s.end + after)
         cuts[name] = Cut(video, start, end, s, name)
     return list(cuts.values())
-
-
-def _formatted(template: str, fields: dict[str, str | int | float]) -> str:
-    if re.search(r"\{[^}]*[.\[]", re.sub(r":[^}]*", "", template)):  # no attributes or items
-        raise UsageError(f"--name {template!r}: write fields as {{label}} or {{start:.1f}}.")
-    try:
-        name = template.format(**fields)
-    except (KeyError, ValueError, IndexError) as error:
-        known = ", ".join(fields)
-        raise UsageError(f"--name {template!r} cannot be filled in ({error}); its fields are {known}.") from error
-    parts = Path(name).parts
-    if not parts or Path(name).is_absolute() or ".." in parts or name.endswith("/"):
-        raise UsageError(f"--name {template!r} gives {name!r}, which is no file name below the output folder.")
-    return "/".join(part.encode()[:LONGEST_NAME].decode(errors="ignore") for part in parts)
-
-
-def _safe(text: str) -> str:
-    """Turn a text into a part of a file name that any system takes."""
-    return _UNSAFE.sub("_", text).strip(" .") or "_"
 
 
 def check_names(cuts: Sequence[Cut], out: Path, *, reel: bool, copied: bool, overwrite: bool) -> None:
@@ -114,7 +96,7 @@ def check_names(cuts: Sequence[Cut], out: Path, *, reel: bool, copied: bool, ove
         OutputError: a file would be overwritten.
     """
     if reel:
-        names = [f"{name}.mp4" for name in _file_names(list({c.segment.label for c in cuts})).values()]
+        names = [f"{name}.mp4" for name, _ in reel_names([c.segment for c in cuts]).values()]
     else:
         names = [f"{c.name}{c.video.suffix.lower() if copied else '.mp4'}" for c in cuts]
     if twice := next((name for name, count in Counter(names).items() if count > 1), None):
@@ -193,17 +175,22 @@ def copy(
 def _each(
     cuts: Sequence[Cut], make: Callable[[Cut], Made], on_progress: Progress, on_error: OnError | None
 ) -> Iterator[Made]:
-    for done, one in enumerate(cuts):
-        on_progress("clips", done, len(cuts))
-        try:
-            made = make(one)
-        except (VideoError, OutputError) as error:
-            if on_error is None:
-                raise
-            on_error(one, error)
-            continue
-        yield made
-    on_progress("clips", len(cuts), len(cuts))
+    paths = []
+    try:
+        for done, one in enumerate(cuts):
+            on_progress("clips", done, len(cuts))
+            try:
+                made = make(one)
+            except (VideoError, OutputError) as error:
+                if on_error is None:
+                    raise
+                on_error(one, error)
+                continue
+            paths.append(made.path)
+            yield made
+        on_progress("clips", len(cuts), len(cuts))
+    finally:
+        remember(paths)
 
 
 def _no_frame(one: Cut) -> str:
@@ -232,7 +219,7 @@ def reels(
     on_error: OnError | None = None,
     size: tuple[int, int] | None = None,
 ) -> Iterator[Made]:
-    """Make one highlight reel for each class as `<label>.mp4`: a title card, then the clips one after the other.
+    """Make one highlight reel for each class, called as it: a title card, then the clips one after the other.
 
     A reel has the size that most of its clips have; of several, the largest. Videos of another shape are fitted
     between black borders. Videos without sound are silent.
@@ -262,7 +249,7 @@ def reels(
     by_label: dict[str, list[Cut]] = {}
     for one in cuts:
         by_label.setdefault(one.segment.label, []).append(one)
-    names = _file_names(list(by_label))
+    names = reel_names([one.segment for one in cuts])
     steps = itertools.count()
     for label, own in sorted(by_label.items()):
         fit: list[tuple[Cut, Shape]] = []
@@ -273,15 +260,17 @@ def reels(
             else:
                 fit.append((one, shape))
         if fit:
-            path = out / f"{names[label]}.mp4"
+            name, title = names[label]
+            path = out / f"{name}.mp4"
             try:
                 shape = _common([shape for _, shape in fit])
                 shape = shape if size is None else dataclasses.replace(shape, size=size)
-                empty = _reel(path, label, fit, shape, lambda: on_progress("clips", next(steps), len(cuts)))
+                empty = _reel(path, title, fit, shape, lambda: on_progress("clips", next(steps), len(cuts)))
             except (VideoError, OutputError) as error:
                 for one, _ in fit:
                     failed(one, error)
             else:
+                remember([path])
                 for one in empty:
                     failed(one, VideoError(_no_frame(one)))
                 yield Made(path, fit[0][0].start)
@@ -298,7 +287,7 @@ def _common(shapes: Sequence[Shape]) -> Shape:
 
 
 def _reel(
-    path: Path, label: str, own: Sequence[tuple[Cut, Shape]], frame: Shape, tick: Callable[[], None]
+    path: Path, title: str, own: Sequence[tuple[Cut, Shape]], frame: Shape, tick: Callable[[], None]
 ) -> list[Cut]:
     """Write one reel with the size and the rate of `frame`; returns the clips that have no frame."""
     empty = []
@@ -307,7 +296,7 @@ def _reel(
             movie.add_sound(channels)
         shown = sum(one.end - one.start for one, _ in own)
         below = f"{len(own)} clip{'s' if len(own) > 1 else ''} · {clock(shown)}"
-        movie.picture(card((movie.height, movie.width), label, below), 0.0)
+        movie.picture(card((movie.height, movie.width), title, below), 0.0)
         at = CARD_SECONDS
         for one, shape in own:
             tick()
@@ -324,14 +313,3 @@ def _reel(
         if len(empty) == len(own):
             raise VideoError(_no_frame(own[0][0]))
     return empty
-
-
-def _file_names(labels: Sequence[str]) -> dict[str, str]:
-    """Return label → file name; labels that would share a name are numbered."""
-    names: dict[str, str] = {}
-    for label in sorted(labels):
-        name, number = _safe(label).encode()[:LONGEST_NAME].decode(errors="ignore"), 2
-        while name.lower() in {n.lower() for n in names.values()}:
-            name, number = f"{_safe(label)} ({number})", number + 1
-        names[label] = name
-    return names

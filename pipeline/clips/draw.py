@@ -88,7 +88,7 @@ class Overlay:
 
     def _panel(self, s: Segment, width: int, line: int) -> Image:
         """Return (line, W', 4) RGBA with one label and its bar; it is the same for every frame of the segment."""
-        key = (s.label, round(s.confidence, 2), width, line)
+        key = (s.name, round(s.confidence, 2), width, line)
         if key not in self._panels:
             if len(self._panels) > 64:  # a bound on memory: long videos have many labels
                 self._panels.clear()
@@ -97,7 +97,7 @@ class Overlay:
             bar = max(24, width // 8)
             canvas = Pillow.new("RGBA", (width, line), (0, 0, 0, 150))
             pen = ImageDraw.Draw(canvas)
-            text = _shortened(pen, s.label, font, width - bar - 5 * size)
+            text = _shortened(pen, s.name, font, width - bar - 5 * size)
             number = f"{s.confidence:.2f}"
             pad = line // 4
             pen.rectangle((pad, pad, pad + bar, line - pad), fill=(255, 255, 255, 70))

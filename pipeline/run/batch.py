@@ -32,6 +32,7 @@ from pipeline.run.outcome import (
     write,
 )
 from pipeline.run.remaking import Redo
+from pipeline.run.store import said_of_backup
 from pipeline.run.videos import Job
 from pipeline.workers.engine import Done, Engine, Item, Request, clear_runs, extract_here
 from support.errors import DiskFull, OutputError, Stopped
@@ -178,7 +179,7 @@ def extract(engine: Engine, request: Request, items: Iterable[Item]) -> Iterator
 def _messages(redo: Redo | None, saved: Sequence[Path]) -> tuple[str, ...]:
     """What the user reads about a result that replaced another one."""
     why = () if redo is None else (f"{redo.why}.",)
-    return (*why, *(f"{path}: kept, since it was edited or may still be wanted." for path in saved))
+    return (*why, *map(said_of_backup, saved))
 
 
 class _Batch:

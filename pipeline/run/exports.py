@@ -85,7 +85,7 @@ def remarks(names: Sequence[str], result: Result) -> list[str]:
         from postprocess.formats.chapters import SHORTEST, left_out
 
         if left := left_out(result):
-            some = ", ".join(f"{s.label} at {clock(s.start)}" for s in left[:MOST_SHOWN])
+            some = ", ".join(f"{s.name} at {clock(s.start)}" for s in left[:MOST_SHOWN])
             more = f" and {len(left) - MOST_SHOWN} more" if len(left) > MOST_SHOWN else ""
             count = f"{len(left)} of {len(result.segments)} actions have"
             found.append(f"{result.video}: {count} no chapter, since each needs {SHORTEST} s of its own: {some}{more}.")

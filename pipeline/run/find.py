@@ -13,7 +13,7 @@ from pipeline.query import DEFAULTS, Example, Query, Seen, check_settings, snipp
 from pipeline.run.batch import features_batch
 from pipeline.run.outcome import Outcome, ResultOutput, failed
 from pipeline.run.results import CURVES
-from pipeline.run.store import check_names, existing, write_result
+from pipeline.run.store import check_names, existing, said_of_backup, write_result
 from pipeline.run.videos import Job
 from pipeline.workers.engine import Engine, Request
 from postprocess.config import LocalizeConfig
@@ -157,19 +157,18 @@ def _written(outcome: Outcome, query: Query, gathered: _Gathered, output: Result
     job = outcome.job
     try:
         result, curves = query.result(job.video, gathered.seen[gathered.of[place_of(job.video)]])
-        outcome = dataclasses.replace(outcome, result=result, features=None)
+        outcome = dataclasses.replace(outcome, result=result, features=None, messages=query.doubts)
         if output.folder is None:
             return outcome
         target = output.folder / job.name
         check_names(target, job.video, [".json", CURVES, *(SUFFIXES[name] for name in output.formats)])
         there = None if output.replaces else existing(target, result.provenance, output.formats, job.video)
         if isinstance(there, Result):
-            return dataclasses.replace(outcome, result=there, skipped=True)
+            return dataclasses.replace(outcome, result=there, skipped=True, messages=query.doubts)
         saved = write_result(
             result, curves, target, output.formats, None, progress, output.overwrite, there is not None and there.unsure
         )
         why = () if there is None else (f"{there.why}.",)
-        kept = (f"{path}: kept, since it was edited or may still be wanted." for path in saved)
-        return dataclasses.replace(outcome, messages=(*why, *kept))
+        return dataclasses.replace(outcome, messages=(*query.doubts, *why, *map(said_of_backup, saved)))
     except Exception as error:
         return failed(job, error)

@@ -22,7 +22,7 @@ from pipeline.run.store import check_names, existing, standing_formats, text_of,
 from pipeline.run.videos import Job
 from postprocess.curves import Curves
 from postprocess.formats.writers import SUFFIXES, VIEWS
-from postprocess.segment import Result, Segment
+from postprocess.segment import Result, Segment, left_out
 from support.errors import BUG, ENVIRONMENT, FULL, MEMORY, DiskFull, OutputError, Stopped, as_bug, exit_code
 from support.files import sha256_of, writing
 from support.paths import with_suffix
@@ -245,6 +245,12 @@ class Finished:
 def finish(pipeline: Pipeline, order: Order, content: str, features: Features, stretch: Stretch = WHOLE) -> Finished:
     """Localize a video whose features are given; nothing is written."""
     result, scores = pipeline.result(order.video, content, features, stretch.start, stretch.end)
+    if "localize.min_seconds" in pipeline.asked:
+        localize = pipeline.config.localize
+        any_length = dataclasses.replace(localize, min_seconds=0.0)
+        anything = pipeline.segments(scores, features, stretch.start, stretch.end, rule=any_length)
+        said = left_out(result.segments, anything, localize.min_seconds)
+        result = dataclasses.replace(result, warnings=(*result.warnings, *said))
     if order.target is None:
         return Finished(result)
     # Under `paper` unsure segments take part in NMS: without them others would be found.

@@ -15,10 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cache.content import Video
-from pipeline.config import Config
+from pipeline.config import OPTIONS, Config
 from support.paths import is_url
 
 SHOWN = 3  # differences that a sentence names
+# Options that are no settings.
+OTHER_OPTIONS = {
+    "model.name": "--model",
+    "model.examples": "--like",
+    "model.not": "--not",
+    "model.label": "--name",
+    "range": "--start and --end",
+}
 NOTHING = "nothing"
 BESIDE = frozenset({"asked", "video"})  # a difference in these makes no other result
 # Settings of a stream that no option of the command line chooses.
@@ -44,7 +52,7 @@ class Change:
     """The differences between the result that exists and the one that is wanted."""
 
     asked: tuple[str, ...]
-    """what the user asked for in one of the two runs only: "localize.threshold 0.36, now 0.7" """
+    """what the user asked for in one of the two runs only: "--threshold 0.36, now 0.7" """
     content: bool
     """whether the video's bytes differ"""
     versions: tuple[str, ...]
@@ -89,7 +97,7 @@ def compare(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> Change:
         if name == "content":
             content = True
         elif _by_the_user(name, old, new, chosen, known="asked" in there):
-            asked.append(f"{name} {_short(before)}, now {_short(now)}")
+            asked.append(f"{_called(name)} {_short(before)}, now {_short(now)}")
             retuned &= name in named and name.startswith("localize.") and name != "localize.rule"
         else:
             versions.append(name)
@@ -165,6 +173,13 @@ def another_video(named: str, video: Video) -> bool | None:
         return not path.samefile(video)
     except OSError:
         return None
+
+
+def _called(name: str) -> str:
+    """What a user knows a difference as: the option, where there is one."""
+    section, _, rest = name.partition(".")
+    setting = f"features.{rest.rpartition('.')[2]}" if section == "features" else name
+    return OTHER_OPTIONS.get(name) or OPTIONS.get(setting, name)
 
 
 def _has(provenance: Mapping[str, Any], prefix: str) -> bool:

@@ -13,9 +13,10 @@ from extractors.decode.video import VideoError
 from extractors.featurefile import made_of
 from pipeline.cache.content import Video, video_at
 from postprocess.curves import Curves
-from postprocess.formats.writers import RUN, is_result
+from postprocess.formats.writers import RUN, SUFFIXES, is_result
 from postprocess.segment import Result, ResultError
 from support.errors import UsageError
+from support.files import sha256, write_atomically
 from support.npz import read_npz
 from support.paths import is_url
 
@@ -197,6 +198,25 @@ def written_beside(path: Path) -> dict[str, str]:
         return {str(suffix): str(digest) for suffix, digest in found.items()}
     except (OSError, ValueError, KeyError, AttributeError, RecursionError):
         return {}
+
+
+def note_page(path: Path) -> None:
+    """Note, in the curves beside a page, that the page was written anew by us: else it counts as edited by the user.
+
+    Raises:
+        ResultError: the file beside it is damaged, or holds something else.
+        OSError: it cannot be written.
+    """
+    stem, suffix = path.name.removesuffix(SUFFIXES["html"]), SUFFIXES["html"]
+    beside, json_file = path.with_name(stem + CURVES), path.with_name(f"{stem}.json")
+    found = result_in(json_file) if beside.exists() else None
+    written = written_beside(beside) if found is not None else {}
+    if not written or written.get(suffix) == (digest := sha256(path)):  # earlier versions noted nothing
+        return
+    assert found is not None
+    curves = curves_of(Stored(json_file, found))
+    assert curves is not None
+    write_atomically(beside, pack(curves, written | {suffix: digest}))
 
 
 def curves_of(stored: Stored) -> Curves | None:

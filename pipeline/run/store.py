@@ -3,7 +3,7 @@
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.cache.content import Video
@@ -31,6 +31,45 @@ def prepare_output(folder: Path, jobs: Sequence[Job] = ()) -> None:
         write_temporary(folder, "write-test", b"jcdnet").unlink()
         for place in {folder, *((folder / job.name).parent for job in jobs)}:
             sweep(place)
+
+
+def in_their_places(
+    jobs: Sequence[Job], out: Path, suffix: str, video_in: Callable[[Path], str | None]
+) -> tuple[list[Job], list[str]]:
+    """Let results keep the names that they have in the folder from an earlier run.
+
+    Args:
+        suffix: the suffix of the results.
+        video_in: returns the video that such a file names, or None.
+
+    Returns:
+        The videos with the names of their results, and messages for the user.
+    """
+    names = {job.name for job in jobs}
+    found, messages, moved = [], [], []
+    for job in jobs:
+        own = with_suffix(out / job.name, suffix)
+        if not os.path.exists(own) or another_video(video_in(own) or "", job.video):  # noqa: PTH110
+            for name in (name for name in job.older if name not in names):
+                path = with_suffix(out / name, suffix)
+                named = video_in(path) if os.path.exists(path) else None  # noqa: PTH110
+                if named is None or Path(named).name != job.video.name:
+                    continue
+                another = another_video(named, job.video)
+                if another is False:
+                    job = Job(job.video, name)
+                    names.add(name)
+                    moved.append(f"{path} for {job.video}")
+                    break
+                if another is None:  # the file that it names is gone, so it may be this video
+                    messages.append(
+                        f"{path}: may be of {job.video}, under the name of an earlier run; it stays as it is."
+                    )
+        found.append(job)
+    if moved:
+        more = f" and {len(moved) - 1} more" if len(moved) > 1 else ""
+        messages.append(f"results keep the names that they have from an earlier run: {moved[0]}{more}.")
+    return found, messages
 
 
 def check_names(target: Path, video: Video, suffixes: Iterable[str]) -> None:
@@ -88,8 +127,8 @@ def existing(target: Path, wanted: dict[str, object], formats: Sequence[str], vi
         )
     if change.asked and not change.retuned:
         raise OutputError(
-            f"{path}: was made from another file, model or settings ({change.conflict()}); use --overwrite or another "
-            "-o."
+            f"{path}: was made from another file, model or settings ({change.conflict()}); ask for the same again, use "
+            "--overwrite, or choose another -o."
         )
     if change.retuned and not (change.content or change.versions):
         return Redo(f"made anew, as {change.why()}")  # of all videos alike, so that it is said once
@@ -144,6 +183,15 @@ def write_result(
         place.make(names, result, curves, everything, on_progress)
         worse = there is not None and ours.partial and not there.partial  # the video may be damaged now
         return place.replace(curves, unsure or worse)
+
+
+def said_of_backup(path: Path) -> str:
+    """The note about a `.bak` file that `write_result` made."""
+    before = path.name.rpartition(".bak")[0]
+    return (
+        f"{path}: the {before} from before, kept since somebody changed it or the new one may be worse; delete it if "
+        "you do not need it."
+    )
 
 
 def check_alone(target: Path, name: str, overwrite: bool) -> None:

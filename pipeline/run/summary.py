@@ -210,6 +210,25 @@ def status(outcome: Outcome) -> str:
     return "from cache" if outcome.cached else "done"
 
 
+def summed_up(counts: Mapping[str, int]) -> str:
+    """Say how many videos are done, and where their results (or features) came from.
+
+    counts: videos of a run by their status, of STATUSES.
+    """
+    ways = {
+        "done": "new",
+        "from cache": "from cached features",
+        "kept": "there before",
+        "duplicate": "the same as another",
+    }
+    fine = {way: counts[name] for name, way in ways.items() if counts.get(name)}
+    total, good = sum(counts.values()), sum(fine.values())
+    how = ", ".join(f"{count} {way}" if len(fine) > 1 else f"all {way}" for way, count in fine.items())
+    of = f"all {total}" if good == total else f"{good} of {total}"
+    bad = "".join(f", {counts[name]} {name}" for name in ("failed", "not done") if counts.get(name))
+    return f"{of} videos are done{f' ({how})' if how else ''}{bad}"
+
+
 def failed_before(out: Path, jobs: Sequence[Job]) -> list[Job]:
     """Return those of these videos that failed or were not reached last time, by the report in `out`.
 

@@ -8,16 +8,15 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePath
 
 from pipeline.cache.content import Video
-from pipeline.run.remaking import another_video
 from postprocess.formats.writers import SUFFIXES, is_made, is_result
 from support.errors import UsageError
-from support.paths import is_url, with_suffix
+from support.paths import is_missing, is_url, missing
 
 RESERVED = frozenset({"_run", "segments", "index"})  # names of files that a run writes beside the results
 # fmt: off
@@ -52,11 +51,12 @@ class Job:
 def find_videos(paths: Sequence[str]) -> list[Job]:
     """Find the videos in files, in folders with everything below them, and in glob patterns, each once and in order.
 
-    A file that is named is taken whatever its suffix is. In folders and patterns the suffix decides. Each may also be
-    the address of something in a store, which is listed, and asked about single videos later.
+    A file that is named is taken whatever its suffix is. In folders and patterns the suffix decides, and videos that
+    were made here from others are left out, unless there is nothing else. Each may also be the address of something in
+    a store, which is listed, and asked about single videos later.
 
     Raises:
-        UsageError: a folder or a pattern holds no video, or two results would get one name.
+        UsageError: a folder or a pattern holds no video, no file that is named exists, or two results get one name.
         StoreError, EnvironmentMissing: a store cannot be listed, or its package is missing.
     """
     found: dict[Path | str, _Place] = {}  # by resolved path, or by address
@@ -68,26 +68,26 @@ def find_videos(paths: Sequence[str]) -> list[Job]:
 
         remotes.forget()
     folders = _outermost([_absolute(given) for given in paths if _is_folder(given)])
+    made: list[Path] = []
     for given in paths:
+        videos: Sequence[Video]
+        ours: Sequence[Path] = ()
         if is_url(given):
-            videos: Sequence[Video] = remotes.videos(given, VIDEO_SUFFIXES, _is_video)
-        elif _is_folder(path := Path(given)):
-            videos = sorted(_below(path))
-        elif _is_pattern(given):
-            matches = sorted(Path(p) for p in glob.glob(given, recursive=True))  # noqa: PTH207
-            videos = [p for p in matches if p.suffix.lower() in VIDEO_SUFFIXES and not is_made(p)]
+            videos = remotes.videos(given, VIDEO_SUFFIXES, _is_video)
         else:
-            videos = [path]
-        if not videos:
-            others = _counted(_others(given))
-            raise UsageError(
-                f"{given}: no video in it{f', but {others}' if others else ''}; a file that is named is read whatever "
-                f"its suffix, in folders these count: {' '.join(sorted(VIDEO_SUFFIXES))}."
-            )
+            videos, ours = _told_apart(given)
+        if not (videos or ours):
+            raise UsageError(_no_video(given))
+        made += ours
         for video in videos:
             # Path.resolve raises where links lead in a circle.
             real = Path(os.path.realpath(video)) if isinstance(video, Path) else str(video)
             found.setdefault(real, _Place(video, folders))
+    if not found:  # nothing else can be meant
+        found = {Path(os.path.realpath(path)): _Place(path, folders) for path in made}
+    named = [place.video for place in found.values()]
+    if named and all(isinstance(video, Path) and is_missing(video) for video in named):  # else these alone fail later
+        raise UsageError(missing(named[0], len(named)))
     return _named(list(found.values()))
 
 
@@ -101,7 +101,37 @@ def _without_file(given: str) -> str:
 
 
 def _is_video(path: PurePath) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and not is_made(Path(path))
+    """Whether something in a store, of which the name is known, is a video of the user's."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and not is_made(path)
+
+
+def _told_apart(given: str) -> tuple[list[Path], list[Path]]:
+    """(the user's videos, the videos that were made here from others) that a name on this machine means, in order."""
+    if not (_is_folder(given) or _is_pattern(given)):
+        return [Path(given)], []
+    from pipeline.clips.made import made_here  # a run of single videos needs none of that
+
+    videos = sorted(path for path in _inside(given) if path.suffix.lower() in VIDEO_SUFFIXES)
+    made = made_here(videos)
+    return [path for path in videos if path not in made], sorted(made)
+
+
+def _inside(given: str) -> list[Path]:
+    """The files in a folder with everything below it, or of a pattern."""
+    if _is_folder(given):
+        return list(_files(Path(given)))
+    return [path for path in map(Path, glob.glob(given, recursive=True)) if path.is_file()]  # noqa: PTH207
+
+
+def _no_video(given: str) -> str:
+    """The sentence about a folder or a pattern without a video."""
+    if not is_url(given) and any(path.name.endswith(".scores.npz") for path in _inside(given)):
+        return f"{given}: holds results and no video; name the folder of the videos."
+    others = _counted(_others(given))
+    return (
+        f"{given}: no video in it{f', but {others}' if others else ''}; a file that is named is read whatever its "
+        f"suffix, in folders these count: {' '.join(sorted(VIDEO_SUFFIXES))}."
+    )
 
 
 def _is_folder(given: str | Path) -> bool:
@@ -123,24 +153,36 @@ def _is_pattern(given: str) -> bool:
 
 
 def left_out(paths: Sequence[str]) -> list[str]:
-    """Return a sentence for each folder or pattern with files that are neither videos by their names nor QUIET."""
-    found = ((given, _counted(_others(given))) for given in paths)
-    return [f"{given}: left out what is no video by its name: {there}." for given, there in found if there]
+    """Return a sentence for each folder or pattern with videos that were made here, and for each with other files.
+
+    The other files are those that are neither videos by their names nor QUIET.
+    """
+    said = []
+    parts = {given: _told_apart(_without_file(given)) for given in paths if not is_url(_without_file(given))}
+    alone = len(parts) == len(set(paths)) and not any(own for own, _ in parts.values())
+    for given in paths:
+        if made := parts.get(given, ([], []))[1]:
+            what = f"{len(made)} videos, such as {made[0]}," if len(made) > 1 else str(made[0])
+            said.append(
+                f"{given}: all there is was made by jcdnet from other videos; it is taken, since nothing else is named."
+                if alone
+                else f"{given}: left out {what} that jcdnet made; a file that you name itself is always taken."
+            )
+        if there := _counted(_others(given)):
+            said.append(f"{given}: left out what is no video by its name: {there}.")
+    return said
 
 
 def _others(given: str) -> list[Path]:
     """The files in a folder or of a pattern that `find_videos` leaves out, without those that are QUIET."""
     given = _without_file(given)
-    path = Path(given)
     files: Iterable[Path] = ()
     if is_url(given):
         from pipeline.run import remotes
 
         files = [path for path in remotes.files(given, VIDEO_SUFFIXES) if not path.name.startswith(".")]
-    elif _is_folder(path):
-        files = _files(path)
-    elif _is_pattern(given):
-        files = (Path(p) for p in glob.glob(given, recursive=True) if Path(p).is_file())  # noqa: PTH207
+    elif _is_folder(given) or _is_pattern(given):
+        files = _inside(given)
     quiet = tuple(suffix for suffix in SUFFIXES.values() if suffix.count(".") > 1)
     return [p for p in files if p.suffix.lower() not in VIDEO_SUFFIXES | QUIET and not p.name.endswith(quiet)]
 
@@ -176,11 +218,6 @@ def refuse(given: str) -> None:
 
 
 _ADDRESS = re.compile(r"(?:([a-z][a-z0-9+.-]+)://|www\.[^/]+/)", re.IGNORECASE)
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    """The videos in a folder and below it; links to folders are followed, each folder is read once."""
-    return (path for path in _files(folder) if _is_video(path))
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -309,42 +346,3 @@ def _named(places: list[_Place]) -> list[Job]:
                 f"two videos would both be written as {alike[0].name}; run their folders one at a time, each with its "
                 "own -o."
             )
-
-
-def in_their_places(
-    jobs: Sequence[Job], out: Path, suffix: str, video_in: Callable[[Path], str | None]
-) -> tuple[list[Job], list[str]]:
-    """Let results keep the names that they have in the folder from an earlier run.
-
-    Args:
-        suffix: the suffix of the results.
-        video_in: returns the video that such a file names, or None.
-
-    Returns:
-        The videos with the names of their results, and messages for the user.
-    """
-    names = {job.name for job in jobs}
-    found, messages, moved = [], [], []
-    for job in jobs:
-        own = with_suffix(out / job.name, suffix)
-        if not os.path.exists(own) or another_video(video_in(own) or "", job.video):  # noqa: PTH110
-            for name in (name for name in job.older if name not in names):
-                path = with_suffix(out / name, suffix)
-                named = video_in(path) if os.path.exists(path) else None  # noqa: PTH110
-                if named is None or Path(named).name != job.video.name:
-                    continue
-                another = another_video(named, job.video)
-                if another is False:
-                    job = Job(job.video, name)
-                    names.add(name)
-                    moved.append(f"{path} for {job.video}")
-                    break
-                if another is None:  # the file that it names is gone, so it may be this video
-                    messages.append(
-                        f"{path}: may be of {job.video}, under the name of an earlier run; it stays as it is."
-                    )
-        found.append(job)
-    if moved:
-        more = f" and {len(moved) - 1} more" if len(moved) > 1 else ""
-        messages.append(f"results keep the names that they have from an earlier run: {moved[0]}{more}.")
-    return found, messages

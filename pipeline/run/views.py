@@ -14,8 +14,9 @@ from extractors.decode.video import VideoError
 from pipeline.cache.content import Video, at_hand, video_at
 from pipeline.clips import overlay as render
 from pipeline.clips.encode import Image
+from pipeline.clips.made import remember
 from pipeline.clips.read import pictures
-from pipeline.run.results import Stored, curves_of, video_of
+from pipeline.run.results import Stored, curves_of, note_page, video_of
 from postprocess.curves import Curves
 from postprocess.formats.annotated import Annotated
 from postprocess.formats.writers import PROXY
@@ -68,6 +69,7 @@ def write(
     if name == "overlay":
         with at_hand(video, None, on_progress) as file:
             render.overlay(result, file, place or path, on_progress)
+        remember({path: place or path})
     else:
         write_page(result, curves, video, path, everything=everything, on_progress=on_progress, place=place)
 
@@ -100,6 +102,7 @@ def write_page(
             shown = path.with_name(path.name.removesuffix(".html") + PROXY)
             content = result.provenance.get("content")
             render.proxy(file, shown, content if isinstance(content, str) else "", on_progress)
+            remember([shown])
     with writing(path):
         if extras.embed and shown.stat().st_size > LARGEST_EMBEDDED:
             raise OutputError(
@@ -109,6 +112,8 @@ def write_page(
         marked = extras.marked(result)
         text = page(result, curves, address, inside, everything, extras.classes, marked)
         write_atomically(place or path, text.encode())
+        if place is None:  # else it becomes part of a result, which knows its files
+            note_page(path)
 
 
 def link(to: Path, folder: Path) -> str:

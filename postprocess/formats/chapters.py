@@ -12,7 +12,8 @@ FIRST = "Start"
 def write_chapters(result: Result, out: TextIO) -> None:
     """Write a chapter for each segment. Its start is rounded down to whole seconds, so that no action is cut off.
 
-    YouTube needs the first chapter at 0:00, which is `Start`, and at least 10 s for each chapter. A segment that starts
+    YouTube needs the first chapter at 0:00, which is `Start` unless an action begins there, and at least 10 s for each
+    chapter. A segment that starts
     too soon after a chapter has none (`left_out` lists them). YouTube shows no chapters if there are fewer than three.
     """
     for second, title in _chapters(result)[0]:
@@ -31,7 +32,7 @@ def _chapters(result: Result) -> tuple[list[tuple[int, str]], list[Segment]]:
     chapters: list[tuple[int, str]] = [(0, FIRST)]
     left = []
     for s in sorted(result.segments, key=lambda s: (s.start, -s.confidence)):
-        second, title = int(s.start), one_line(s.label) or "action"
+        second, title = int(s.start), one_line(s.name) or "action"
         if second == 0 and chapters == [(0, FIRST)]:  # the video begins with it
             chapters = [(0, title)]
         elif title == chapters[-1][1] and second - chapters[-1][0] < SHORTEST:

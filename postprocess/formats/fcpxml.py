@@ -10,7 +10,7 @@ from postprocess.segment import Result
 
 
 def write_fcpxml(result: Result, out: TextIO) -> None:
-    """Write a project with the segments as clips, one after the other in order of time, with labels as markers.
+    """Write a project with the segments as clips, one after the other in order of time, with their names as markers.
 
     Times are whole frames, written for example as n · 1001/30000 s, as Final Cut requires. The clips have the source's
     sound if `media.audio` says that it has some.
@@ -51,7 +51,7 @@ def write_fcpxml(result: Result, out: TextIO) -> None:
     spine = ET.SubElement(sequence, "spine")
     at = 0
     for s, first, behind in spans:
-        label = xml_text(s.label) or "action"
+        label = xml_text(s.name) or "action"
         clip = ET.SubElement(
             spine, "asset-clip", ref="r2", name=label, offset=time(at), start=time(begin + first),
             duration=time(behind - first), format="r1", tcFormat=shape,

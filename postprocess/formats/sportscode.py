@@ -11,7 +11,10 @@ from postprocess.segment import Result
 
 
 def write_sportscode(result: Result, out: TextIO) -> None:
-    """Write an instance for each segment: its label as code, times to the millisecond, and a colour for each label."""
+    """Write an instance for each segment: its label as code, times to the millisecond, and a colour for each label.
+
+    The sport is a label of the instance beside the confidence, since the code is read back as the action's name.
+    """
     root = ET.Element("file")
     instances = ET.SubElement(root, "ALL_INSTANCES")
     for index, s in enumerate(sorted(result.segments, key=lambda s: (s.start, s.end)), start=1):
@@ -19,9 +22,11 @@ def write_sportscode(result: Result, out: TextIO) -> None:
         for tag, text in (("ID", str(index)), ("start", f"{s.start:.3f}"), ("end", f"{s.end:.3f}")):
             ET.SubElement(instance, tag).text = text
         ET.SubElement(instance, "code").text = xml_text(s.label)
-        label = ET.SubElement(instance, "label")
-        ET.SubElement(label, "group").text = "confidence"
-        ET.SubElement(label, "text").text = f"{s.confidence:.2f}"
+        for group, text in (("confidence", f"{s.confidence:.2f}"), ("sport", xml_text(s.sport))):
+            if text:
+                label = ET.SubElement(instance, "label")
+                ET.SubElement(label, "group").text = group
+                ET.SubElement(label, "text").text = text
     rows = ET.SubElement(root, "ROWS")
     for index, code in enumerate(sorted({xml_text(s.label) for s in result.segments})):
         row = ET.SubElement(rows, "row")

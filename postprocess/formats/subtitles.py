@@ -1,4 +1,4 @@
-"""SubRip and WebVTT subtitles, which show label and confidence during each segment in any player."""
+"""SubRip and WebVTT subtitles, which show name and confidence during each segment in any player."""
 
 from html import escape
 from typing import TextIO
@@ -8,7 +8,7 @@ from postprocess.segment import Result, Segment
 
 
 def write_srt(result: Result, out: TextIO) -> None:
-    """Write SubRip subtitles in order of time. If nothing was found, the file is empty."""
+    """Write SubRip subtitles in order of time. If nothing was found, the file is empty: SubRip has no comments."""
     for index, (first, last, text) in enumerate(_cues(result), start=1):
         out.write(f"{index}\n{_clock(first, ',')} --> {_clock(last, ',')}\n{text}\n\n")
 
@@ -27,8 +27,8 @@ def _cues(result: Result) -> list[tuple[int, int, str]]:
 
 def _cue(s: Segment) -> tuple[int, int, str]:
     first = round(s.start * 1000)
-    # A label may hold neither a blank line, which ends a cue, nor an arrow, which marks a line with times.
-    label = one_line(s.label).replace("-->", "→")
+    # A name may hold neither a blank line, which ends a cue, nor an arrow, which marks a line with times.
+    label = one_line(s.name).replace("-->", "→")
     # Players ignore a cue without length.
     return first, max(round(s.end * 1000), first + 1), f"{label} {s.confidence:.2f}".lstrip()
 

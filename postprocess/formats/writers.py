@@ -11,7 +11,7 @@ import importlib
 import json
 import re
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TextIO
 
 from postprocess.segment import Result
@@ -20,6 +20,7 @@ Writer = Callable[[Result, TextIO], None]
 
 CSV_COLUMNS = ("video", "start", "end", "label", "confidence", "score")
 CLOCK_COLUMNS = ("start_clock", "end_clock")
+SPORT_COLUMN = "sport"
 
 
 def write_json(result: Result, out: TextIO) -> None:
@@ -36,18 +37,23 @@ def write_csv(results: Iterable[Result], out: TextIO, clocks: bool = False) -> N
     """Write the segments of all results under one header. A video without segments has no row.
 
     `clocks` adds two columns with start and end as people read them (m:ss). Times are written to the millisecond,
-    confidence and score to 4 decimals.
+    confidence and score to 4 decimals. If any segment has a sport, the sports are the last column: whoever reads the
+    other columns by their place finds them where they were.
 
     People open CSV in spreadsheets, which run a text that begins like a formula (CWE-1236), and labels may come from a
     stranger's checkpoint. Such a text gets an apostrophe in front. A text that begins with an apostrophe gets one, too,
     so removing one apostrophe always restores the original. JSON has every text unchanged.
     """
-    out.write(",".join((*CSV_COLUMNS, *(CLOCK_COLUMNS if clocks else ()))) + "\n")
+    results = list(results)
+    sports = any(s.sport for result in results for s in result.segments)
+    columns = (*CSV_COLUMNS, *(CLOCK_COLUMNS if clocks else ()), *([SPORT_COLUMN] if sports else ()))
+    out.write(",".join(columns) + "\n")
     for result in results:
         for s in result.segments:
             numbers = f"{s.start:.3f}", f"{s.end:.3f}", f"{s.confidence:.4f}", f"{s.score:.4f}"
             start, end, confidence, score = (n.removeprefix("-") if float(n) == 0 else n for n in numbers)
             more = f",{clock(s.start)},{clock(s.end)}" if clocks else ""
+            more += f",{_cell(s.sport)}" if sports else ""
             out.write(f"{_cell(result.video)},{start},{end},{_cell(s.label)},{confidence},{score}{more}\n")
 
 
@@ -107,8 +113,8 @@ RUN = "_run.json"
 SEVERAL = ("json", "jsonl", "csv")
 
 
-def is_made(path: Path) -> bool:
-    """Whether we made this video from another one: results may lie among the footage."""
+def is_made(path: PurePath) -> bool:
+    """Whether a video is called as those that we make from other ones, and that may lie among the footage."""
     return path.name.endswith((SUFFIXES["overlay"], PROXY))
 
 

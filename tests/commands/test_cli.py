@@ -208,7 +208,6 @@ def truncated(path: Path) -> Path:
 
 
 BAD_INPUTS = {
-    "no such file": (lambda p: p, "no such file"),
     "empty": (lambda p: (p.write_bytes(b""), p)[1], "empty"),
     "text": (lambda p: (p.write_text("hello"), p)[1], "not a video"),
     "audio only": (audio_only, "no video stream"),

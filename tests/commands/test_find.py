@@ -67,7 +67,12 @@ def test_more_like_this_and_everything_that_works_on_results(jcdnet: Run) -> Non
     assert code == 0, said
     for name in RED_IN:
         check(name)
-    assert "footage/b.mp4" in printed and "2 matches in 2 of 3 videos, 0:0" in said
+    assert [line.split(maxsplit=4)[4].strip() for line in printed.splitlines()[1:]] == [
+        "footage/b.mp4",
+        "footage/a.mp4 (the example itself)",
+    ]
+    assert said.count("note: only 21 s of video are searched") == 1 and "none is sure" in said
+    assert "1 match beside the example in 1 of 3 videos, 0:0" in said
     document = json.loads(Path("found/b.json").read_text())
     assert document["segments"][0]["label"] == "like a.mp4@1.3" and document["provenance"]["model"]["name"] == "find"
     assert Path("found/index.html").exists() and "like a.mp4@1.3" in Path("found/b.html").read_text()
@@ -81,11 +86,17 @@ def test_more_like_this_and_everything_that_works_on_results(jcdnet: Run) -> Non
     code, printed, _ = jcdnet("labels", "import", "found/b.sportscode.xml", "--from", "sportscode")
     assert code == 0 and printed == "video,labels\nb,like a.mp4@1.3\n"
     # The same again is kept; another example needs a word, another threshold does not.
-    assert "kept" in jcdnet(*FIND, "--like", "footage/a.mp4@1.3-3.8", "-o", "found")[2]
+    assert "there before" in jcdnet(*FIND, "--like", "footage/a.mp4@1.3-3.8", "-o", "found")[2]
     code, _, said = jcdnet(*FIND, "--like", "footage/c.mp4@1.3-3.8", "-o", "found")
-    assert code == 3 and "was made from another file, model or settings (model.examples" in said
+    assert code == 3 and "was made from another file, model or settings (--like" in said
     code, _, said = jcdnet(*FIND, "--like", "footage/a.mp4@1.3-3.8", "-o", "found", "--threshold", "0.99999")
     assert code == 0 and said.count("made anew, as other segments are asked for") == 1
+
+
+def test_matches_that_are_too_short_are_counted(jcdnet: Run) -> None:
+    code, printed, said = jcdnet(*FIND, "--like", "footage/a.mp4@1.3-3.8", "--min-length", "0:05")
+    assert code == 0 and printed == "nothing like it was found; a lower --threshold finds more\n"
+    assert "note: footage/b.mp4: --min-length left out 1 segment shorter than 5 s." in said
 
 
 def test_several_examples_counter_examples_and_a_name(jcdnet: Run) -> None:
@@ -143,12 +154,13 @@ def test_features_of_extract_and_features_of_other_settings(jcdnet: Run, folder:
         (("--like", "footage/a.mp4@2-1"), 2, "ends before it starts"),
         (("--like", "footage/a.mp4@soon"), 2, "Write VIDEO@START-END, such as match.mp4@12.3-14.8"),
         (("--like", "footage/a.mp4@1:30-1:40"), 2, "a.mp4@90-100: the video ends at 7.04 s"),
-        (("--like", "footage/aa.mp4@1-2"), 3, "footage/aa.mp4: no such file"),
+        (("--like", "footage/aa.mp4@1-2"), 2, "footage/aa.mp4: no such file; check the path"),
+        (("--like", "aa.mp4@1-2"), 2, "aa.mp4: no such file; is footage/a.mp4 meant?"),
         (("--like", "footage/a.mp4@1-2", "-o", "x.json"), 2, "name a folder"),
         (("--like", "footage/a.mp4@1-2", "-f", "csv"), 2, "name a folder with -o"),
         (("--like", "footage/a.mp4@1-2", "-o", "-", "-f", "csv"), 2, "stdout takes JSON"),
         (("--like", "footage/a.mp4@1-2", "-o", "x", "-f", "avi"), 2, "unknown format 'avi'"),
-        (("--like", "footage/a.mp4@1-2", "--threshold", "2"), 2, "threshold must lie between 0 and 1"),
+        (("--like", "footage/a.mp4@1-2", "--threshold", "2"), 2, "--threshold must lie between 0 and 1"),
     ],
 )
 def test_what_is_refused(jcdnet: Run, given: tuple[str, ...], code: int, says: str) -> None:

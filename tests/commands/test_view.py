@@ -128,7 +128,7 @@ def test_reels_have_the_most_common_size_or_the_one_that_is_asked_for(
     assert size(tmp_path / "reels" / "serve.mp4") == (72, 48)
     assert size(tmp_path / "reels" / "net.mp4") == (64, 96)  # it has a clip of that video alone
     assert jcdnet("clips", results, "-o", tmp_path / "asked", "--reel", "--size", "128x96")[0] == 0
-    assert {size(path) for path in (tmp_path / "asked").iterdir()} == {(128, 96)}
+    assert {size(path) for path in (tmp_path / "asked").glob("*.mp4")} == {(128, 96)}
 
 
 def test_nothing_to_cut_is_no_mistake(jcdnet: Run, results: Path, tmp_path: Path) -> None:
@@ -203,9 +203,10 @@ def test_run_writes_the_page_and_the_overlay_and_keeps_them(jcdnet: Run, tmp_pat
     assert len(numbers(footage / "results" / "clip.overlay.mp4")) == 34
     page = (footage / "results" / "clip.html").read_text()
     assert '"least":0.0' in page and '"curves":{' in page
-    # What it made beside the footage is no footage.
+    # What it made beside the footage is no footage, and that is said.
     code, out, said = jcdnet(*arguments)
-    assert code == 0 and "kept from before" in out and "done" not in said
+    assert code == 0 and "kept from before" in out and "videos are done" not in said
+    assert f"left out 2 videos, such as {footage}/results/clip.overlay.mp4, that jcdnet made; a file that" in said
     code, _, said = jcdnet("run", footage, "-o", "-", "-f", "html")
     assert code == 2 and "html is a file beside the result" in said
     encode(footage / "other.mp4", [coded(k) for k in range(20)])
@@ -214,7 +215,7 @@ def test_run_writes_the_page_and_the_overlay_and_keeps_them(jcdnet: Run, tmp_pat
     # Of several videos there is an index.
     assert not (footage / "results" / "index.html").exists()
     code, _, said = jcdnet(*arguments)
-    assert code == 0 and "1 kept, 0 failed" in said
+    assert code == 0 and "all 2 videos are done (1 " in said and ", 1 there before)" in said
     assert {'href="clip.html#up=0"', 'href="other.html#up=0"'} <= set(
         re.findall('href="[^"]*"', (footage / "results" / "index.html").read_text())
     )
@@ -247,7 +248,7 @@ def test_one_failing_video_costs_its_own_clips_alone(
     out = tmp_path / "clips"
     code, printed, said = jcdnet("clips", troubled, "-o", out, *arguments)
     assert code == 3
-    assert {Path(line).name for line in printed.split()} == {p.name for p in out.iterdir()} == names
+    assert {Path(line).name for line in printed.split()} == {p.name for p in out.glob("*.mp4")} == names
     errors = [line for line in said.splitlines() if line.startswith("error:")]
     assert len(errors) == 3 and "Traceback" not in said
     for name, cause in (("torn.json", "not JSON"), ("gone.mp4", "is not there"), ("noise.mp4", "2 clips left out")):

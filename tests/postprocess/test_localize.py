@@ -120,6 +120,13 @@ def test_seconds_are_seconds_at_every_stride():
         assert len(find({"golf": curve}, times=times, min_seconds=1.28)) == found
 
 
+def test_a_length_that_somebody_asks_for_holds_in_short_videos_too():
+    """min_snippets gives way in a video that is shorter; seconds do not, since somebody typed them."""
+    curve = [0.9] * 3
+    assert len(find({"golf": curve}, min_snippets=5)) == 1
+    assert len(find({"golf": curve}, min_seconds=1.92)) == 1 and find({"golf": curve}, min_seconds=1.93) == []
+
+
 def test_one_snippet_alone_counts_where_it_is_allowed():
     assert drawn(find({"golf": [0.9, 0, 0, 0.9]}, min_snippets=1)) == [("golf", 0, 0), ("golf", 3, 3)]
 

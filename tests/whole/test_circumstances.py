@@ -78,7 +78,7 @@ def error_of(said: str) -> str:
 
 
 @linux
-@pytest.mark.parametrize("arguments", [["cache"], ["models"], ["doctor"], ["run", "a.mp4"]])
+@pytest.mark.parametrize("arguments", [["cache"], ["models"], ["doctor"], ["run", str(ROOT / "cli.py")]])
 def test_a_user_without_a_home_is_told_what_to_set(arguments: list[str]) -> None:
     code, said = command(*arguments, code=UNKNOWN, JCDNET_CACHE="", XDG_CACHE_HOME="")
     assert code == 4
@@ -211,7 +211,7 @@ def test_names_that_no_file_system_takes(tmp_path: Path, jcdnet: Callable[..., t
     code, _, said = jcdnet("run", "n" * 300 + ".mp4", "--dry-run")
     assert code == 3
     assert "cannot be read (File name too long)" in error_of(said)
-    code, _, said = jcdnet("run", "a.mp4", "--model", "n" * 300)
+    code, _, said = jcdnet("run", ROOT / "cli.py", "--model", "n" * 300)
     assert code == 2
     assert "this name is longer than the file system takes; shorten it" in error_of(said)
 
@@ -258,7 +258,7 @@ def test_closed_streams(closed: str, tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JCDNET_CACHE": str(tmp_path)}
     done = subprocess.run(["sh", "-c", line, sys.executable], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    line = f'exec "$0" -c "import cli; cli.main()" run a.mp4 -o - {closed}'
+    line = f'exec "$0" -c "import cli; cli.main()" run {ROOT}/cli.py -o - {closed}'
     done = subprocess.run(["sh", "-c", line, sys.executable], env=environment, capture_output=True, text=True)
     assert done.returncode == (4 if closed == ">&-" else 3)
     assert ("standard output is closed, and -o - writes to it" in done.stderr) == (closed == ">&-")
@@ -268,7 +268,7 @@ def test_nobody_can_be_told(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run([sys.executable, "-c", "import cli; cli.main()", "run", "a.mp4"], cwd=ROOT, stderr=full)
+        done = subprocess.run([sys.executable, "-c", "import cli; cli.main()", "run", "cli.py"], cwd=ROOT, stderr=full)
     assert done.returncode in (3, 4)
 
 

@@ -15,6 +15,7 @@ from pipeline.clips import cut as clips
 from pipeline.clips import overlay as render
 from pipeline.clips.draw import Overlay, card
 from pipeline.clips.encode import boxed, open_movie
+from pipeline.clips.names import reel_names
 from pipeline.clips.read import pictures, shape_of
 from postprocess.segment import Result, Segment
 from support.errors import OutputError, UsageError
@@ -206,7 +207,7 @@ def test_names_from_labels_are_harmless() -> None:
         assert "/" not in cut.name and len(cut.name.encode()) <= 200 and not cut.name.startswith(".")
     (nested,) = clips.plan(Path("v.mp4"), "v", [segment(61, 62)], 99.0, template="{label}/{clock}_{confidence:.0%}")
     assert nested.name == "serve/1-01.00_80%"
-    assert len(set(clips._file_names(["a/b", "a|b", "A_B"]).values())) == 3
+    assert len(set(reel_names([Segment(0, 1, 1, 1, label) for label in ("a/b", "a|b", "A_B")]).values())) == 3
 
 
 def test_overlay_draws_what_is_running_and_keeps_time_and_sound(tmp_path: Path) -> None:

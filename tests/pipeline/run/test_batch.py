@@ -71,7 +71,10 @@ def test_the_report_of_a_night(jcdnet, night: Path) -> None:
     (copy,) = [v for v in document["videos"] if v["status"] == "duplicate"]
     assert copy["duplicate_of"] == "night/a.mp4"
     assert "later/copy of a.mp4  0:01.60 (the same as night/a.mp4)" in shown
-    assert "3 done, 1 duplicate, 1 failed; 0:04.80 of video in " in said and "× real time" in said
+    assert (
+        "4 of 5 videos are done (3 new, 1 the same as another), 1 failed; 0:04.80 of video in " in said
+        and "× real time" in said
+    )
     # Each name has its result; the table of all segments has each content once.
     assert json.loads(Path("out/later/copy of a.json").read_text())["segments"]
     with Path("out/segments.csv").open() as file:
@@ -140,7 +143,7 @@ def test_another_threshold_draws_the_segments_anew_from_the_cache(jcdnet, night:
     Path("out/b.srt").write_text("corrected by hand")
     code, shown, said = jcdnet(*run, "--threshold", "0", "--min-length", "0:00.6")
     assert code == 3 and said.count("error: ") == 1 and "broken.mp4" in said  # that one fails as before
-    assert said.count("made anew, as other segments are asked for (localize.min_seconds 0.0, now 0.6; localize.t") == 1
+    assert said.count("made anew, as other segments are asked for (--min-length 0.0, now 0.6; --threshold ") == 1
     assert {statuses()[name] for name in ("a", "b", "later/c")} == {"from cache"} and "finger snap" in shown
     made = json.loads(Path("out/a.json").read_text())
     assert made["segments"] and made["provenance"]["localize"]["threshold"] == 0
@@ -149,7 +152,7 @@ def test_another_threshold_draws_the_segments_anew_from_the_cache(jcdnet, night:
     code, _, said = jcdnet(*run, "--threshold", "0", "--min-length", "0.6")
     assert "made anew" not in said and statuses()["a"] == "kept"
     code, _, said = jcdnet(*run)
-    assert code == 3 and said.count("was made from another file, model or settings (localize.min_seconds 0.6, now") >= 3
+    assert code == 3 and said.count("was made from another file, model or settings (--min-length 0.6, now") >= 3
     assert json.loads(Path("out/a.json").read_text()) == made
 
 
@@ -176,7 +179,11 @@ def test_a_name_that_is_not_there_names_what_is_near(jcdnet, night: Path) -> Non
         ("night/entirely different.mp4", "different.mp4: no such file; check the path."),
     ):
         code, _, said = jcdnet("run", given, "--config", "small.toml")
-        assert code == 3 and says in said
+        assert code == 2 and says in said
+    code, _, said = jcdnet("run", "night/a.mp4", "night/none.mp4", "--config", "small.toml")
+    assert code == 3 and "night/none.mp4: no such file" in said and "1 of 2 videos are done" in said
+    code, _, said = jcdnet("run", "night/none.mp4", "night/nil.mp4", "--model", "not loaded")
+    assert code == 2 and "night/none.mp4: no such file" in said and "None of the 2 files is there" in said
 
 
 def test_the_cache_is_another_one_when_asked(jcdnet, night: Path) -> None:
@@ -190,7 +197,7 @@ def test_looking_after_the_cache(jcdnet, night: Path) -> None:
     code, shown, _ = jcdnet("cache")
     assert code == 0 and "3 features of 3 videos" in shown
     listed = jcdnet("cache", "list")[1]
-    assert listed.count("whole") == 3 and {line.split()[0] for line in listed.splitlines()[1:]} == {
+    assert listed.count("complete") == 3 and {line.split()[0] for line in listed.splitlines()[1:]} == {
         "a.mp4",
         "b.mp4",
         "c.mp4",
@@ -211,7 +218,7 @@ def test_looking_after_the_cache(jcdnet, night: Path) -> None:
     assert not entries[0].exists()
     for flags, cause in (
         ((), "say what is to go"),
-        (("--older-than", "soon"), "--older-than is a number and one of d"),
+        (("--older-than", "soon"), "--older-than soon: write a number with its unit, d, h or m, such as 30d."),
     ):
         code, _, said = jcdnet("cache", "prune", *flags)
         assert code == 2 and cause in said
@@ -474,7 +481,7 @@ def test_a_run_of_one_more_video_keeps_the_rows_of_the_others(jcdnet, night: Pat
     first = report()["videos"]
     code, _, said = jcdnet("run", "night/b.mp4", "night/broken.mp4", "-o", "out", *ALL)
     assert code == 3 and "results are in out" in said
-    assert "1 done, 1 failed; 0:01.60 of video" in said  # of this run
+    assert "1 of 2 videos are done (all new), 1 failed; 0:01.60 of video" in said  # of this run
     assert in_table() == ["night/a.mp4", "night/b.mp4"]
     assert statuses() == {"a": "done", "b": "done", "broken": "failed"}
     assert report()["videos"][:1] == first
@@ -598,7 +605,7 @@ def test_a_folder_of_an_earlier_version_is_made_anew_and_that_is_said(jcdnet, ni
     code, _, said = jcdnet(*ONE)  # the other formats stay, too
     assert code == 0 and "error" not in said
     assert "note: out/a.json: is made anew: it was made with other versions or another device (features.rgb.d" in said
-    assert "note: out/a.eaf.bak: kept, since it was edited or may still be wanted" in said
+    assert "note: out/a.eaf.bak: the a.eaf from before, kept since somebody changed it" in said
     assert {p.name: p.read_bytes() for p in Path("out").iterdir() if p.name in fresh} == fresh
     assert Path("out/a.eaf.bak").read_text() == "corrected by hand"
     assert [path.name for path in Path("out").glob("*.bak*")] == ["a.eaf.bak"]  # of the others nothing is lost
@@ -688,7 +695,7 @@ def test_what_somebody_edited_is_kept_beside(jcdnet, night: Path) -> None:
     assert jcdnet(*ONE, "-f", "vtt")[0] == 0
     assert "mine" in Path("out/a.vtt").read_text() and Path("out/a.json").read_text() == corrected
     code, _, said = jcdnet(*run, "--overwrite", "--top", "1")
-    assert code == 0 and said.count("kept, since it was edited") == 2
+    assert code == 0 and said.count("from before, kept since somebody changed it") == 2
     assert Path("out/a.json.bak").read_text() == corrected and Path("out/a.srt.bak").read_text() == "mine"
     assert "mine" not in Path("out/a.json").read_text() and not Path("out/a.vtt").exists()
     Path("out/a.srt").write_text("mine again")
@@ -761,7 +768,10 @@ def test_features_files_are_made_anew_as_results_are(jcdnet, night: Path) -> Non
     path = Path("out/a.npz")
     fresh = path.read_bytes()
     assert jcdnet(*run)[0] == 0 and statuses() == {"a": "kept"} and path.read_bytes() == fresh
-    for flag, value, cause in (("--stride", 8, "rgb.stride 16, now 8"), ("--end", 1, "range 0 to the end, now 0 to 1")):
+    for flag, value, cause in (
+        ("--stride", 8, "--stride 16, now 8"),
+        ("--end", 1, "--start and --end 0 to the end, now 0 to 1"),
+    ):
         code, _, said = jcdnet(*run, flag, value)
         assert code == 3 and "made with other settings (" in said and cause in said
     # As an earlier version wrote it: nothing about the video, an older format.

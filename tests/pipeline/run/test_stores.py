@@ -229,7 +229,7 @@ def test_an_edited_result_is_kept_beside_the_new_one(jcdnet: Run, flaky: type[Fl
     code, _, said = jcdnet(*run, "--overwrite")
     assert code == 0, said
     assert in_store()["a.json.bak"] == edited and b"smash" not in in_store()["a.json"]
-    assert "memory://bucket/out/a.json.bak: kept" in said
+    assert "memory://bucket/out/a.json.bak: the a.json from before, kept since" in said
 
 
 @pytest.mark.parametrize(

@@ -369,3 +369,19 @@ def test_cells_get_one_apostrophe_and_quotes_only_where_they_need_them():
 def test_a_cue_without_length_lasts_a_millisecond(kind):
     text = written(kind, Result("v", 9, {}, (Segment(1, 1, 0, 0.5, "a"),), (), {}))
     assert "00:00:01.001" in text.replace(",", ".")
+
+
+def test_sports_are_the_last_column_and_only_where_there_are_some():
+    squat = Result("a.mp4", 9.0, {}, (Segment(1, 2, 0.5, 0.74, "squat", "weightlifting"),), (), {})
+    unsure = Result("b.mp4", 9.0, {}, (Segment(1, 2, 0.5, 0.3, "squat", "unsure"),), (), {})
+    out = io.StringIO(newline="")
+    write_csv([squat, unsure, GOLF], out, clocks=True)
+    rows = list(csv.reader(io.StringIO(out.getvalue())))
+    assert rows[0] == ["video", "start", "end", "label", "confidence", "score", "start_clock", "end_clock", "sport"]
+    assert [row[-1] for row in rows[1:]] == ["weightlifting", "unsure", "", ""]
+    plain = io.StringIO(newline="")
+    write_csv(iter([GOLF, NOTHING]), plain)
+    assert plain.getvalue() == written("csv", GOLF)  # byte for byte as before there were sports
+    assert "weightlifting: squat 0.74" in written("srt", squat) and "sport, unsure: squat? 0.30" in written(
+        "vtt", unsure
+    )
