@@ -15,12 +15,13 @@ from __future__ import annotations
 import atexit
 import contextlib
 import shutil
+import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from pipeline.run.results import CURVES
 from postprocess.formats.writers import PROXY, SUFFIXES, is_result
-from support.files import scratch_folder
+from support.files import scratch_folder, write_temporary
 from support.paths import call
 from support.store import Found, NotThere, below, fetch, look, put, remove
 from support.urls import address, name_of
@@ -95,6 +96,39 @@ class Mirror:
         for name in sorted(self._empty):
             if (name.endswith(".json") and is_result(Path(name))) or (curves and name.endswith(CURVES)):
                 self._fetch(name)
+
+    def pull_below(self, folder: str) -> None:
+        """Fetch the files in a folder of this one whose bytes are not here yet.
+
+        Raises:
+            StoreError: one cannot be fetched.
+        """
+        for name in sorted(self._empty):
+            if name.startswith(f"{folder}/"):
+                self._fetch(name)
+
+    def pull_file(self, name: str) -> None:
+        """Fetch one file, if its bytes are not here yet.
+
+        Raises:
+            StoreError: it cannot be fetched.
+        """
+        if name in self._empty:
+            self._fetch(name)
+
+    def prove(self) -> None:
+        """Put a small file into the store and remove it, before any work.
+
+        Raises:
+            StoreError: the store refuses, or does not answer.
+        """
+        name = f"write-test-{uuid.uuid4().hex}"
+        probe = write_temporary(self.folder, name, b"jcdnet")
+        try:
+            put(probe, f"{self.url}/{name}")
+            remove(f"{self.url}/{name}")
+        finally:
+            probe.unlink(missing_ok=True)
 
     def refresh(self, name: str) -> None:
         """Fetch one file, whether or not it is here already, since others may have written it.

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,17 @@ from extractors.backbones.registry import Backbone
 from model import checkpoint
 from model.config import ModelConfig
 from model.train import initialise
+from pipeline import tables
 from pipeline.cache import spool
 from pipeline.cache.content import at_hand, content_hash, video_at
+from pipeline.run.mirror import Mirror
 from pipeline.run.videos import find_videos
+from pipeline.tables import SEGMENTS, VIDEOS, Tables
+from postprocess.segment import Result, Segment
 from support import store
 from support.errors import UserError
 from support.files import identity, scratch_folder
+from support.store import StoreError
 
 ROOT = Path(__file__).parents[3]
 
@@ -396,3 +402,130 @@ def test_training_and_proposals_over_a_store(
     assert code == 0 and list(Path("clips").iterdir()), said
     code, _, said = jcdnet("clips", "out/day/2.json", "-o", "clips", "--videos", "memory://elsewhere")
     assert code == 3 and "its video 2.mp4 is not in memory://elsewhere" in said
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+TABLES = "memory://bucket/tables"
+
+
+def made_up(name: str, *labels: str) -> Result:
+    found = tuple(Segment(float(k), k + 1.0, 2.0, 0.5, label, "") for k, label in enumerate(labels))
+    return Result(name, 9.5, {}, found, (), {"content": "sha256:x", "model": {"name": "m"}})
+
+
+def tables_of(*ids: str) -> Tables:
+    pytest.importorskip("pyarrow")
+    mirror = Mirror(TABLES)
+    return Tables(mirror.folder, ids, mirror)
+
+
+def read_table(table: str, root: str = TABLES) -> list[dict[str, Any]]:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    fs, path = fsspec.url_to_fs(root, use_listings_cache=False)
+    found = []
+    for part in fs.find(f"{path}/{table}"):
+        with fs.open(part) as file:
+            found += parquet.ParquetFile(file).read().to_pylist()
+    return sorted(found, key=lambda row: row["id"])
+
+
+def test_each_video_has_one_row_and_each_process_parts_of_its_own(flaky: type[Flaky]) -> None:
+    one, other = tables_of("a.mp4", "b.mp4"), tables_of("c.mp4")
+    one.add("a.mp4", made_up("a.mp4", "serve"))
+    one.add("b.mp4", None, UserError(f"{one.folder}/b.json: is in the way."))
+    other.add("c.mp4", made_up("c.mp4", "volley"))
+    one.flush()
+    other.flush()
+    assert len(in_store(f"{TABLES}/{VIDEOS}")) == 2
+    assert [row["id"] for row in read_table(VIDEOS)] == ["a.mp4", "b.mp4", "c.mp4"]
+    assert (
+        read_table(VIDEOS)[1]["error"] == f"{TABLES}/b.json: is in the way."
+    )  # not the folder that stands for it here
+    again = tables_of("a.mp4", "b.mp4")
+    again.add("a.mp4", made_up("a.mp4", "serve", "smash"))
+    again.add("b.mp4", made_up("b.mp4"))
+    again.flush()
+    assert Counter(row["id"] for row in read_table(VIDEOS)) == {"a.mp4": 1, "b.mp4": 1, "c.mp4": 1}
+    assert [(row["id"], row["label"]) for row in read_table(SEGMENTS)] == [
+        ("a.mp4", "serve"), ("a.mp4", "smash"), ("c.mp4", "volley")]  # fmt: skip
+    assert len(in_store(f"{TABLES}/{VIDEOS}")) == 2  # the part without rows is gone
+    third = tables_of("c.mp4", "a.mp4")  # one after the other: a part is rewritten, and needed again
+    for name in ("c.mp4", "a.mp4"):
+        third.add(name, made_up(name))
+        third.flush()
+    assert [row["id"] for row in read_table(VIDEOS)] == ["a.mp4", "b.mp4", "c.mp4"] and not read_table(SEGMENTS)
+
+
+def test_rows_wait_while_the_store_does_not_answer(
+    flaky: type[Flaky],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = tables_of("a.mp4", "b.mp4")
+    monkeypatch.setattr(tables, "OFTEN", -1.0)
+    flaky.orders["put"] = [OSError("503")] * 4
+    made.add("a.mp4", made_up("a.mp4", "serve"))
+    assert not read_table(VIDEOS)
+    flaky.orders["put"] = [None, *[OSError("503")] * 4]  # the segments get there, the videos do not
+    made.add("b.mp4", made_up("b.mp4", "serve"))
+    assert len(read_table(SEGMENTS)) == 2 and not read_table(VIDEOS)
+    flaky.orders["put"] = [OSError("503")] * 4
+    with pytest.raises(StoreError, match=r"could not be written in 4 tries"):
+        made.flush()
+    made.flush()
+    assert [row["id"] for row in read_table(VIDEOS)] == ["a.mp4", "b.mp4"] and len(read_table(SEGMENTS)) == 2
+
+
+def test_segments_of_a_machine_that_was_lost_do_not_stay_beside_new_ones(
+    flaky: type[Flaky],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "identity", lambda: "0badcafe-7-7")  # of another machine, whose processes nobody knows
+        lost = tables_of("a.mp4", "b.mp4")
+    lost.add("a.mp4", made_up("a.mp4", "serve"))
+    lost.add("b.mp4", made_up("b.mp4", "serve"))
+    flaky.orders["put"] = [None, *[OSError("503")] * 4]
+    with pytest.raises(StoreError):
+        lost.flush()
+    again = tables_of("a.mp4")
+    again.add("a.mp4", made_up("a.mp4", "volley"))
+    again.flush()
+    assert [(row["id"], row["label"]) for row in read_table(SEGMENTS)] == [("a.mp4", "volley"), ("b.mp4", "serve")]
+    assert [row["id"] for row in read_table(VIDEOS)] == ["a.mp4"]
+
+
+def test_a_run_into_tables_in_a_store_and_its_continuation(
+    jcdnet: Run,
+    flaky: type[Flaky],
+    videos: dict[str, bytes],
+) -> None:
+    run = ("run", "memory://bucket/day1", "memory://bucket/day2", "-o", TABLES, "-f", "parquet", *MODEL)
+    flaky.orders["put"] = [PermissionError("no PutObject")] * 99
+    flaky.calls.clear()
+    code, shown, said = jcdnet(*run)
+    assert code == 3 and not shown and "the store refuses (PermissionError: no PutObject)" in said
+    assert not any(what == "open" for what, _ in flaky.calls)  # before any work
+    flaky.orders.clear()
+    code, _, said = jcdnet(*run)
+    assert code == 3, said  # of broken.mp4
+    there = {row["id"]: row["status"] for row in read_table(VIDEOS)}
+    assert there == {"day1/a.mp4": "done", "day2/a.mp4": "done", "day2/broken.mp4": "failed"}
+    assert {row["id"] for row in read_table(SEGMENTS)} == {"day1/a.mp4", "day2/a.mp4"}
+    assert not [name for name in in_store(TABLES) if not name.startswith((VIDEOS, SEGMENTS))]
+    fsspec.filesystem("memory").pipe_file("/bucket/day2/broken.mp4", videos["day1/a.mp4"] + b"\0")
+    flaky.calls.clear()
+    code, shown, said = jcdnet(*run, "--resume-from", TABLES)
+    assert code == 0 and f"note: 2 videos are done by the tables in {TABLES}, and are left out." in said
+    assert shown.startswith("memory://bucket/day2/broken.mp4") and "day1" not in shown
+    assert Counter(row["id"] for row in read_table(VIDEOS) if row["status"] == "done") == dict.fromkeys(there, 1)
+    code, _, said = jcdnet(*run, "--resume-from", "memory://bucket/day1")
+    assert code == 2 and "memory://bucket/day1: has no videos.parquet" in said, said
+
+
+def test_a_folder_here_resumed_from_a_store(jcdnet: Run, flaky: type[Flaky]) -> None:
+    run = ("run", "memory://bucket/day1", "-f", "parquet", *MODEL)
+    assert jcdnet(*run, "-o", TABLES)[0] == 0
+    code, shown, said = jcdnet(*run, "-o", "here", "--resume-from", TABLES)
+    assert code == 0 and not shown and "1 videos are done" in said
+    assert not list(Path("here").rglob("*.parquet/*"))
