@@ -7,7 +7,7 @@ import typer
 
 from commands.groups import grouped
 from commands.options import Results, Videos
-from commands.places import folder_only, opened
+from commands.places import folder_only, opened, read_from
 from commands.terminal import complain, finish, note
 from support.errors import UsageError, UserError
 from support.paths import called
@@ -30,7 +30,12 @@ def plot(
             metavar="<path>",
         ),
     ] = None,
-    ground_truth: Annotated[Path | None, typer.Option(help="ActivityNet JSON: drawn above what was found.")] = None,
+    ground_truth: Annotated[
+        Path | None,
+        typer.Option(
+            help="ActivityNet JSON, or its URL: drawn above what was found.", parser=read_from, metavar="<path>"
+        ),
+    ] = None,
     frames: Annotated[int, typer.Option(min=0, max=20, help="Frames to show above; 0: none.")] = 8,
     videos: Videos = None,
 ) -> None:

@@ -87,9 +87,12 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[Task]
     yield tasks
 
 
-def run(night: Path, videos: str, out: Path | None, engine: Engine = CLUSTER) -> dict[str, Outcome]:
+def run(
+    night: Path, videos: str, out: Path | None, engine: Engine = CLUSTER, model: str = "model.safetensors"
+) -> dict[str, Outcome]:
     small = FeatureConfig(short_side=48, crop=32)
-    pipeline = Pipeline.load(config=Config(features=small, model=str(night / "model.safetensors")))
+    model = model if "://" in model else str(night / model)
+    pipeline = Pipeline.load(config=Config(features=small, model=model))
     pipeline.cache.part = 2
     found = run_batch(pipeline, find_videos([videos]), ResultOutput(out), engine=engine)
     return {outcome.job.name.as_posix(): outcome for outcome in found}
@@ -230,3 +233,13 @@ def test_an_object_that_the_store_does_not_give(
     found = run(night, "memory://bucket", tmp_path / "out")
     errors = [str(outcome.error) for outcome in found.values() if outcome.error is not None]
     assert len(errors) == 2 and any("could not be read in 4 tries (TimeoutError: read timeout)" in e for e in errors)
+
+
+def test_workers_get_a_model_of_the_store_from_the_run(
+    night: Path, told: list[Task], stored: type[Flaky], tmp_path: Path
+) -> None:
+    fsspec.filesystem("memory").pipe_file("/runs/x/model.safetensors", (night / "model.safetensors").read_bytes())
+    found = run(night, "memory://bucket/day", tmp_path / "out", model="memory://runs/x")
+    assert found["b"].error is None and found["b"].result is not None
+    assert found["b"].result.provenance["model"]["name"] == "memory://runs/x"
+    assert [path for what, path in stored.calls if what == "open"].count("/runs/x/model.safetensors") == 1
