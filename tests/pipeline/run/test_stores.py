@@ -13,7 +13,7 @@ import fsspec
 import pytest
 import torch
 from conftest import coded, encode
-from stores import Flaky, cut_short, memory, s3
+from stores import Flaky, cut_short, gs, memory, s3
 
 from extractors.backbones import registry
 from extractors.backbones.registry import Backbone
@@ -160,6 +160,20 @@ def test_a_run_over_s3(jcdnet: Run, bucket: str, videos: dict[str, bytes], machi
     code, _, said = jcdnet("run", "s3://nowhere/day1", *MODEL)
     assert code == 3 and "s3://nowhere/day1: " in said and "check the address" in said
     assert b"a-secret-of-the-test-server" not in b"".join(in_store(f"{bucket}/out").values())
+
+
+def test_a_run_over_google_cloud_storage(
+    jcdnet: Run, videos: dict[str, bytes], machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gcp_storage_emulator", reason="needs gcsfs and gcp-storage-emulator")
+    pytest.importorskip("gcsfs", reason="needs gcsfs and gcp-storage-emulator")
+    with gs(monkeypatch) as root:
+        fill(root, videos)
+        over_a_store(jcdnet, root, videos, machine / "local")
+        code, _, said = jcdnet("run", f"{root}/day1", "-o", f"{root}/tables", "-f", "parquet", *MODEL)
+        assert code == 0 and [row["id"] for row in read_table(VIDEOS, f"{root}/tables")] == ["a.mp4"], said
+        code, _, said = jcdnet("run", "gs://nowhere/day1", *MODEL)
+        assert code == 3 and "gs://nowhere/day1: " in said and "check the address" in said
 
 
 def test_an_s3_object_that_changes_while_it_is_read(
