@@ -115,7 +115,7 @@ def gs(monkeypatch: Any) -> Iterator[str]:
     import gcsfs
     from gcp_storage_emulator.server import create_server
 
-    server = create_server("127.0.0.1", port := _free_port(), in_memory=True, default_bucket="bucket")
+    server = create_server("127.0.0.1", port := free_port(), in_memory=True, default_bucket="bucket")
     server.start()
     try:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
@@ -127,7 +127,7 @@ def gs(monkeypatch: Any) -> Iterator[str]:
         server.stop()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])

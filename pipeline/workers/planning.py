@@ -82,7 +82,7 @@ class Planner:
                 continue
             part = self.part
             parts = math.ceil((last - chunk.first) / part)
-            # Fetching it once more must be worth it: the most parts that a task takes mean minutes of work.
+            # Fetching it once more must be worth it: the most parts that a task takes mean a minute on two cores.
             step = part * (RUN_PARTS if fetched else max(1, min(RUN_PARTS, math.ceil(parts / (4 * self.workers)))))
             edges = [chunk.first, *range((chunk.first // step + 1) * step, last, step), chunk.last]
             for a, b in itertools.pairwise(edges):

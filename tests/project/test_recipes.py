@@ -1,4 +1,4 @@
-"""The recipes of docs/cluster.md: with the packages that they are for, and as Kubernetes would start them."""
+"""The recipes of docs/workers.md: with the packages that they are for, and as Kubernetes would start them."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from extractors.backbones import weights
 from pipeline.shards import parse
 
 ROOT = Path(__file__).parents[2]
-DOCUMENT = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+DOCUMENT = (ROOT / "docs" / "workers.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
