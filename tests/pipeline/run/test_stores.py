@@ -690,3 +690,30 @@ def test_every_command_takes_addresses_or_says_what_to_do(
         assert code == 2 and ": this has to be on this machine's disks; name a path here, and copy" in said, command
     code, _, said = jcdnet("run", "a.mp4", "-o", "memory://bucket/out.parquet", "-f", "parquet")
     assert code == 2 and "the tables are two, in a folder" in said
+
+
+@pytest.mark.slow
+def test_tables_models_and_trainings_over_s3(
+    jcdnet: Run, bucket: str, videos: dict[str, bytes], machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(4):
+        fill(bucket, {f"train/{k}.mp4": videos["day1/a.mp4"] + bytes([k])})
+    Path("labels.csv").write_text("\n".join(["video,labels", *(f"{k}.mp4,{'ab'[k % 2]}" for k in range(4))]))
+    train = [word.replace("memory://bucket", bucket) for word in TRAIN]
+    code, shown, said = jcdnet(*train, "-o", f"{bucket}/runs/x")
+    assert code == 0 and shown.startswith(f"{bucket}/runs/x/model.safetensors\n"), said
+    there = in_store(f"{bucket}/runs/x")
+    assert {"model.safetensors", "training.safetensors", "quality.json"} <= set(there)
+    monkeypatch.setenv("JCDNET_CACHE", str(machine / "other"))  # another machine
+    code, _, said = jcdnet(*train, "-o", f"{bucket}/runs/x")
+    assert code == 0 and in_store(f"{bucket}/runs/x")["model.safetensors"] == there["model.safetensors"], said
+    run = ("run", f"{bucket}/day1", f"{bucket}/day2", "-o", f"{bucket}/tables", "-f", "parquet",
+           "--model", f"{bucket}/runs/x")  # fmt: skip
+    assert jcdnet(*run)[0] == 3  # of broken.mp4
+    statuses = {row["id"]: row["status"] for row in read_table(VIDEOS, f"{bucket}/tables")}
+    assert statuses == {"day1/a.mp4": "done", "day2/a.mp4": "done", "day2/broken.mp4": "failed"}
+    fill(bucket, {"day2/broken.mp4": videos["day1/a.mp4"] + b"\0"})
+    code, shown, said = jcdnet(*run, "--resume-from", f"{bucket}/tables")
+    assert code == 0 and f"2 videos are done by the tables in {bucket}/tables" in said and "day1" not in shown
+    assert Counter(row["status"] for row in read_table(VIDEOS, f"{bucket}/tables")) == {"done": 3}
+    assert b"a-secret-of-the-test-server" not in b"".join(in_store(bucket).values())
