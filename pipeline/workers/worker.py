@@ -26,7 +26,7 @@ from pipeline.cache.extraction import Extraction
 from pipeline.workers.ending import end, tell
 from pipeline.workers.planning import probe
 from pipeline.workers.tasks import END, Report, Setup, Task, name_of
-from support.errors import BUG, FULL, DiskFull, EnvironmentMissing, as_bug, circumstance, exit_code
+from support.errors import BUG, FULL, DiskFull, EnvironmentMissing, Stopped, as_bug, circumstance, exit_code
 from support.files import is_alive
 from support.locks import Lock
 
@@ -104,8 +104,17 @@ def work(setup: Setup, task: Task, run: Path) -> Report:
 
 
 def _read(setup: Setup, task: Task, run: Path, marker: _Marker) -> Report:
-    """The content of a video, and its length if that is asked for."""
-    content, length = content_hash(task.video, marker.progress), None
+    """The content of a video, and its length if that is asked for; nothing if the run stops."""
+
+    def on_progress(stage: str, done: int, total: int) -> None:
+        marker.progress(stage, done, total)
+        if marker.stop():
+            raise Stopped
+
+    try:
+        content, length = content_hash(task.video, on_progress), None
+    except Stopped:
+        return Report(task)
     if task.long:
         extractor = _extractor(setup, run)
         with contextlib.suppress(VideoError), at_hand(task.video, content) as path:  # whoever extracts it, says so

@@ -15,7 +15,7 @@ from stores import Flaky, memory
 
 from extractors.backbones import registry
 from extractors.backbones.registry import Backbone
-from extractors.config import FeatureConfig
+from extractors.config import WHOLE, FeatureConfig
 from model import checkpoint
 from pipeline.api import Pipeline
 from pipeline.cache import content as contents
@@ -243,3 +243,15 @@ def test_workers_get_a_model_of_the_store_from_the_run(
     assert found["b"].error is None and found["b"].result is not None
     assert found["b"].result.provenance["model"]["name"] == "memory://runs/x"
     assert [path for what, path in stored.calls if what == "open"].count("/runs/x/model.safetensors") == 1
+
+
+def test_reading_ends_when_the_run_stops(
+    night: Path, told: list[Task], stored: type[Flaky], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker._Marker, "stop", lambda self: True)
+    (tmp_path / "run").mkdir()
+    for video in (night / "videos" / "a.mp4", contents.video_at("memory://bucket/a.mp4")):
+        task = Task(video, "unread1", WHOLE, None, unread=True)
+        report = worker.work(None, task, tmp_path / "run")  # type: ignore[arg-type]
+        assert report == Report(task) and not list((tmp_path / "run").iterdir())
+    assert [what for what, _ in stored.calls].count("open") == 1  # not tried again
