@@ -39,7 +39,8 @@ def test_a_recipe(package: str, tmp_path: Path) -> None:
     code = RECIPES[package].replace("/shared/footage/match.mp4", str(video))
     script.write_text(code.replace("/shared/rows", str(tmp_path / "rows")))
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    environment = os.environ | {"JCDNET_CACHE": str(tmp_path / "cache"), "PYTHONPATH": paths}
+    # Ray would otherwise join another cluster of this machine, and wait for ever when that ends.
+    environment = os.environ | {"JCDNET_CACHE": str(tmp_path / "cache"), "PYTHONPATH": paths, "RAY_ADDRESS": "local"}
     done = subprocess.run([sys.executable, script], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     files = [path for path in (tmp_path / "rows").rglob("*") if path.suffix in (".parquet", ".jsonl")]
