@@ -40,7 +40,7 @@ def seconds(paths: list[Path], *flags: object, threads: int | None = None) -> fl
 
 @contextlib.contextmanager
 def dask(workers: int) -> Iterator[str]:
-    """The two commands of docs/cluster.md: a scheduler and its workers."""
+    """The two commands of docs/workers.md: a scheduler and its workers."""
     python = Path(sys.executable)
     tools = str(python.with_name("dask"))
     address = "tcp://127.0.0.1:18786"

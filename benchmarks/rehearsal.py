@@ -1,6 +1,7 @@
 """A rehearsal of very many videos: stub videos through Ray with workers that are killed, and through `--shard`.
 
     python benchmarks/rehearsal.py ray 10000               # one run on Ray; a worker is killed every 500 videos
+    python benchmarks/rehearsal.py ray 3000 --unread       # the same, as if the videos were large
     python benchmarks/rehearsal.py shards 10000            # four processes; one is killed, and resumed by its table
 
 Only the extractor is a stub: it makes features of a 5-second video from the file's bytes, without decoding. Everything
@@ -209,6 +210,7 @@ def main() -> None:
     parser.add_argument("count", type=int)
     parser.add_argument("--every", type=int, default=500, help="videos between two kills")
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--unread", action="store_true", help="have workers read all videos, as if these were large")
     parser.add_argument("--shard")
     parser.add_argument("--resume", action="store_true")
     asked = parser.parse_args()
@@ -224,6 +226,10 @@ def main() -> None:
         (folder / "videos").mkdir()
         for k in range(asked.count):
             (folder / "videos" / f"{k:06d}.mp4").write_bytes(f"{k:016d}".encode() * 64)
+        if asked.unread:
+            from pipeline.cache import content
+
+            content.LITTLE = -1
         if asked.way == "ray":
             on_ray(folder / "videos", folder, asked.count, asked.every)
         else:

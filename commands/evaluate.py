@@ -78,7 +78,9 @@ class ProtocolOptions:
 def evaluate(
     more: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[PREDICTIONS]...", help="The same as --predictions.", show_default=False),
+        typer.Argument(
+            metavar="[PREDICTIONS]...", help="The same as --predictions.", show_default=False, parser=read_from
+        ),
     ] = None,
     *,
     scored: ScoredOptions,

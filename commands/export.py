@@ -7,11 +7,11 @@ import typer
 
 from commands.groups import grouped
 from commands.options import Results, Videos, a_time
-from commands.places import folder_only
+from commands.places import folder_only, opened
 from commands.terminal import complain, finish, note
 from postprocess.formats.writers import SUFFIXES, VIEWS, WRITERS
 from support.errors import OutputError, UsageError, UserError
-from support.paths import with_suffix
+from support.paths import called, with_suffix
 
 if TYPE_CHECKING:
     from postprocess.segment import Result
@@ -24,7 +24,15 @@ def export(
     results: Results,
     formats: Annotated[str, typer.Option("--format", "-f", help=f"Joined by commas: {', '.join(FORMATS)}.")],
     output: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for the files.", show_default="beside the results")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder (or its URL) for the files.",
+            show_default="beside the results",
+            parser=opened,
+            metavar="<path>",
+        ),
     ] = None,
     before: Annotated[float, a_time("Of edl and fcpxml: seconds to begin earlier.")] = 0.0,
     after: Annotated[float, a_time("Of edl and fcpxml: seconds to end later.")] = 0.0,
@@ -101,7 +109,7 @@ def _write(result: "Result", name: str, place: Path, overwrite: bool) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text.getvalue().encode())
-    print(path)
+    print(called(str(path)))
 
 
 def _names(text: str) -> list[str]:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from commands.groups import Setting, grouped, here, settings_of
+from commands.groups import Setting, grouped, place, settings_of
 from commands.options import FeatureOptions, WorkOptions, a_time
-from commands.places import folder_only
+from commands.places import folder_only, mirror_at, opened
 from commands.progress import Running
 from commands.terminal import err, escape, need_stdout, note, out, say_choices
 from extractors.config import WHOLE
@@ -90,11 +90,14 @@ class LookOptions:
 @grouped
 def find(
     paths: Annotated[
-        list[str], typer.Argument(help="Where to look: videos, folders, glob patterns, or features of `extract`.")
+        list[str],
+        typer.Argument(help="Where to look: videos, folders, glob patterns (also URLs), or features of `extract`."),
     ],
     output: Annotated[
         str | None,
-        typer.Option("--out", "-o", help="Folder for results, or - for JSON on stdout. Without it: a table."),
+        typer.Option(
+            "--out", "-o", help="Folder (or its URL) for results, or - for JSON on stdout. Without it: a table."
+        ),
     ] = None,
     formats: Annotated[
         str | None,
@@ -129,7 +132,7 @@ def find(
     videos = find_videos(others) if others else []
     for remark in left_out(others):
         note(remark)
-    folder = None if output in (None, "-") else here(str(output))
+    folder = None if output in (None, "-") else opened(str(output))
     jobs: Sequence[Job] = [*videos, *(one.job for one in stored)]
     examples, counter = _located(examples, jobs), _located(counter, jobs)
     running = Running("find", jobs, folder, work)
@@ -143,7 +146,10 @@ def find(
     with running.started(WHOLE) as (bars, stop):
         progress = functools.partial(_progress, running.jobs, bars)
         request = Request(extractor, FeatureCache(), on_progress=lambda item: progress(item.key), stop=stop)
-        searched, files_out = [named[job.video] for job in videos], ResultOutput(folder, None, wanted, overwrite)
+        searched, files_out = (
+            [named[job.video] for job in videos],
+            ResultOutput(folder, mirror_at(folder), wanted, overwrite),
+        )
         outcomes = find_batch(query, searched, stored, request, files_out, progress, running.engine)
         for outcome in running.each(outcomes):
             assert outcome.result is not None
@@ -174,7 +180,8 @@ def _located(examples: "Sequence[Example]", jobs: "Sequence[Job]") -> "list[Exam
     found, places = [], {place_of(job.video) for job in jobs}
     names = {job.video.name: job.video for job in jobs}
     for one in examples:
-        alike = [] if one.video.exists() else [job.video for job in jobs if job.video.name == one.video.name]
+        known = not isinstance(one.video, Path) or one.video.exists()
+        alike = [] if known else [job.video for job in jobs if job.video.name == one.video.name]
         if len(alike) > 1:
             raise UsageError(f"{one.video}: may be {alike[0]} or {alike[1]}; give its path.")
         video = alike[0] if alike else one.video
@@ -182,8 +189,6 @@ def _located(examples: "Sequence[Example]", jobs: "Sequence[Job]") -> "list[Exam
         if isinstance(video, Path) and place_of(video) not in places and is_missing(video):
             close = difflib.get_close_matches(video.name, names, n=1, cutoff=0.7) if video.name == str(video) else []
             raise UsageError(f"{video}: no such file; is {names[close[0]]} meant?" if close else missing(video))
-        if not isinstance(video, Path):
-            raise UsageError(f"{one.video}: is in a store ({video}); an example must be a file of this machine.")
         found.append(dataclasses.replace(one, video=video))
     return found
 
@@ -264,5 +269,5 @@ def _formats(text: str | None, output: str | None) -> list[str]:
         if names != ["json"]:
             raise UsageError("stdout takes JSON; for other formats name a folder with -o.")
     elif output is not None:
-        folder_only(here(output), "each video gets a result of its own", "found")
+        folder_only(Path(place(output)), "each video gets a result of its own", "found")
     return names

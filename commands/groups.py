@@ -150,7 +150,10 @@ def here(given: str | Path) -> Path:
     from support.urls import is_file_url, local_file, redacted  # only for addresses
 
     if not is_file_url(str(given)):
-        raise UsageError(f"{redacted(str(given))}: this has to be on this machine's disks; copy it here first.")
+        raise UsageError(
+            f"{redacted(str(given))}: this has to be on this machine's disks; name a path here, and copy what lies "
+            "there from the store, or into it."
+        )
     return local_file(str(given))
 
 

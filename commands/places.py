@@ -41,6 +41,22 @@ def opened(given: str | Path) -> Path:
     return made.folder / name
 
 
+def worked_in(given: str | Path) -> Path:
+    """As `opened`, for a folder in which work goes on: what is there is fetched when it is wanted (`mirror_at`).
+
+    Raises:
+        As `opened`.
+    """
+    if not is_url(given) or str(given)[:7].lower() == "file://" or is_file_name(str(given)):
+        return opened(given)
+    from pipeline.run import mirror
+
+    made = mirror.Mirror(str(given), keep=True)
+    _mirrors[made.folder] = made
+    at_end.append(made.publish_or_rescue)
+    return made.folder
+
+
 def read_from(given: str | Path) -> Path:
     """As `opened`, with the results that are there, and their curves.
 

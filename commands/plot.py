@@ -7,7 +7,7 @@ import typer
 
 from commands.groups import grouped
 from commands.options import Results, Videos
-from commands.places import folder_only, opened
+from commands.places import folder_only, opened, read_from
 from commands.terminal import complain, finish, note
 from support.errors import UsageError, UserError
 from support.paths import called
@@ -31,7 +31,12 @@ def plot(
         ),
     ] = None,
     ground_truth: Annotated[
-        Path | None, typer.Option(help="What is true, as ActivityNet's JSON: drawn above what was found.")
+        Path | None,
+        typer.Option(
+            help="What is true, as ActivityNet's JSON, or its URL: drawn above what was found.",
+            parser=read_from,
+            metavar="<path>",
+        ),
     ] = None,
     frames: Annotated[
         int, typer.Option(min=0, max=20, help="How many frames of the video to show on top; 0: none.")

@@ -38,7 +38,12 @@ class ShareOptions:
         str | None, typer.Option(help="One share of the videos, such as 3/10, by a hash of their names below PATHS.")
     ] = None
     resume_from: Annotated[
-        Path | None, typer.Option(help="Leave out, unread, what is done by the tables (-f parquet) in this folder.")
+        Path | None,
+        typer.Option(
+            help="Leave out, unread, what is done by the tables (-f parquet) in this folder (or its URL).",
+            parser=opened,
+            metavar="<path>",
+        ),
     ] = None
 
 
@@ -164,7 +169,7 @@ def _done(folder: Path, pipeline: "Pipeline", stretch: "Stretch", ids: "dict[Vid
     from pipeline.tables import finished, made_by
 
     wanted = made_by(pipeline.provenance("", stretch.start, stretch.end))
-    same, otherwise = finished(folder, wanted, set(ids.values()))
+    same, otherwise = finished(folder, wanted, set(ids.values()), mirror_at(folder))
     note(f"{len(same)} videos are done by the tables in {folder}, and are left out.")
     if otherwise:
         note(f"{otherwise} more are there by another model, setting or version, and are run again.")
@@ -176,7 +181,7 @@ def _open(folder: Path | None, formats: list[str], pipeline: "Pipeline", ids: "d
         return None
     from pipeline.tables import Tables
 
-    return Tables(folder, set(ids.values()))
+    return Tables(folder, set(ids.values()), mirror_at(folder))
 
 
 def _tabled(outcomes: "Iterable[Outcome]", tables: "Tables | None", ids: "dict[Video, str]") -> "Iterator[Outcome]":
@@ -253,8 +258,6 @@ def _check_output(output: str | None, formats: list[str], asked: bool, single: b
     """Before any work: a table takes no format, stdout one document, JSON Lines or one CSV."""
     if TABLES in formats and output in (None, "-"):
         raise UsageError(f"{TABLES} is a folder of tables; use -o FOLDER.")
-    if TABLES in formats and is_url(str(output)):
-        raise UsageError(f"-o {output}: tables are written on this machine; name a folder here, and copy it there.")
     if output is not None and output.lower().endswith(".parquet"):
         raise UsageError(f"-o {output}: the tables are two, in a folder; use -o FOLDER -f {TABLES}.")
     if output is None and asked:

@@ -147,7 +147,7 @@ class TrainingTold:
         if not self._printed:
             self._printed = True
             self.bars.clear()
-            print(self.model, flush=True)
+            print(called(str(self.model)), flush=True)
 
 
 def result_table(result: Any, remark: str) -> None:

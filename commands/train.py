@@ -8,7 +8,7 @@ import typer
 
 from commands.groups import grouped, place, settings_of
 from commands.options import DecoderName, Device, Flow, Precision, Stride, View
-from commands.places import folder_only
+from commands.places import folder_only, mirror_at, worked_in
 from commands.terminal import TrainingTold, err, escape, note, progress, say_choices, table
 from model.presets import PRESETS
 from pipeline.config import load_config
@@ -100,7 +100,16 @@ def train(
         ),
     ] = None,
     *,
-    output: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model, such as runs/NAME.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder (or its URL) for the model, such as runs/NAME.",
+            parser=worked_in,
+            metavar="<path>",
+        ),
+    ],
     data: DataOptions,
     training: TrainingOptions,
     extraction: ExtractionOptions,
@@ -127,6 +136,9 @@ def train(
         note(reason)
     streams = "rgb" if data.features is not None else extraction.streams or wanted.streams or "rgb"
     settings = load_config(None, flags | {"streams": streams, "features.stride": stride})
+    if (mirror := mirror_at(output)) is not None:
+        mirror.prove()
+        mirror.pull_all()
     fitting.check_folder(output, overwrite)
     prepare_output(output)
     where = choose_device(settings.device)
@@ -148,7 +160,8 @@ def train(
             f"{course.training.steps} steps, D {course.model.dim}, lr {course.training.lr:g}, on {where}[/]"
         )
         told = TrainingTold(bars, output, output / fitting.checkpoint.FILE_NAME, course.training.steps)
-        trained = fitting.fit(gathered, course, output, device=where, overwrite=overwrite, on_progress=told)
+        show = told if mirror is None else mirror.while_working(told)
+        trained = fitting.fit(gathered, course, output, device=where, overwrite=overwrite, on_progress=show)
         told.say_where()
     if trained.quality is not None:
         _show_quality(trained.quality)

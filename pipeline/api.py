@@ -30,7 +30,7 @@ from postprocess.config import LocalizeConfig
 from postprocess.localize import Activations, localize
 from postprocess.segment import UNSURE, Result, Segment
 from support.errors import EnvironmentMissing, UsageError
-from support.paths import program
+from support.paths import is_url, program
 from support.progress import Progress, silent
 from support.version import package_version
 
@@ -286,21 +286,22 @@ def make_extractor(config: Config, declared: tuple[str, ...], device: str) -> Ex
     if "flow" not in streams and (unused := sorted(config.given & {"features.flow", "flow_weights"})):
         flag = unused[0].removeprefix("features.").replace("_", "-")
         raise UsageError(f"--{flag} is about optical flow, and only RGB is read; use --streams both, or leave it out.")
-    files = {
-        name: Path(given) if given else None
-        for name, given in (("rgb", config.rgb_weights), ("flow", config.flow_weights))
-    }
+    given = (("rgb", config.rgb_weights), ("flow", config.flow_weights))
+    files = {name: Path(file) if file else None for name, file in given}
     return Extractor(config.features, streams, device, files, config.limits)
 
 
 def load_model(name: str, rgb_weights: str | None = None, tuning: Path | None = None) -> Checkpoint:
-    """Load the embedded model by name, with another tuning than its own if there is one, or a checkpoint by path.
+    """Load the embedded model by name, with another tuning than its own if it is given, or a checkpoint by path or URL.
 
     Raises:
-        UsageError: the name is neither.
-        CheckpointError: the file is not a checkpoint.
+        UsageError, CheckpointError, StoreError: it is none of these, not a checkpoint, or cannot be fetched.
         WeightsError: the embedded model needs the I3D weights, and they are missing.
     """
+    if is_url(name):
+        from pipeline.cache.models import load  # only for a store
+
+        return load(name)
     if name != EMBEDDED:
         if not Path(name).exists():
             raise UsageError(f"unknown model {name!r}: neither {EMBEDDED} nor a checkpoint's path.")
@@ -308,9 +309,8 @@ def load_model(name: str, rgb_weights: str | None = None, tuning: Path | None = 
     from model import kinetics  # only here: a checkpoint does not need it
 
     weight, bias, identity = registry.i3d_head(Path(rgb_weights) if rgb_weights else None)
-    return kinetics.build(
-        weight, bias, weights.kinetics400_names(), identity, kinetics.Tuning.load(tuning or kinetics.TUNING)
-    )
+    tuned = kinetics.Tuning.load(tuning or kinetics.TUNING)
+    return kinetics.build(weight, bias, weights.kinetics400_names(), identity, tuned)
 
 
 def default_classes(model: Checkpoint) -> str:

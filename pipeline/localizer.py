@@ -49,7 +49,7 @@ class Localizer:
         """Note the settings; nothing is loaded yet.
 
         Args:
-            model: an embedded model's name, or a checkpoint's path on the machines that do the work.
+            model: an embedded model's name, or a checkpoint's URL, or its path on the machines that do the work.
             device: where to compute; auto takes a GPU that the process sees.
             config: all other settings, as for `Pipeline`.
             start, end: the part of each video, in seconds.

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from extractors.features import Features
-from pipeline.cache.content import Video
+from pipeline.cache.content import Video, video_at
 from postprocess.config import LocalizeConfig
 from postprocess.curves import Curves
 from postprocess.formats.text import seconds_of
@@ -43,7 +43,7 @@ DEFAULTS = LocalizeConfig(threshold=0.5, smooth=1)
 class Example:
     """A stretch of a video, in seconds."""
 
-    video: Path
+    video: Video
     start: float = 0.0
     end: float = math.inf
 
@@ -65,11 +65,12 @@ def read_example(option: str, text: str) -> Example:
     """The example that a user writes as VIDEO@START-END, VIDEO@MOMENT or VIDEO; times are seconds or clocks.
 
     Raises:
-        UsageError: it is none of these, or ends before it starts.
+        UsageError: it is none of these, or ends before it starts, or is an address that holds credentials.
     """
+    video_at(text)  # before any message shows it
     video, at, when = text.rpartition("@")
     if not at or (Path(text).exists() and not Path(video).exists()):  # an @ of the file's own name
-        return Example(Path(text))
+        return Example(video_at(text))
     first, dash, last = when.partition("-")
     try:
         start = seconds_of(first)
@@ -78,7 +79,7 @@ def read_example(option: str, text: str) -> Example:
         raise UsageError(f"{option} {text}: {error} Write VIDEO@START-END, such as match.mp4@12.3-14.8.") from error
     if dash and end <= start:
         raise UsageError(f"{option} {text}: ends before it starts; write VIDEO@START-END.")
-    return Example(Path(video), start, end)
+    return Example(video_at(video), start, end)
 
 
 def snippets_of(example: Example, features: Features) -> np.ndarray:

@@ -1,7 +1,10 @@
 """Results as tables: `segments.parquet` and `videos.parquet`, folders of part files that many processes can add to.
 
 A video is done when `videos.parquet` has its row, so "nothing was found" is known, too. The segments are written first:
-a process that is killed in between leaves segments of a video without a row, and the next run removes them.
+a process that is killed in between leaves segments of a video without a row; the next run of the video removes them.
+
+In a store, a part appears whole or not at all, and there are no locks. Each process writes its own parts. One run at a
+time must be responsible for a video, since the rows that it replaces may stand in a part of an earlier run.
 """
 
 from __future__ import annotations
@@ -15,13 +18,18 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from postprocess.formats.text import encodable
 from postprocess.segment import Result
 from support.errors import EnvironmentMissing, UsageError
 from support.files import identity, is_alive, replacing, sweep, writing
 from support.locks import Lock
+from support.paths import called
+from support.store import StoreError
+
+if TYPE_CHECKING:
+    from pipeline.run.mirror import Mirror
 
 VIDEOS, SEGMENTS = "videos.parquet", "segments.parquet"
 VIDEO_TYPES = {
@@ -67,7 +75,7 @@ def video_row(name: str, result: Result | None, error: Exception | None) -> dict
     name = encodable(name)
     if result is None:
         empty = dict.fromkeys(("warnings", "model", "provenance", "content"), "")
-        rest = {"error": encodable(str(error or "")), "duration": 0.0, "n_segments": 0, "partial": False}
+        rest = {"error": encodable(called(str(error or ""))), "duration": 0.0, "n_segments": 0, "partial": False}
         return {"id": name, "status": FAILED, **rest, **empty}
     return {
         "id": name,
@@ -150,17 +158,24 @@ def read_rows(folder: Path, wanted: Collection[str] | None = None) -> dict[str, 
     return found
 
 
-def finished(folder: Path, provenance: str, wanted: Collection[str]) -> tuple[set[str], int]:
+def finished(
+    folder: Path, provenance: str, wanted: Collection[str], mirror: Mirror | None = None
+) -> tuple[set[str], int]:
     """(ids that are done, number of ids that are done otherwise) by the tables of a folder, for `--resume-from`.
 
-    `provenance`: `made_by` of this run; a row with another one comes from another model, setting or version.
+    Args:
+        provenance: `made_by` of this run; a row with another one comes from another model, setting or version.
+        mirror: what fetches the folder's files from a store.
 
     Raises:
         UsageError: the folder has no tables, or a part cannot be read.
+        StoreError: the store cannot be read.
         EnvironmentMissing: pyarrow is not installed.
     """
     if not (folder / VIDEOS).is_dir():
         raise UsageError(f"{folder}: has no {VIDEOS}; give the folder of an earlier `run -o FOLDER -f parquet`.")
+    if mirror is not None:
+        mirror.pull_below(VIDEOS)
     rows = read_rows(folder, wanted)
     done = {name for name, row in rows.items() if row.done}
     same = {name for name in done if rows[name].provenance == provenance}
@@ -170,53 +185,82 @@ def finished(folder: Path, provenance: str, wanted: Collection[str]) -> tuple[se
 class Tables:
     """The tables of an output folder, to which this process adds rows."""
 
-    def __init__(self, folder: Path, ids: Collection[str]) -> None:
+    def __init__(self, folder: Path, ids: Collection[str], mirror: Mirror | None = None) -> None:
         """Open the tables, and remove what killed processes left half written.
 
-        `ids`: the videos of this run; a row that one of them has already is replaced.
+        Args:
+            ids: the videos of this run; rows that one of them has already are replaced.
+            mirror: what puts the folder's files into a store.
 
         Raises:
             OutputError, DiskFull: the folder cannot be written.
+            StoreError: the store cannot be read or written.
             UsageError: a part that is there cannot be read.
             EnvironmentMissing: pyarrow is not installed.
         """
         arrow()
-        self.folder = folder
+        self.folder, self.mirror = folder, mirror
         self.videos: list[dict[str, Any]] = []
         self.segments: list[dict[str, Any]] = []
-        self.name, self.fresh, self._written = _new_name(), 0, time.monotonic()
+        self.name, self.fresh, self.late, self._written = _new_name(), 0, False, time.monotonic()
+        if mirror is not None:
+            mirror.prove()
         with writing(folder, "choose another folder with -o"):
             for table in (VIDEOS, SEGMENTS):
                 (folder / table).mkdir(parents=True, exist_ok=True)
                 sweep(folder / table)
+        wanted = set(ids)
+        self.there: dict[str, set[str]] = defaultdict(set)
+        """by id, the names of the parts with rows of earlier runs"""
         with self._alone():
-            for part in _parts(folder, SEGMENTS):
-                if is_alive(_writer(part)) is False:
-                    known = folder / VIDEOS / part.name
-                    _keep(part, _read(known, ["id"])["id"].to_pylist() if known.exists() else ())
-        self.there = read_rows(folder, set(ids))
+            self._look(wanted)
+
+    def _look(self, wanted: set[str]) -> None:
+        """Find the rows that the videos of this run have already."""
+        for table in (VIDEOS, SEGMENTS):
+            if self.mirror is not None:
+                self.mirror.pull_below(table)
+        for part in _parts(self.folder, SEGMENTS):
+            known = self.folder / VIDEOS / part.name
+            whole = set(_read(known, ["id"])["id"].to_pylist()) if known.exists() else set()
+            if is_alive(_writer(part)) is False:
+                self._keep(SEGMENTS, part.name, whole)
+            # Of a machine that was lost: whoever runs the video again removes them.
+            elif part.exists() and (torn := wanted & (set(_read(part, ["id"])["id"].to_pylist()) - whole)):
+                for name in torn:
+                    self.there[name].add(part.name)
+        for name, row in read_rows(self.folder, wanted).items():
+            self.there[name].add(row.part)
 
     def add(self, name: str, result: Result | None, error: Exception | None = None) -> None:
-        """Add the row of a video and its segments; they reach the disk within OFTEN seconds of further rows."""
+        """Add the row of a video and its segments; they reach the disk within OFTEN seconds of further rows.
+
+        While a store does not answer, rows wait here; `flush` at the end says so if it never does.
+        """
         self.videos.append(video_row(name, result, error))
         self.segments += segment_rows(name, result)
         self.fresh += 1
-        if len(self.videos) >= ROWS or time.monotonic() - self._written > OFTEN:
-            self.flush()
+        if (len(self.videos) >= ROWS and not self.late) or time.monotonic() - self._written > OFTEN:
+            try:
+                self.flush()
+            except StoreError:
+                self.late = True
 
     def flush(self) -> None:
         """Write what is not written yet. A part that is full is left behind, and the next one begun.
 
         Raises:
             OutputError, DiskFull: the folder cannot be written.
+            StoreError: the store cannot be written; the rows stay here.
         """
-        self._written = time.monotonic()
         if not self.fresh:
             return
+        self._written = time.monotonic()
         self._replace([row["id"] for row in self.videos[-self.fresh :]])
-        _write(self.folder / SEGMENTS / self.name, self.segments, SEGMENT_TYPES)
-        _write(self.folder / VIDEOS / self.name, self.videos, VIDEO_TYPES)
-        self.fresh = 0
+        for table, rows, types in ((SEGMENTS, self.segments, SEGMENT_TYPES), (VIDEOS, self.videos, VIDEO_TYPES)):
+            _write(self.folder / table / self.name, rows, types)
+            self._put(table, self.name)
+        self.fresh, self.late, self._written = 0, False, time.monotonic()
         if len(self.videos) >= ROWS:
             self.videos, self.segments, self.name = [], [], _new_name()
 
@@ -224,14 +268,37 @@ class Tables:
         """Remove the rows that these videos have from earlier runs; a kill in between costs a row that is made anew."""
         old: dict[str, set[str]] = defaultdict(set)
         for name in names:
-            if (row := self.there.pop(name, None)) is not None:
-                old[row.part].add(name)
-        if old:
-            with self._alone():
-                for part, gone in old.items():
-                    for table in (VIDEOS, SEGMENTS):
-                        if (path := self.folder / table / part).exists():
-                            _keep(path, set(_read(path, ["id"])["id"].to_pylist()) - gone)
+            for part in self.there.get(name, ()):
+                old[part].add(name)
+        if not old:
+            return
+        with self._alone():
+            for part, gone in old.items():
+                for table in (VIDEOS, SEGMENTS):
+                    path = self.folder / table / part
+                    if self.mirror is not None:
+                        self.mirror.pull_file(f"{table}/{part}")
+                    if path.exists():
+                        self._keep(table, part, set(_read(path, ["id"])["id"].to_pylist()) - gone)
+                for name in gone:
+                    self.there[name].discard(part)
+
+    def _keep(self, table: str, part: str, names: Collection[str]) -> None:
+        """Keep the rows of these ids alone; a part without any is removed."""
+        path, pyarrow = self.folder / table / part, arrow()
+        rows = _read(path)
+        kept = rows.filter(pyarrow.compute.is_in(rows["id"], pyarrow.array(list(names), pyarrow.string())))
+        if kept.num_rows == rows.num_rows and kept.num_rows:
+            return
+        if kept.num_rows:
+            _write(path, kept, {})
+        else:
+            path.unlink(missing_ok=True)
+        self._put(table, part)
+
+    def _put(self, table: str, part: str) -> None:
+        if self.mirror is not None:
+            self.mirror.push_file(f"{table}/{part}")
 
     def _alone(self) -> Any:
         lock = Lock(self.folder / LOCK)
@@ -270,15 +337,3 @@ def _write(path: Path, rows: list[dict[str, Any]] | Any, types: Mapping[str, str
             schema = pyarrow.schema([(name, pyarrow.type_for_alias(kind)) for name, kind in types.items()])
             rows = pyarrow.Table.from_pylist(rows, schema=schema)
         pyarrow.parquet.write_table(rows, temporary)
-
-
-def _keep(path: Path, names: Collection[str]) -> None:
-    """Keep the rows of these ids alone; a part without any is removed."""
-    table, pyarrow = _read(path), arrow()
-    kept = table.filter(pyarrow.compute.is_in(table["id"], pyarrow.array(list(names), pyarrow.string())))
-    if kept.num_rows == table.num_rows and kept.num_rows:
-        return
-    if kept.num_rows:
-        _write(path, kept, {})
-    else:
-        path.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from support.errors import FULL, INPUT_FAILED, EnvironmentMissing, UserError
+from support.errors import FULL, INPUT_FAILED, EnvironmentMissing, Stopped, UserError
 from support.paths import program
 from support.progress import Progress, silent
 from support.urls import name_of, package_of, redacted
@@ -125,6 +125,7 @@ def fetch(url: str, file: Path, on_progress: Progress = silent, most: int | None
 
     Raises:
         TooLarge: the object is larger than `most`.
+        Stopped: `on_progress` raised it.
         StoreError, EnvironmentMissing: as `look`.
         OSError: the file cannot be written.
     """
@@ -269,7 +270,7 @@ def _tried(url: str, call: Callable[[], T], what: str = "read") -> T:
     for pause in (*PAUSES, None):
         try:
             return call()
-        except (UserError, MemoryError, TooLarge):
+        except (UserError, MemoryError, TooLarge, Stopped):
             raise
         except _Disk as error:
             assert error.__cause__ is not None

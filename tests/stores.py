@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -104,3 +105,29 @@ def s3(monkeypatch: Any) -> Iterator[str]:
     finally:
         s3fs.S3FileSystem.clear_instance_cache()
         server.stop()
+
+
+@contextmanager
+def gs(monkeypatch: Any) -> Iterator[str]:
+    """A server on this machine that answers as Google Cloud Storage does, with an empty bucket; gives its address."""
+    import logging
+
+    import gcsfs
+    from gcp_storage_emulator.server import create_server
+
+    server = create_server("127.0.0.1", port := free_port(), in_memory=True, default_bucket="bucket")
+    server.start()
+    try:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        monkeypatch.setattr(logging.getLogger("gcsfs"), "disabled", True)  # it looks for credentials, and finds none
+        gcsfs.GCSFileSystem.clear_instance_cache()
+        yield "gs://bucket"
+    finally:
+        gcsfs.GCSFileSystem.clear_instance_cache()
+        server.stop()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

@@ -23,6 +23,7 @@ from support.progress import Progress, silent
 
 if TYPE_CHECKING:
     from pipeline.cache.spool import Remote
+    from support.store import Found
 
     Video: TypeAlias = Path | Remote
 else:
@@ -36,6 +37,9 @@ def place_of(video: Video) -> str:
 
 
 CONTENT_BLOCK = 1 << 20
+# Bytes. Hashing them takes 0.6 ms at 1.7 GB a second, and asking a worker costs the machine that runs 3.6 ms
+# (benchmarks/cluster.md).
+LITTLE = 1 << 20
 LOCK = ".lock"
 
 
@@ -63,9 +67,11 @@ class Stamp:
 
 
 class Content(str):
-    """SHA-256 of a file's bytes, with the stamp that the file had before they were read."""
+    """SHA-256 of a video's bytes, with the stamp that the file had before they were read."""
 
     stamp: Stamp
+    version: Found
+    """instead of a stamp: what the store said of a video there"""
 
 
 def content_hash(path: Video, on_progress: Progress = silent) -> Content:
@@ -78,9 +84,12 @@ def content_hash(path: Video, on_progress: Progress = silent) -> Content:
         ReadError: somebody writes to it meanwhile.
     """
     if not isinstance(path, Path):
-        from pipeline.cache.spool import content_of  # only for a store
+        from pipeline.cache.spool import read  # only for a store
 
-        return Content(content_of(path, on_progress))
+        version, sha256 = read(path, on_progress)
+        found = Content(sha256)
+        found.version = version
+        return found
     digest = hashlib.sha256()
     try:
         if not path.is_file() and path.exists() and not path.is_dir():
@@ -103,6 +112,28 @@ def content_hash(path: Video, on_progress: Progress = silent) -> Content:
     found = Content(digest.hexdigest())
     found.stamp = before
     return found
+
+
+def content_at_once(video: Video) -> Content | None:
+    """The content of a video if that takes next to no time: a small file, or a version in a store that was read before.
+
+    Raises:
+        VideoError, ReadError: as `content_hash`.
+    """
+    if isinstance(video, Path):
+        return content_hash(video) if size_of(video) <= LITTLE else None
+    from pipeline.cache.spool import known_content, seen
+
+    known = known_content(seen(video))
+    return None if known is None else Content(known)
+
+
+def keep_in_mind(video: Video, content: Content) -> None:
+    """Note what a worker elsewhere has read, so that the next run need not fetch it."""
+    if not isinstance(video, Path):
+        from pipeline.cache.spool import remember
+
+        remember(content.version, content)
 
 
 def video_at(given: str | Path) -> Video:

@@ -72,10 +72,16 @@ def content_of(video: Remote, on_progress: Progress = silent) -> str:
     Raises:
         VideoError, EnvironmentMissing: it cannot be fetched.
     """
-    if (known := known_content(seen(video))) is not None:
-        return known
+    return read(video, on_progress)[1]
+
+
+def read(video: Remote, on_progress: Progress = silent) -> tuple[Found, str]:
+    """(the version of a video that was read, SHA-256 of its bytes); raises as `content_of`."""
+    version = seen(video)
+    if (known := known_content(version)) is not None:
+        return version, known
     with _SPOOL.using(video, None, on_progress) as copy:
-        return copy.content
+        return copy.version or version, copy.content
 
 
 def seen(video: Remote) -> Found:
@@ -109,7 +115,8 @@ def known_content(version: Found) -> str | None:
     return content if isinstance(content, str) and len(content) == 64 else None
 
 
-def _remember(version: Found, content: str) -> None:
+def remember(version: Found, content: str) -> None:
+    """Note in the map what a version of a video holds."""
     if version.tag:
         with contextlib.suppress(OSError):  # the next run fetches the video again
             document = {"url": version.url, "size": version.size, "tag": version.tag, "sha256": content}
@@ -149,6 +156,8 @@ class _Copy:
     path: Path
     content: str
     users: int = 0
+    version: Found | None = None
+    """what the store said when it was fetched; None: another process has fetched it"""
 
 
 class _Spool:
@@ -227,8 +236,10 @@ class _Spool:
                 self._copies.remove(same)
         finally:
             temporary.unlink(missing_ok=True)
-        _remember(version, content)
-        return same or _Copy(path, content)
+        remember(version, content)
+        copy = same or _Copy(path, content)
+        copy.version = version
+        return copy
 
     def _room(self, size: int) -> int:
         """Make room for a video of so many bytes, if possible; returns the most bytes that may be written now."""

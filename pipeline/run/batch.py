@@ -13,7 +13,7 @@ from extractors.config import WHOLE, Stretch
 from extractors.decode.video import VideoError
 from extractors.features import Extractor, Features, load, save
 from pipeline.api import Pipeline
-from pipeline.cache.content import Video, content_hash, size_of
+from pipeline.cache.content import Content, Video, content_at_once, content_hash, size_of
 from pipeline.cache.entries import FeatureCache
 from pipeline.config import Config
 from pipeline.run.outcome import (
@@ -193,7 +193,8 @@ class _Batch:
         order: Callable[[Job, Redo | None], Order] | None = None,
     ) -> None:
         """`order`: what workers make of a video's features; None: they come back as they are."""
-        self.request, self.existing, self.end, self.order = request, existing, end, order
+        self.request = dataclasses.replace(request, identified=self._identified)
+        self.existing, self.end, self.order = existing, end, order
         self.early: deque[Outcome] = deque()
         """outcomes that needed no extraction"""
         self.first: dict[str, Job] = {}
@@ -207,7 +208,7 @@ class _Batch:
 
     def run(self, engine: Engine, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """The outcomes as they come: first of each content once, then of the twins, from the cache."""
-        yield from self._extracted(engine, self._new(jobs))
+        yield from self._extracted(engine, self._new(jobs, engine.kind != "local"))
         if self.twins:  # workers finish them, too: a cluster's machine runs no network
             yield from self._extracted(engine if self.order is not None else Engine(), self._again())
 
@@ -253,23 +254,40 @@ class _Batch:
     def _item(self, job: Job, content: str) -> Item:
         return Item(job.video, content, job, None if self.order is None else self.order(job, self.redone.get(job)))
 
-    def _new(self, jobs: Sequence[Job]) -> Iterator[Item]:
-        """The videos that must be extracted, the first of each content."""
+    def _new(self, jobs: Sequence[Job], cluster: bool = False) -> Iterator[Item]:
+        """The videos that must be extracted, the first of each content; a cluster's workers read unknown ones."""
         for job in jobs:
             if self.request.stop():
                 self.stopped = True
                 return
             try:
-                content = content_hash(job.video, self.request.on_progress(Item(job.video, "", job)))
-                if self.first.setdefault(content, job) != job:
-                    self.twins.append(Item(job.video, content, job))
-                elif (outcome := self._existing(job, content)) is None:
-                    make_sure_of_room(self.request.cache.folder, job.video)
-                    yield self._item(job, content)
-                else:
-                    self.early.append(outcome)
+                unread = Item(job.video, "", job)
+                content = content_at_once(job.video) if cluster else None
+                if content is None and cluster:
+                    yield unread
+                    continue
+                item = self._identified(unread, content or content_hash(job.video, self.request.on_progress(unread)))
             except Exception as error:
                 self.early.append(Outcome(job, error=error))
+                continue
+            if item is not None:
+                yield item
+
+    def _identified(self, item: Item, content: Content) -> Item | None:
+        """What must be extracted of a video whose content is known; None: nothing, or its twin's features will do.
+
+        Raises:
+            UserError: an output of another video is in the way, or there is no room.
+        """
+        job = item.key
+        if self.first.setdefault(content, job) != job:
+            self.twins.append(Item(job.video, content, job))
+        elif (outcome := self._existing(job, content)) is None:
+            make_sure_of_room(self.request.cache.folder, job.video)
+            return self._item(job, content)
+        else:
+            self.early.append(outcome)
+        return None
 
     def _again(self) -> Iterator[Item]:
         """The twins whose features must be read from the cache."""

@@ -161,13 +161,16 @@ def _written(outcome: Outcome, query: Query, gathered: _Gathered, output: Result
         if output.folder is None:
             return outcome
         target = output.folder / job.name
+        output.there(job)
         check_names(target, job.video, [".json", CURVES, *(SUFFIXES[name] for name in output.formats)])
         there = None if output.replaces else existing(target, result.provenance, output.formats, job.video)
         if isinstance(there, Result):
             return dataclasses.replace(outcome, result=there, skipped=True, messages=query.doubts)
+        output.before_writing(job)
         saved = write_result(
             result, curves, target, output.formats, None, progress, output.overwrite, there is not None and there.unsure
         )
+        output.stored(job)
         why = () if there is None else (f"{there.why}.",)
         return dataclasses.replace(outcome, messages=(*query.doubts, *why, *map(said_of_backup, saved)))
     except Exception as error:

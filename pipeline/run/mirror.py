@@ -15,33 +15,42 @@ from __future__ import annotations
 import atexit
 import contextlib
 import shutil
+import time
+import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from pipeline.run.results import CURVES
 from postprocess.formats.writers import PROXY, SUFFIXES, is_result
-from support.files import scratch_folder
-from support.paths import call
-from support.store import Found, NotThere, below, fetch, look, put, remove
+from support.files import scratch_folder, write_temporary, writing
+from support.paths import cache_dir, call
+from support.progress import Progress
+from support.store import Found, NotThere, StoreError, below, fetch, look, put, remove
 from support.urls import address, name_of
 
 ENDS = (*dict.fromkeys((*SUFFIXES.values(), CURVES, ".npz", PROXY)),)
 """what follows the name of a result or of features in the names of its files"""
 
+OFTEN = 60.0  # seconds between two writings of work that is not done
 _Stamp = tuple[int, int, int]
 
 
 class Mirror:
     """A store's folder, and the local folder that stands for it. Messages name files in it by their addresses."""
 
-    def __init__(self, url: str, only: Sequence[str] | None = None) -> None:
-        """List the folder. `only`: names that matter; the store is asked about these alone.
+    def __init__(self, url: str, only: Sequence[str] | None = None, keep: bool = False) -> None:
+        """List the folder.
+
+        Args:
+            only: names that matter; the store is asked about these alone.
+            keep: whether files stay here after they are put, since they are read again.
 
         Raises:
             UsageError: the address holds credentials, or names nothing.
             StoreError, EnvironmentMissing: the store cannot be listed, or its package is missing.
         """
-        self.url = address(url)
+        self.url, self.keep = address(url), keep
         found = below(self.url) if only is None else list(self._looked_up(only))
         top = scratch_folder("results")
         atexit.register(shutil.rmtree, top, ignore_errors=True)
@@ -96,6 +105,39 @@ class Mirror:
             if (name.endswith(".json") and is_result(Path(name))) or (curves and name.endswith(CURVES)):
                 self._fetch(name)
 
+    def pull_below(self, folder: str) -> None:
+        """Fetch the files in a folder of this one whose bytes are not here yet.
+
+        Raises:
+            StoreError: one cannot be fetched.
+        """
+        for name in sorted(self._empty):
+            if name.startswith(f"{folder}/"):
+                self._fetch(name)
+
+    def pull_file(self, name: str) -> None:
+        """Fetch one file, if its bytes are not here yet.
+
+        Raises:
+            StoreError: it cannot be fetched.
+        """
+        if name in self._empty:
+            self._fetch(name)
+
+    def prove(self) -> None:
+        """Put a small file into the store and remove it, before any work.
+
+        Raises:
+            StoreError: the store refuses, or does not answer.
+        """
+        name = f"write-test-{uuid.uuid4().hex}"
+        probe = write_temporary(self.folder, name, b"jcdnet")
+        try:
+            put(probe, f"{self.url}/{name}")
+            remove(f"{self.url}/{name}")
+        finally:
+            probe.unlink(missing_ok=True)
+
     def refresh(self, name: str) -> None:
         """Fetch one file, whether or not it is here already, since others may have written it.
 
@@ -127,6 +169,36 @@ class Mirror:
         here = [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()]
         self._put([*here, *self._stored])
 
+    def while_working(self, show: Progress) -> Progress:
+        """A progress function that also publishes: when a stage begins, and then once in OFTEN seconds.
+
+        A store that does not answer does not stop the work; `publish_or_rescue` at its end says so.
+        """
+        last: list[Any] = ["", time.monotonic()]
+
+        def on_progress(stage: str, done: int, total: int) -> None:
+            show(stage, done, total)
+            if stage != last[0] or time.monotonic() - last[1] > OFTEN:
+                with contextlib.suppress(StoreError):
+                    self.publish()
+                last[:] = stage, time.monotonic()
+
+        return on_progress
+
+    def publish_or_rescue(self) -> None:
+        """Publish; if that fails, copy everything into the cache's folder, which the error names.
+
+        Raises:
+            StoreError: a file cannot be written.
+        """
+        try:
+            self.publish()
+        except StoreError as error:
+            place = cache_dir() / "rescued" / f"{self.folder.name}-{uuid.uuid4().hex[:8]}"
+            with writing(place):
+                shutil.copytree(self.folder, place, ignore=shutil.ignore_patterns(".*"))
+            raise StoreError(f"{error} What was made is in {place}; copy it there then.") from None
+
     def push_file(self, name: str) -> None:
         """Put one file into the store.
 
@@ -147,7 +219,7 @@ class Mirror:
                     self._empty.discard(name)
             elif _stamp(path) != self._stored.get(name):
                 put(path, f"{self.url}/{name}")
-                if name.endswith(".json"):  # the tables are made from these
+                if self.keep or name.endswith(".json"):  # the tables are made from these
                     self._stored[name] = _stamp(path)
                     self._empty.discard(name)
                 else:

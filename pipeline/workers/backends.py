@@ -143,7 +143,8 @@ def _ray(engine: Engine) -> Iterator[None]:
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise EnvironmentMissing(
-            f"no Ray answers at {engine.address} ({error}); start it with `ray start --head`."
+            f"no Ray answers at {engine.address} ({error}); start it with `ray start --head`, with the same Ray and "
+            "Python there and here, and with the same RAY_AUTH_MODE and token."
         ) from error
     try:
         yield

@@ -14,7 +14,7 @@ from typing import Any
 from extractors.config import WHOLE, Stretch, cores
 from extractors.features import Extractor, Features
 from pipeline.api import Pipeline
-from pipeline.cache.content import Video, size_of
+from pipeline.cache.content import Content, Video, size_of
 from pipeline.cache.entries import FeatureCache
 from pipeline.run.outcome import Finished, Order
 from support.errors import Busy, EnvironmentMissing, Stopped, UsageError
@@ -110,10 +110,13 @@ class Item:
 
     video: Video
     content: str
+    """"" if a worker has to find it out"""
     key: Any = None
     """the caller's own name for it"""
     order: Order | None = None
     """what workers make of its features; None: the features themselves are wanted"""
+    length: tuple[float, bool] | None = None
+    """(number of snippets by its header, whether the file allows seeking), if a worker has looked"""
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,10 @@ class Request:
     """what workers use for items with an order"""
     out: Path | None = None
     """the folder of the results; workers that can write there do"""
+    identified: Callable[[Item, Content], Item | None] = lambda item, content: dataclasses.replace(
+        item, content=content
+    )
+    """what becomes of an item whose content a worker has found out; None: nothing is to be done"""
 
 
 def clear_runs(folder: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from extractors.config import NOTHING, Stretch
+from extractors.features import Extractor
 from extractors.snippets import snippet_range
 from pipeline.cache.content import Video as Source
 from pipeline.cache.content import at_hand, size_of
@@ -68,23 +69,28 @@ class Planner:
         """Tasks for what is missing of a video; a long file that allows seeking is divided between workers."""
         self.look(video)
         for chunk in video.state.chunks():
-            # Workers on other machines fetch a video from a store themselves, and whole: it is one task.
+            # Workers on other machines fetch a video from a store themselves, and whole.
             fetched = self.engine.kind != "local" and not isinstance(video.item.video, Path)
-            if chunk.from_start or fetched or size_of(video.item.video) <= self.engine.small:
+            small = video.item.length is None if fetched else size_of(video.item.video) <= self.engine.small
+            if chunk.from_start or small:
                 yield self.task(video, chunk)
                 continue
-            with at_hand(video.item.video, video.item.content) as path:
-                total, seekable = probe(self.request, path)
+            total, seekable = video.item.length or self._measured(video)
             last = int(min(chunk.last, total))
             if not seekable or last <= chunk.first:
                 yield self.task(video, chunk)
                 continue
             part = self.part
             parts = math.ceil((last - chunk.first) / part)
-            step = part * max(1, min(RUN_PARTS, math.ceil(parts / (4 * self.workers))))
+            # Fetching it once more must be worth it: the most parts that a task takes mean a minute on two cores.
+            step = part * (RUN_PARTS if fetched else max(1, min(RUN_PARTS, math.ceil(parts / (4 * self.workers)))))
             edges = [chunk.first, *range((chunk.first // step + 1) * step, last, step), chunk.last]
             for a, b in itertools.pairwise(edges):
                 yield self.task(video, dataclasses.replace(chunk, first=int(a), last=b))
+
+    def _measured(self, video: Video) -> tuple[float, bool]:
+        with at_hand(video.item.video, video.item.content) as path:
+            return probe(self.request.extractor, path)
 
     def look(self, video: Video) -> None:
         """See which parts are there. If workers finish the video, their numbers are of no use here."""
@@ -96,12 +102,7 @@ class Planner:
 
     def task(self, video: Video, chunk: Chunk | None) -> Task:
         """The task to extract a chunk; None: to finish the video."""
-        # Local workers change to the folder of this run, so that messages name the file as the user did. Workers on
-        # other machines cannot.
-        path: Source = video.item.video
-        home = None
-        if isinstance(path, Path) and not path.is_absolute():
-            path, home = (path, Path.cwd()) if self.engine.kind == "local" else (path.absolute(), None)
+        path, home = place_for(video.item.video, self.engine)
         order = video.item.order
         if order is not None and order.target is not None and home is None:
             order = dataclasses.replace(order, target=order.target.absolute())
@@ -116,13 +117,21 @@ class Planner:
         return (0 if video.item.order is None else END) if chunk is None else chunk.first
 
 
-def probe(request: Request, video: Path) -> tuple[float, bool]:
+def place_for(video: Source, engine: Engine) -> tuple[Source, Path | None]:
+    """(where workers find a video, the folder that a relative path starts from)."""
+    # Local workers change to the folder of this run, so that messages name the file as the user did. Workers on other
+    # machines cannot.
+    if not isinstance(video, Path) or video.is_absolute():
+        return video, None
+    return (video, Path.cwd()) if engine.kind == "local" else (video.absolute(), None)
+
+
+def probe(extractor: Extractor, video: Path) -> tuple[float, bool]:
     """The number of snippets by a video's header, and whether the file allows seeking; asked in the decoder's process.
 
     Raises:
         VideoError: it cannot be opened.
     """
-    extractor = request.extractor
     with extractor.decoder.open(video, extractor.config, NOTHING) as (clip, frames):
         for _ in frames:
             pass

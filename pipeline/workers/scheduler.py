@@ -25,7 +25,8 @@ from pipeline.localizer import Localizer
 from pipeline.workers import backends
 from pipeline.workers.engine import RUNS, Done, Engine, Item, Request, clear_runs, with_warnings
 from pipeline.workers.planning import Planner, Shared, Video
-from pipeline.workers.tasks import MODEL, Report, Setup, Task, name_of
+from pipeline.workers.tasks import END, MODEL, Report, Setup, Task, name_of
+from pipeline.workers.unread import Unread
 from pipeline.workers.worker import crashes, read_marker
 from support.errors import BUG, ENVIRONMENT, EnvironmentMissing, Stopped, cannot_write, exit_code
 from support.files import identity, write_temporary, writing
@@ -52,6 +53,7 @@ class Scheduler:
         self.tries: Counter[str] = Counter()
         self.folder = request.cache.folder / RUNS / f".run.{identity()}.{uuid.uuid4().hex[:8]}.part"
         self.plan = Planner(engine, request, self.setup, self.folder)
+        self.unread = Unread(engine, request, TRIES)
         self.all_seen = self.broken = False
         self.idle_rounds = 0
 
@@ -104,13 +106,13 @@ class Scheduler:
             self.ending.clear()
             healthy = [v for v in self.videos.values() if not self._suspect(v)]
             suspects = [v for v in self.videos.values() if self._suspect(v)]
-            yield from self._round(itertools.chain(self._again(healthy), self._new(items)))
+            yield from self._round(itertools.chain(self.unread.again(), self._again(healthy), self._new(items)))
             for video in suspects:  # no other video is worked on, so that it is certain which one kills a worker
                 yield from self._round(self._exclusive(video))
             if self.request.stop():
                 raise Stopped
             yield from self._settle()
-            if self.all_seen and not self.videos:
+            if self.all_seen and not self.videos and not self.unread:
                 if not self.later:
                     return
                 self.all_seen, items = False, Shared(self._wait())  # other processes are working on them
@@ -144,9 +146,18 @@ class Scheduler:
 
     def _new(self, items: Iterator[Item]) -> Iterator[Task]:
         """Tasks of videos that come into the run; those that are in the cache become ready at once."""
-        for item in items:
+        while True:
             while self.ending:
                 yield from self._again([self.ending.popleft()])
+            item = self.unread.next_item() or next(items, None)
+            self.ready.extend(self.unread.failures())
+            if item is None:
+                break
+            if not item.content:
+                yield self.unread.ask(item)
+                if self.request.stop():
+                    return
+                continue
             messages: list[str] = []
             request = self.request
             try:
@@ -205,6 +216,10 @@ class Scheduler:
 
     def _take(self, report: Report) -> None:
         """Note what a worker reports; a video that is complete or has failed becomes ready."""
+        if report.task.unread:
+            self.unread.take(report)
+            self.ready.extend(self.unread.failures())
+            return
         video = self.videos.get(report.task.content)
         if video is None:
             return
@@ -273,6 +288,9 @@ class Scheduler:
                     )
             if complete or video.error is not None:
                 self._finish(video)
+        deaths = Counter({name: crashes(self.folder, name, END) for name in self.unread.asked})
+        self.unread.settle(self.broken, deaths, CRASHES)
+        self.ready.extend(self.unread.failures())
         while self.ready:
             yield self.ready.popleft()
 
@@ -297,7 +315,11 @@ class Scheduler:
                 if self.request.stop():
                     (self.folder / "stop").touch()
                 for file in self.folder.glob("part-*"):
-                    if (marker := read_marker(file)) and (video := self.videos.get(marker["content"])) is not None:
-                        if video.item.content not in shown:
-                            shown[video.item.content] = self.request.on_progress(video.item)
-                        shown[video.item.content](marker["stage"], marker["done"], marker["total"])
+                    if (marker := read_marker(file)) and (item := self._item(name := marker["content"])) is not None:
+                        if name not in shown:
+                            shown[name] = self.request.on_progress(item)
+                        shown[name](marker["stage"], marker["done"], marker["total"])
+
+    def _item(self, name: str) -> Item | None:
+        """The item that a marker is about."""
+        return self.unread.asked.get(name) or (video.item if (video := self.videos.get(name)) is not None else None)

@@ -9,7 +9,7 @@ from pathlib import Path
 from extractors.backbones.engines import Way
 from extractors.config import FeatureConfig, Limits, Stretch
 from extractors.features import Extractor
-from pipeline.cache.content import Video
+from pipeline.cache.content import Content, Video
 from pipeline.cache.entries import FeatureCache
 from pipeline.cache.extraction import Chunk
 from pipeline.localizer import Localizer
@@ -67,7 +67,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Task:
-    """A chunk of a video, or its end."""
+    """A chunk of a video, or its end, or the question what its content is."""
 
     video: Video
     content: str
@@ -78,6 +78,10 @@ class Task:
     """the folder that a relative `video` starts from; None if `video` is absolute"""
     order: Order | None = None
     """what to make of the features once all chunks are there; None: nothing"""
+    unread: bool = False
+    """whether the content is asked for, and nothing else; `content` is a name for the video until then"""
+    long: bool = False
+    """whether its length is asked for, too"""
 
     @property
     def first(self) -> int:
@@ -96,6 +100,10 @@ class Report:
     """the result, from the worker that ended the video"""
     worked: bool = True
     """whether a part was extracted"""
+    content: Content | None = None
+    """the answer to a task that asks for it"""
+    length: tuple[float, bool] | None = None
+    """(number of snippets by the header, whether the file allows seeking), if that was asked, and can be seen"""
 
 
 def name_of(content: str, first: int) -> str:

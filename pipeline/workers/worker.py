@@ -18,12 +18,15 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from extractors.decode.video import VideoError
 from extractors.features import Extractor
+from pipeline.cache.content import at_hand, content_hash
 from pipeline.cache.entries import FeatureCache
 from pipeline.cache.extraction import Extraction
 from pipeline.workers.ending import end, tell
+from pipeline.workers.planning import probe
 from pipeline.workers.tasks import END, Report, Setup, Task, name_of
-from support.errors import BUG, FULL, DiskFull, EnvironmentMissing, as_bug, circumstance, exit_code
+from support.errors import BUG, FULL, DiskFull, EnvironmentMissing, Stopped, as_bug, circumstance, exit_code
 from support.files import is_alive
 from support.locks import Lock
 
@@ -68,6 +71,10 @@ def work(setup: Setup, task: Task, run: Path) -> Report:
         marker.begin(task.first)
         if task.home is not None:  # loky's workers stay in the folder of the run that started them
             os.chdir(task.home)
+        if task.unread:
+            report = _read(setup, task, run, marker)
+            marker.end()
+            return report
         extractor = _extractor(setup, run)
         if task.chunk is not None:
             cache = FeatureCache(setup.cache, setup.part)
@@ -94,6 +101,25 @@ def work(setup: Setup, task: Task, run: Path) -> Report:
         return Report(task, as_bug(error, task.video) if exit_code(error) == BUG else error, messages)
     marker.end()
     return Report(task, None, messages, finished, worked or task.chunk is not None)
+
+
+def _read(setup: Setup, task: Task, run: Path, marker: _Marker) -> Report:
+    """The content of a video, and its length if that is asked for; nothing if the run stops."""
+
+    def on_progress(stage: str, done: int, total: int) -> None:
+        marker.progress(stage, done, total)
+        if marker.stop():
+            raise Stopped
+
+    try:
+        content, length = content_hash(task.video, on_progress), None
+    except Stopped:
+        return Report(task)
+    if task.long:
+        extractor = _extractor(setup, run)
+        with contextlib.suppress(VideoError), at_hand(task.video, content) as path:  # whoever extracts it, says so
+            length = probe(extractor, path)
+    return Report(task, content=content, length=length)
 
 
 class _Marker:

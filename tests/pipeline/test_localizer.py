@@ -330,7 +330,7 @@ def test_the_same_bytes_on_real_clips_by_every_way(
     def by_ray() -> list[dict[str, Any]]:
         import ray
 
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
         try:
             videos = ray.data.from_items(rows_of(asked), override_num_blocks=4)
             found = videos.map_batches(

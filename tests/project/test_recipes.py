@@ -1,4 +1,4 @@
-"""The recipes of docs/cluster.md: with the packages that they are for, and as Kubernetes would start them."""
+"""The recipes of docs/workers.md: with the packages that they are for, and as Kubernetes would start them."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from extractors.backbones import weights
 from pipeline.shards import parse
 
 ROOT = Path(__file__).parents[2]
-DOCUMENT = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+DOCUMENT = (ROOT / "docs" / "workers.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -39,7 +39,8 @@ def test_a_recipe(package: str, tmp_path: Path) -> None:
     code = RECIPES[package].replace("/shared/footage/match.mp4", str(video))
     script.write_text(code.replace("/shared/rows", str(tmp_path / "rows")))
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    environment = os.environ | {"JCDNET_CACHE": str(tmp_path / "cache"), "PYTHONPATH": paths}
+    # Ray would otherwise join another cluster of this machine, and wait for ever when that ends.
+    environment = os.environ | {"JCDNET_CACHE": str(tmp_path / "cache"), "PYTHONPATH": paths, "RAY_ADDRESS": "local"}
     done = subprocess.run([sys.executable, script], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     files = [path for path in (tmp_path / "rows").rglob("*") if path.suffix in (".parquet", ".jsonl")]

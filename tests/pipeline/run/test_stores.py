@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,25 @@ import fsspec
 import pytest
 import torch
 from conftest import coded, encode
-from stores import Flaky, cut_short, memory, s3
+from stores import Flaky, cut_short, gs, memory, s3
 
 from extractors.backbones import registry
 from extractors.backbones.registry import Backbone
 from model import checkpoint
 from model.config import ModelConfig
 from model.train import initialise
+from pipeline import tables
 from pipeline.cache import spool
 from pipeline.cache.content import at_hand, content_hash, video_at
+from pipeline.run import mirror
+from pipeline.run.mirror import Mirror
 from pipeline.run.videos import find_videos
+from pipeline.tables import SEGMENTS, VIDEOS, Tables
+from postprocess.segment import Result, Segment
 from support import store
 from support.errors import UserError
 from support.files import identity, scratch_folder
+from support.store import StoreError
 
 ROOT = Path(__file__).parents[3]
 
@@ -153,6 +160,20 @@ def test_a_run_over_s3(jcdnet: Run, bucket: str, videos: dict[str, bytes], machi
     code, _, said = jcdnet("run", "s3://nowhere/day1", *MODEL)
     assert code == 3 and "s3://nowhere/day1: " in said and "check the address" in said
     assert b"a-secret-of-the-test-server" not in b"".join(in_store(f"{bucket}/out").values())
+
+
+def test_a_run_over_google_cloud_storage(
+    jcdnet: Run, videos: dict[str, bytes], machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gcp_storage_emulator", reason="needs gcsfs and gcp-storage-emulator")
+    pytest.importorskip("gcsfs", reason="needs gcsfs and gcp-storage-emulator")
+    with gs(monkeypatch) as root:
+        fill(root, videos)
+        over_a_store(jcdnet, root, videos, machine / "local")
+        code, _, said = jcdnet("run", f"{root}/day1", "-o", f"{root}/tables", "-f", "parquet", *MODEL)
+        assert code == 0 and [row["id"] for row in read_table(VIDEOS, f"{root}/tables")] == ["a.mp4"], said
+        code, _, said = jcdnet("run", "gs://nowhere/day1", *MODEL)
+        assert code == 3 and "gs://nowhere/day1: " in said and "check the address" in said
 
 
 def test_an_s3_object_that_changes_while_it_is_read(
@@ -343,7 +364,9 @@ def test_credentials_never_appear(
     for given in (f"s3://{secrets[0]}:{secrets[1]}@bucket/a.mp4", f"s3://bucket/a.mp4?X-Amz-Signature={secrets[1]}"):
         for command in (("run", given), ("run", "x.mp4", "-o", given), ("report", given), ("train", given, "-o", "m"),
                         ("clips", "x.json", "-o", given), ("report", "x.json", "--videos", given),
-                        ("run", "x.mp4", "--model", given)):  # fmt: skip
+                        ("run", "x.mp4", "--model", given), ("find", "x.mp4", "--like", given),
+                        ("run", "x.mp4", "--resume-from", given), ("export", "x.json", "-f", "srt", "-o", given),
+                        ("find", "x.mp4", "--like", "x.mp4", "-o", given)):  # fmt: skip
             code, shown, said = jcdnet(*command)
             assert code == 2, said
             heard.append(shown + said)
@@ -363,11 +386,6 @@ def test_files_by_address(jcdnet: Run, machine: Path, videos: dict[str, bytes]) 
     assert code == 0 and (machine / "out" / "a b.json").exists(), said
     code, _, said = jcdnet("report", f"file://{machine}/out")
     assert code == 0 and (machine / "out" / "a b.html").exists(), said
-
-
-def test_what_must_be_local_says_so(jcdnet: Run, machine: Path) -> None:
-    code, _, said = jcdnet("run", "x.mp4", "--config", "s3://bucket/my.toml")
-    assert code == 2 and "s3://bucket/my.toml: this has to be on this machine's disks; copy it here first." in said
 
 
 def test_from_python(flaky: type[Flaky], machine: Path) -> None:
@@ -396,3 +414,306 @@ def test_training_and_proposals_over_a_store(
     assert code == 0 and list(Path("clips").iterdir()), said
     code, _, said = jcdnet("clips", "out/day/2.json", "-o", "clips", "--videos", "memory://elsewhere")
     assert code == 3 and "its video 2.mp4 is not in memory://elsewhere" in said
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+TABLES = "memory://bucket/tables"
+
+
+def made_up(name: str, *labels: str) -> Result:
+    found = tuple(Segment(float(k), k + 1.0, 2.0, 0.5, label, "") for k, label in enumerate(labels))
+    return Result(name, 9.5, {}, found, (), {"content": "sha256:x", "model": {"name": "m"}})
+
+
+def tables_of(*ids: str) -> Tables:
+    pytest.importorskip("pyarrow")
+    place = Mirror(TABLES)
+    return Tables(place.folder, ids, place)
+
+
+def read_table(table: str, root: str = TABLES) -> list[dict[str, Any]]:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    fs, path = fsspec.url_to_fs(root, use_listings_cache=False)
+    found = []
+    for part in fs.find(f"{path}/{table}"):
+        with fs.open(part) as file:
+            found += parquet.ParquetFile(file).read().to_pylist()
+    return sorted(found, key=lambda row: row["id"])
+
+
+def test_each_video_has_one_row_and_each_process_parts_of_its_own(flaky: type[Flaky]) -> None:
+    one, other = tables_of("a.mp4", "b.mp4"), tables_of("c.mp4")
+    one.add("a.mp4", made_up("a.mp4", "serve"))
+    one.add("b.mp4", None, UserError(f"{one.folder}/b.json: is in the way."))
+    other.add("c.mp4", made_up("c.mp4", "volley"))
+    one.flush()
+    other.flush()
+    assert len(in_store(f"{TABLES}/{VIDEOS}")) == 2
+    assert [row["id"] for row in read_table(VIDEOS)] == ["a.mp4", "b.mp4", "c.mp4"]
+    assert (
+        read_table(VIDEOS)[1]["error"] == f"{TABLES}/b.json: is in the way."
+    )  # not the folder that stands for it here
+    again = tables_of("a.mp4", "b.mp4")
+    again.add("a.mp4", made_up("a.mp4", "serve", "smash"))
+    again.add("b.mp4", made_up("b.mp4"))
+    again.flush()
+    assert Counter(row["id"] for row in read_table(VIDEOS)) == {"a.mp4": 1, "b.mp4": 1, "c.mp4": 1}
+    assert [(row["id"], row["label"]) for row in read_table(SEGMENTS)] == [
+        ("a.mp4", "serve"), ("a.mp4", "smash"), ("c.mp4", "volley")]  # fmt: skip
+    assert len(in_store(f"{TABLES}/{VIDEOS}")) == 2  # the part without rows is gone
+    third = tables_of("c.mp4", "a.mp4")  # one after the other: a part is rewritten, and needed again
+    for name in ("c.mp4", "a.mp4"):
+        third.add(name, made_up(name))
+        third.flush()
+    assert [row["id"] for row in read_table(VIDEOS)] == ["a.mp4", "b.mp4", "c.mp4"] and not read_table(SEGMENTS)
+
+
+def test_rows_wait_while_the_store_does_not_answer(
+    flaky: type[Flaky],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = tables_of("a.mp4", "b.mp4")
+    monkeypatch.setattr(tables, "OFTEN", -1.0)
+    flaky.orders["put"] = [OSError("503")] * 4
+    made.add("a.mp4", made_up("a.mp4", "serve"))
+    assert not read_table(VIDEOS)
+    flaky.orders["put"] = [None, *[OSError("503")] * 4]  # the segments get there, the videos do not
+    made.add("b.mp4", made_up("b.mp4", "serve"))
+    assert len(read_table(SEGMENTS)) == 2 and not read_table(VIDEOS)
+    flaky.orders["put"] = [OSError("503")] * 4
+    with pytest.raises(StoreError, match=r"could not be written in 4 tries"):
+        made.flush()
+    made.flush()
+    assert [row["id"] for row in read_table(VIDEOS)] == ["a.mp4", "b.mp4"] and len(read_table(SEGMENTS)) == 2
+
+
+def test_segments_of_a_machine_that_was_lost_do_not_stay_beside_new_ones(
+    flaky: type[Flaky],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "identity", lambda: "0badcafe-7-7")  # of another machine, whose processes nobody knows
+        lost = tables_of("a.mp4", "b.mp4")
+    lost.add("a.mp4", made_up("a.mp4", "serve"))
+    lost.add("b.mp4", made_up("b.mp4", "serve"))
+    flaky.orders["put"] = [None, *[OSError("503")] * 4]
+    with pytest.raises(StoreError):
+        lost.flush()
+    again = tables_of("a.mp4")
+    again.add("a.mp4", made_up("a.mp4", "volley"))
+    again.flush()
+    assert [(row["id"], row["label"]) for row in read_table(SEGMENTS)] == [("a.mp4", "volley"), ("b.mp4", "serve")]
+    assert [row["id"] for row in read_table(VIDEOS)] == ["a.mp4"]
+
+
+def test_a_run_into_tables_in_a_store_and_its_continuation(
+    jcdnet: Run,
+    flaky: type[Flaky],
+    videos: dict[str, bytes],
+) -> None:
+    run = ("run", "memory://bucket/day1", "memory://bucket/day2", "-o", TABLES, "-f", "parquet", *MODEL)
+    flaky.orders["put"] = [PermissionError("no PutObject")] * 99
+    flaky.calls.clear()
+    code, shown, said = jcdnet(*run)
+    assert code == 3 and not shown and "the store refuses (PermissionError: no PutObject)" in said
+    assert not any(what == "open" for what, _ in flaky.calls)  # before any work
+    flaky.orders.clear()
+    code, _, said = jcdnet(*run)
+    assert code == 3, said  # of broken.mp4
+    there = {row["id"]: row["status"] for row in read_table(VIDEOS)}
+    assert there == {"day1/a.mp4": "done", "day2/a.mp4": "done", "day2/broken.mp4": "failed"}
+    assert {row["id"] for row in read_table(SEGMENTS)} == {"day1/a.mp4", "day2/a.mp4"}
+    assert not [name for name in in_store(TABLES) if not name.startswith((VIDEOS, SEGMENTS))]
+    fsspec.filesystem("memory").pipe_file("/bucket/day2/broken.mp4", videos["day1/a.mp4"] + b"\0")
+    flaky.calls.clear()
+    code, shown, said = jcdnet(*run, "--resume-from", TABLES)
+    assert code == 0 and f"note: 2 videos are done by the tables in {TABLES}, and are left out." in said
+    assert shown.startswith("memory://bucket/day2/broken.mp4") and "day1" not in shown
+    assert Counter(row["id"] for row in read_table(VIDEOS) if row["status"] == "done") == dict.fromkeys(there, 1)
+    code, _, said = jcdnet(*run, "--resume-from", "memory://bucket/day1")
+    assert code == 2 and "memory://bucket/day1: has no videos.parquet" in said, said
+
+
+def test_a_folder_here_resumed_from_a_store(jcdnet: Run, flaky: type[Flaky]) -> None:
+    run = ("run", "memory://bucket/day1", "-f", "parquet", *MODEL)
+    assert jcdnet(*run, "-o", TABLES)[0] == 0
+    code, shown, said = jcdnet(*run, "-o", "here", "--resume-from", TABLES)
+    assert code == 0 and not shown and "1 videos are done" in said
+    assert not list(Path("here").rglob("*.parquet/*"))
+
+
+# --- models and trainings ---------------------------------------------------------------------------------------------
+
+
+def test_a_model_in_a_store(jcdnet: Run, flaky: type[Flaky], machine: Path) -> None:
+    data = (machine / "model.safetensors").read_bytes()
+    fill("memory://bucket/runs/x", {"model.safetensors": data, "broken.safetensors": data[:99]})
+    run = ("run", "memory://bucket/day1", "-o", "out", "--all", "--threshold", "0", "--model")
+    for k, name in enumerate(("memory://bucket/runs/x", "memory://bucket/runs/x/model.safetensors")):
+        code, _, said = jcdnet(*run, name, "--overwrite")
+        assert code == 0, said
+        assert json.loads(Path("out/a.json").read_text())["provenance"]["model"]["name"] == name
+        fetched = [path for what, path in flaky.calls if what == "open" and path.endswith("model.safetensors")]
+        assert len(fetched) == 1, k  # the same version is not fetched again
+    changed = initialise(ModelConfig(classes=2, in_dim=1024, dim=8), ("other", "volley"), ("rgb",), {}, seed=1)
+    checkpoint.save(changed, machine / "changed.safetensors")
+    fill("memory://bucket/runs/x", {"model.safetensors": (machine / "changed.safetensors").read_bytes()})
+    assert jcdnet(*run, "memory://bucket/runs/x", "--overwrite")[0] == 0
+    used = json.loads(Path("out/a.json").read_text())["provenance"]["model"]["fingerprint"]
+    assert used == f"sha256:{checkpoint.fingerprint(changed)}"
+    assert len(list((machine / "cache" / "models").rglob("*.safetensors"))) == 1  # the earlier version is gone
+    code, shown, said = jcdnet("models", "classes", "memory://bucket/runs/x")
+    assert code == 0 and "other" in shown, said
+    code, _, said = jcdnet(*run, "memory://bucket/runs/x/broken.safetensors")
+    assert code == 2 and "error: memory://bucket/runs/x/broken.safetensors is cut short or damaged" in said
+    code, _, said = jcdnet(*run, "memory://bucket/runs/y")
+    assert code == 3 and "memory://bucket/runs/y/model.safetensors: the store has nothing there" in said
+    code, _, said = jcdnet(*run, f"file://{machine}/model.safetensors", "--overwrite")
+    assert code == 0, said
+
+
+TRAIN = ("train", "labels.csv", "--videos", "memory://bucket/train", "--steps", "4", "--dim", "8", "--folds", "2")
+
+
+@pytest.fixture
+def labelled(flaky: type[Flaky], videos: dict[str, bytes]) -> None:
+    for k in range(4):
+        fill("memory://bucket/train", {f"{k}.mp4": videos["day1/a.mp4"] + bytes([k])})
+    Path("labels.csv").write_text("\n".join(["video,labels", *(f"{k}.mp4,{'ab'[k % 2]}" for k in range(4))]))
+
+
+def test_training_into_a_store_and_going_on_elsewhere(
+    jcdnet: Run, flaky: type[Flaky], labelled: None, machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert jcdnet(*TRAIN, "-o", "runs/x")[0] == 0
+    local = {path.name: path.read_bytes() for path in Path("runs/x").iterdir() if path.is_file()}
+    flaky.calls.clear()
+    monkeypatch.setattr(mirror, "OFTEN", -1.0)
+    code, shown, said = jcdnet(*TRAIN, "-o", "memory://bucket/runs/x")
+    assert code == 0 and shown.startswith("memory://bucket/runs/x/model.safetensors\n"), said
+    assert "run VIDEO --model memory://bucket/runs/x" in said
+    there = in_store("memory://bucket/runs/x")
+    assert set(there) == {name for name in local if not name.startswith(".")}
+    assert {name for name in local if there.get(name) != local[name]} <= {"quality.json", ".training.lock"}
+    assert json.loads(there["quality.json"])["classes"] == json.loads(local["quality.json"])["classes"]
+    first = [path for what, path in flaky.calls if what == "put"]
+    assert any("fold-1-of-2" in path for path in first)  # each fold is there before the last one is done
+    # Another machine, which has nothing but what the store has, finds it done.
+    monkeypatch.setenv("JCDNET_CACHE", str(machine / "other"))
+    code, _, said = jcdnet(*TRAIN, "-o", "memory://bucket/runs/x")
+    assert code == 0 and in_store("memory://bucket/runs/x")["model.safetensors"] == there["model.safetensors"], said
+    code, _, said = jcdnet("run", "memory://bucket/day1/a.mp4", "--model", "memory://bucket/runs/x")
+    assert code == 0, said
+
+
+def test_a_training_goes_on_from_the_state_in_the_store(
+    jcdnet: Run, flaky: type[Flaky], labelled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the check: the model is in the store, and its training is not repeated."""
+    from pipeline.training import fit
+
+    honest = fit.cross_validate
+
+    def killed(*_: Any, on_progress: Any, **__: Any) -> Any:
+        on_progress("check", 0, 8)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "cross_validate", killed)
+    jcdnet(*TRAIN, "-o", "memory://bucket/runs/x")
+    there = in_store("memory://bucket/runs/x")
+    assert {"model.safetensors", "training.safetensors", "log.csv"} <= set(there)
+    monkeypatch.setattr(fit, "cross_validate", honest)
+    code, _, said = jcdnet(*TRAIN, "-o", "memory://bucket/runs/x", "--overwrite")
+    expected = in_store("memory://bucket/runs/x")
+    assert code == 0, said
+    fill("memory://bucket/runs/y", there)
+    code, _, said = jcdnet(*TRAIN, "-o", "memory://bucket/runs/y")
+    assert code == 0, said
+    assert in_store("memory://bucket/runs/y")["model.safetensors"] == expected["model.safetensors"]
+
+
+def test_a_training_is_not_lost_with_the_store(jcdnet: Run, flaky: type[Flaky], labelled: None, machine: Path) -> None:
+    flaky.orders["put"] = [PermissionError("no PutObject")] * 99
+    code, shown, said = jcdnet(*TRAIN, "-o", "memory://bucket/runs/x")
+    assert code == 3 and not shown and "the store refuses" in said and "rescued" not in said  # before any work
+    flaky.orders["put"] = [None, *[OSError("503")] * 999]
+    code, _, said = jcdnet(*TRAIN, "-o", "memory://bucket/runs/x")
+    (kept,) = (machine / "cache" / "rescued").iterdir()
+    assert code == 3 and f"What was made is in {kept}; copy it there then." in " ".join(said.split())
+    assert (kept / "model.safetensors").exists() and not in_store("memory://bucket/runs/x")
+    flaky.orders.clear()
+    assert jcdnet("run", "memory://bucket/day1", "--model", kept)[0] == 0
+
+
+# --- which command takes an address where -----------------------------------------------------------------------------
+
+
+def test_every_command_takes_addresses_or_says_what_to_do(
+    jcdnet: Run, flaky: type[Flaky], machine: Path, videos: dict[str, bytes]
+) -> None:
+    """The table in docs/urls.md."""
+    (machine / "a.mp4").write_bytes(videos["day1/a.mp4"])
+    (machine / "labels.csv").write_text("video,labels\na.mp4,serve\n")
+    there, out = "memory://bucket/day1/a.mp4", "memory://bucket/results"
+    assert jcdnet("run", there, "-o", out, *MODEL)[0] == 0
+    truth = {"database": {there: {"annotations": [{"label": "serve", "segment": [0, 1.6]}]}}}
+    fill("memory://bucket", {"truth.json": json.dumps(truth).encode()})
+    taken = [
+        ("run", there, *MODEL), ("extract", there, "-o", "memory://bucket/features"),
+        ("find", there, "--like", "a.mp4"), ("find", "a.mp4", "--like", "memory://bucket/day2/a.mp4@0-1"),
+        ("find", "a.mp4", "--like", "a.mp4", "-o", "memory://bucket/found"), ("report", out), ("clips", out, "-o", "c"),
+        ("plot", out, "--frames", "0", "--ground-truth", "memory://bucket/truth.json"), ("export", out, "-f", "srt"),
+        ("export", out, "-f", "srt", "-o", "memory://bucket/exports"), ("labels", "propose", "memory://bucket/day1"),
+        ("evaluate", out, "--ground-truth", "memory://bucket/truth.json", "--ignore-unknown"),
+    ]  # fmt: skip
+    for command in taken:
+        if command[0] == "labels":  # the embedded model, which needs its weights
+            continue
+        code, _, said = jcdnet(*command)
+        assert code == 0, (command, said)
+    assert "a.json" in in_store("memory://bucket/found") and "a.srt" in in_store(out)
+    assert set(in_store("memory://bucket/exports")) == {"a.srt"}
+    code, _, said = jcdnet("find", "a.mp4", "--like", "a.mp4", "-o", "memory://bucket/found")
+    assert code == 0 and rows("memory://bucket/found")["a"]["status"] == "kept", said
+    refused = [
+        ("run", "a.mp4", "--config", "memory://bucket/my.toml"), ("run", "a.mp4", "--cache-dir", "memory://bucket/cache"),
+        ("train", "memory://bucket/labels.csv", "-o", "runs/x"), ("train", "labels.csv", "--features", out, "-o", "x"),
+        ("train", "labels.csv", "--times", "memory://bucket/times.csv", "-o", "x"),
+        ("train", "labels.csv", "--more", "memory://bucket/runs/x", "-o", "x"),
+        ("labels", "propose", ".", "-o", "memory://bucket/labels.csv"), ("report", out, "--corrections", out),
+        ("labels", "import", "memory://bucket/marks.json", "--from", "jcdnet"),
+        ("evaluate", "--model", "model.safetensors", "--features", "memory://bucket/features"), ("bench", there),
+    ]  # fmt: skip
+    for command in refused:
+        code, _, said = jcdnet(*command)
+        assert code == 2 and ": this has to be on this machine's disks; name a path here, and copy" in said, command
+    code, _, said = jcdnet("run", "a.mp4", "-o", "memory://bucket/out.parquet", "-f", "parquet")
+    assert code == 2 and "the tables are two, in a folder" in said
+
+
+@pytest.mark.slow
+def test_tables_models_and_trainings_over_s3(
+    jcdnet: Run, bucket: str, videos: dict[str, bytes], machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(4):
+        fill(bucket, {f"train/{k}.mp4": videos["day1/a.mp4"] + bytes([k])})
+    Path("labels.csv").write_text("\n".join(["video,labels", *(f"{k}.mp4,{'ab'[k % 2]}" for k in range(4))]))
+    train = [word.replace("memory://bucket", bucket) for word in TRAIN]
+    code, shown, said = jcdnet(*train, "-o", f"{bucket}/runs/x")
+    assert code == 0 and shown.startswith(f"{bucket}/runs/x/model.safetensors\n"), said
+    there = in_store(f"{bucket}/runs/x")
+    assert {"model.safetensors", "training.safetensors", "quality.json"} <= set(there)
+    monkeypatch.setenv("JCDNET_CACHE", str(machine / "other"))  # another machine
+    code, _, said = jcdnet(*train, "-o", f"{bucket}/runs/x")
+    assert code == 0 and in_store(f"{bucket}/runs/x")["model.safetensors"] == there["model.safetensors"], said
+    run = ("run", f"{bucket}/day1", f"{bucket}/day2", "-o", f"{bucket}/tables", "-f", "parquet",
+           "--model", f"{bucket}/runs/x")  # fmt: skip
+    assert jcdnet(*run)[0] == 3  # of broken.mp4
+    statuses = {row["id"]: row["status"] for row in read_table(VIDEOS, f"{bucket}/tables")}
+    assert statuses == {"day1/a.mp4": "done", "day2/a.mp4": "done", "day2/broken.mp4": "failed"}
+    fill(bucket, {"day2/broken.mp4": videos["day1/a.mp4"] + b"\0"})
+    code, shown, said = jcdnet(*run, "--resume-from", f"{bucket}/tables")
+    assert code == 0 and f"2 videos are done by the tables in {bucket}/tables" in said and "day1" not in shown
+    assert Counter(row["status"] for row in read_table(VIDEOS, f"{bucket}/tables")) == {"done": 3}
+    assert b"a-secret-of-the-test-server" not in b"".join(in_store(bucket).values())
