@@ -31,6 +31,9 @@ MOST_THREADS = 16
 # do. On two cores, two threads alone kept them busy for 81 % of the time at 1080p, and three for 95 %
 # (benchmarks/README.md).
 SPARE_THREADS = 1
+# A picture that is shrunk so many times, and that no other refers to, is not smoothed at the edges of its blocks. That
+# takes 5 % of the codec's time at 1080p, and little of it is left in the small picture (benchmarks/README.md).
+SHRINKS = 3
 # Bytes of frames that a decoder's threads may hold, two each: enough for 16 threads in 4K with 10 bits (25 MB a frame).
 THREAD_BYTES = 1 << 30
 # AVI has no true PTS, and MPEG-PS has one for some frames only, so no time can be trusted after a jump.
@@ -64,12 +67,12 @@ def _nvdec(gpu: int) -> av.codec.hwaccel.HWAccel:
 
 @contextlib.contextmanager
 def open_video(
-    path: Path, gpu: int | None = None, threads: int = 0
+    path: Path, gpu: int | None = None, threads: int = 0, short_side: int | None = None
 ) -> Iterator[tuple[av.container.InputContainer, av.video.VideoStream]]:
     """Open a file and its video stream (streams.py).
 
     `gpu`: decode with NVDEC on that GPU instead of the CPU. `threads`: how many cores the decoder on the CPU should
-    keep busy (`decoder_threads`); 0: all.
+    keep busy (`decoder_threads`); 0: all. `short_side`: what pictures are shrunk to.
 
     Raises:
         VideoError: there is no such file, it is no media file, it has no video stream, or no decoder is here for it.
@@ -112,6 +115,8 @@ def open_video(
         if gpu is None:
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = decoder_threads(threads, stream)
+            if short_side and min(stream.codec_context.width, stream.codec_context.height) >= SHRINKS * short_side:
+                stream.codec_context.options = {"skip_loop_filter": "noref"}
         elif stream.codec_context.is_hwaccel:
             stream.codec_context.thread_count = 1  # each thread takes surfaces, and NVDEC has only 32 (PyAV#2411)
         else:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import av
+import av.container
+import av.video
 
 from extractors.decode.clock import LONGEST_STILL, decode_seen, frame_step, raise_if_unreadable
 from extractors.decode.container import UNSEEKABLE, declared_duration, describe, open_video
@@ -57,7 +60,7 @@ class Frames:
 
     def __enter__(self) -> Frames:
         with contextlib.ExitStack() as stack:
-            self._container, self._stream = stack.enter_context(open_video(self.path, self.gpu, self._threads))
+            self._container, self._stream = stack.enter_context(self._open())
             self._look = Look(self._stream)
             self._source = self._decode()
             head = next(self._source, None)
@@ -106,6 +109,9 @@ class Frames:
     def picture(self, frame: av.VideoFrame, out: Image | None = None) -> Image:
         """(H, W, 3) uint8 RGB of a frame, in `out`. Several threads may call it at once, for different frames."""
         return picture(frame, self.size, self._look, out)
+
+    def _open(self) -> AbstractContextManager[tuple[av.container.InputContainer, av.video.VideoStream]]:
+        return open_video(self.path, self.gpu, self._threads, self.short_side)
 
     def _decode(self) -> Iterator[tuple[float, av.VideoFrame | None]]:
         """Times and frames; None for a frame that no grid point shows."""
@@ -178,8 +184,7 @@ class Frames:
         # The file is opened again: not every format can seek back to its start.
         self.damage = Damage()
         self._stack.close()  # so that two decoders do not hold frames at once
-        again = open_video(self.path, self.gpu, self._threads)
-        self._container, self._stream = self._stack.enter_context(again)
+        self._container, self._stream = self._stack.enter_context(self._open())
         self._source = source = self._decode()
         time, frame = next(source, (math.nan, None))
         if frame is None or time != self.origin:

@@ -16,9 +16,11 @@ import av
 import av.error
 import av.video
 
+from extractors.decode.video import TIME_EPS
+
 MOST_HELD = 32  # packets that are read ahead; codecs put at most 16 frames into another order
 RECENT = 4 * MOST_HELD  # time stamps that are remembered
-MARGIN = 1e-3  # of the step of the grid: a frame so close to being shown is decoded
+ROUNDING = TIME_EPS / 10  # seconds; what sums of floats may be off by
 
 H264_SLICE, H264_BESIDE = 1, frozenset({6, 9, 12})  # beside slices: SEI, delimiter, filler
 HEVC_SLICES, HEVC_BESIDE = frozenset({0, 2, 4, 6, 8}), frozenset({35, 38, 39, 40})  # delimiter, filler, both SEI
@@ -90,11 +92,12 @@ class Unseen:
         if self.origin is None or not 0 < place < len(stamps) - 1 or stamps[place + 1] > newest:
             return False
         before, own, after = stamps[place - 1 : place + 2]
+        # As in grid.py, whose grid points beyond `first`, up to and with `last`, show the frame.
         first, last = (
-            ((one + two) / 2 * self._base - self._zero - self.origin) * self._fps
+            (one + two) / 2 * self._base - self._zero - self.origin + TIME_EPS
             for one, two in ((before, own), (own, after))
         )
-        return math.ceil(first - MARGIN) > math.floor(last + MARGIN)
+        return math.floor((last + ROUNDING) * self._fps) <= (first - ROUNDING) * self._fps
 
     def time(self, packet: av.Packet) -> float:
         """Seconds from the container's start, of the frame of a packet that may be left out."""

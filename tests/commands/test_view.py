@@ -325,7 +325,7 @@ def test_pages_of_videos_without_a_result(jcdnet: Run, results: Path, tmp_path: 
     assert made == ["a.html", "day 2/b.html", "index.html"]
     assert '"link":"../../footage/day%202/b.mp4"' in (tmp_path / "marks" / "day 2" / "b.html").read_text()
     index = (tmp_path / "marks" / "index.html").read_text()
-    assert 'href="day%202/b.html#up=1"' in index and index.count("no result yet") == 2
+    assert 'href="day%202/b.html#up=1"' in index and index.count("not marked yet") == 2
 
 
 @pytest.mark.parametrize(

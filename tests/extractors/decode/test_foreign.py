@@ -107,6 +107,7 @@ def test_names_that_only_look_like_addresses(tmp_path: Path, monkeypatch: pytest
     Path("https:").mkdir()
     Path("https:/a.mp4").write_bytes(b"x")
     assert [job.video for job in find_videos(["https://a.mp4"])] == [Path("https:/a.mp4")]
+    Path(r"C:\videos\a.mp4").write_bytes(b"x")
     assert [job.video for job in find_videos([r"C:\videos\a.mp4"])] == [Path(r"C:\videos\a.mp4")]
 
 

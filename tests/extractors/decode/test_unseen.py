@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import coded, encode, number_of
 
-from extractors.decode import unseen
+from extractors.decode import container, unseen
 from extractors.decode.container import open_video
 from extractors.decode.grid import Frames
 from extractors.decode.unseen import Unseen
@@ -98,12 +98,12 @@ def test_other_frames_do_not_need_them(tmp_path: Path) -> None:
         path = encode(tmp_path / name, [coded(k) for k in range(60)], codec, options=options)
 
         def pictures(path: Path, every: bool) -> dict[int, bytes]:
-            with open_video(path, threads=1) as (container, stream):
+            with open_video(path, threads=1) as (file, stream):
                 test = unseen.disposable(stream)
                 assert test is not None
                 frames = (
                     frame
-                    for packet in container.demux(stream)
+                    for packet in file.demux(stream)
                     if every or not packet.size or not test(memoryview(packet))
                     for frame in packet.decode()
                 )
@@ -127,8 +127,8 @@ def test_damaged_units_are_decoded() -> None:
 
 def test_errors_come_behind_the_packets_before_them(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mp4", [coded(k) for k in range(30)], options=H264)
-    with open_video(path, threads=1) as (container, stream):
-        packets = list(container.demux(stream))[:10]
+    with open_video(path, threads=1) as (file, stream):
+        packets = list(file.demux(stream))[:10]
 
         def breaking() -> Iterator[av.Packet]:
             yield from packets
@@ -144,12 +144,30 @@ def test_errors_come_behind_the_packets_before_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize("odd", [{"pts": None}, {"dts": 10**9}, {"pts": 3, "dts": 3}])
 def test_odd_time_stamps_end_it(tmp_path: Path, odd: dict[str, int | None]) -> None:
     path = encode(tmp_path / "a.mp4", [coded(k) for k in range(90)], "libx264", 60, options=H264)
-    with open_video(path, threads=1) as (container, stream):
+    with open_video(path, threads=1) as (file, stream):
         one = Unseen(stream, 0.0, 25.0, 0.0)
-        given = list(container.demux(stream))
+        given = list(file.demux(stream))
         fake: list[Any] = [SimpleNamespace(pts=p.pts, dts=p.dts, size=p.size, is_discard=False) for p in given]
         vars(fake[0]).update({"pts": given[3].pts, "dts": 3} if odd == {"pts": 3, "dts": 3} else odd)
         one._candidate = lambda packet: packet.size > 0  # type: ignore[method-assign]
         found = list(one.marked(iter(fake)))
         assert [packet for packet, _ in found] == fake
         assert not any(without for _, without in found)
+
+
+def test_only_frames_that_are_shrunk_much_keep_the_edges_of_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 60, (30, 24, 32, 3)).repeat(10, 1).repeat(10, 2)
+    images = [np.asarray(coded(k, 240, 320) * 0.7 + noise[k], np.uint8) for k in range(30)]
+    path = encode(tmp_path / "a.mp4", images, options=H264 | {"crf": "35"})
+
+    def pictures(short_side: int) -> np.ndarray:
+        with Frames(path, 25, short_side, threads=1) as frames:
+            return np.stack([image for _, image in frames.grid()]).astype(int)
+
+    much, little = pictures(80), pictures(81)
+    monkeypatch.setattr(container, "SHRINKS", 10**6)
+    assert 0 < np.abs(much - pictures(80)).mean() < 0.5
+    assert (little == pictures(81)).all()
