@@ -98,13 +98,14 @@ def test_what_is_left_out_of_a_folder_is_said_on_one_line(tmp_path: Path) -> Non
         touch(tmp_path / f"a{beside}")
     touch(tmp_path / "_run.json", tmp_path / ".hidden.xyz", tmp_path / "b/.DS_Store", tmp_path / "a.json.bak")
     said = "left out what is no video by its name: 4 files (2 .xyz, 1 "
-    (remark,) = left_out([str(tmp_path)])
+    made, remark = left_out([str(tmp_path)])
+    assert made.startswith(f"{tmp_path}: left out 2 videos") and "that jcdnet made" in made  # overlay and proxy
     assert remark.startswith(f"{tmp_path}: {said}") and remark.endswith(").")
     assert "1 .lrv" in remark and "1 without suffix" in remark
     touch(*(tmp_path / f"a.k{k}" for k in range(9)))
-    (remark,) = left_out([str(tmp_path)])
+    _, remark = left_out([str(tmp_path)])
     assert ": 13 files (2 .xyz, " in remark and "6 of other kinds)" in remark
-    assert left_out([str(tmp_path / "a.mp4"), str(tmp_path / "a.xyz"), str(tmp_path / "*.mp4")]) == []
+    assert left_out([str(tmp_path / "a.mp4"), str(tmp_path / "a.xyz"), str(tmp_path / "?.mp4")]) == []
     (remark,) = left_out([str(tmp_path / "*.xyz")])
     assert "1 file (1 .xyz)" in remark
 
