@@ -96,14 +96,16 @@ def lane_click(browser: Browser, result: Result, segment: Segment) -> None:
 
 
 def stopped_at(browser: Browser) -> float:
-    """Where the player stopped by itself."""
-    until(browser, lambda: not paused(browser))
-    until(browser, lambda: paused(browser))
+    """Where the player stopped by itself. On a busy machine it has done so before anybody looks."""
+    until(browser, lambda: browser.execute_script("return began > 0") and paused(browser))
+    browser.execute_script("began = 0")
     return at(browser)
 
 
 def test_a_click_plays_the_segment_and_no_more(browser: Browser, opened: Result) -> None:
-    browser.execute_script("document.getElementById('video').playbackRate = 4")
+    browser.execute_script(
+        "const v = document.getElementById('video'); v.playbackRate = 4; window.began = 0; v.onplaying = () => began++"
+    )
     segment = opened.segments[1]
     lane_click(browser, opened, segment)
     assert stopped_at(browser) == pytest.approx(segment.end, abs=0.05)
@@ -111,7 +113,7 @@ def test_a_click_plays_the_segment_and_no_more(browser: Browser, opened: Result)
     for index in (3, 0):
         segment = opened.segments[index]
         rows[index].find_elements(By.TAG_NAME, "td")[3].click()
-        assert segment.start <= at(browser) < segment.end
+        assert segment.start <= at(browser) < segment.end + 0.05
         assert rows[index].get_attribute("aria-current") == "true"
         assert stopped_at(browser) == pytest.approx(segment.end, abs=0.05)
     quiet(browser)
