@@ -26,6 +26,9 @@ MOST_LINES = 12  # more curves cannot be told apart
 # Yellow is not visible on white, and grey is the colour of actionness.
 LANES = [rgb(code) for code in COLOURS if code not in ("#f0e442", "#999999")]
 MOST_OFFERED = 40  # names of a model; of more, a list to choose from is no help
+# What a stranger asks first of a page: what it is.
+FOUND = "A program watched it and may be wrong."
+HERE_TO_MARK = "Mark the actions that you see."
 # The files of the script, in the order in which they build on one another.
 PARTS = ("base", "theme", "items", "table", "timeline", "curves", "player", "edit", "drag", "store", "begin")
 
@@ -92,7 +95,7 @@ def page(
     return filled(
         "report.html",
         title=text(file_name(result.video)),
-        about=text(f"{short(result.duration)} long"),
+        about=text(f"{short(result.duration)} long. {HERE_TO_MARK if data['unseen'] else FOUND}"),
         size=_size(result),
         facts=text(" · ".join(_facts(result))),
         notes="".join(f'<p class="note">{text(note)}</p>' for note in _notes(result)),

@@ -31,7 +31,8 @@ const legends = () => {
   if (data.segments.length) {
     const ramp = made("span", { className: "ramp" });
     ramp.style.background = `linear-gradient(90deg, ${rgba(0, opacity(0))}, ${rgba(0, 1)})`;
-    $("legend").append(made("span", {}, "Each bar is a segment. Weak colour: less sure ", ramp, " strong colour: very sure."), made("span", { textContent: "✓: kept or added by you." }));
+    $("legend").append(made("span", {}, "Each bar is a segment: one action, from start to end."), made("span", { className: "scale" }, "less sure ", ramp, " very sure"),
+      made("span", {}, "✓: kept or added by you. Struck through: rejected."));
   }
   if (curves) {
     $("details").hidden = false;

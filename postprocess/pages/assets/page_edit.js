@@ -26,8 +26,8 @@ const panel = () => {
     $("reject-word").textContent = item.was ? "reject" : "remove";
   }
   const { start, end } = marks;
-  $("hint").textContent = start === null ? "Play the video to where the action starts. Press 1."
-    : end === null ? `It starts at ${clock(start)}. Play to where it ends. Press 2. (Is it a single moment? Press 3.)` : `It lasts from ${clock(start)} to ${clock(end)}. Press 3.`;
+  $("hint").textContent = start === null ? "Go to where the action starts. Press button\u00a01."
+    : end === null ? `It starts at ${clock(start)}. Go to where it ends. Press button\u00a02. (Is it a single moment? Press button\u00a03.)` : `It lasts from ${clock(start)} to ${clock(end)}. Press button\u00a03.`;
   able("set-out", start !== null, "First say where it starts.");
   able("name-it", start !== null, "First say where it starts.");
   $("forget").hidden = start === null;

@@ -97,12 +97,12 @@ def test_keys_are_named_where_there_are_keys(film: Path, tmp_path: Path) -> None
     with started(tmp_path) as browser:  # touch emulation takes the mouse away for good
         page = opened(browser, film, tmp_path, *LIFTS)
         assert browser.find_element(By.CSS_SELECTOR, "#set-in kbd").is_displayed()
-        assert browser.find_element(By.ID, "how").text.startswith("Click a row to play it.")
+        assert browser.find_element(By.ID, "how").text.startswith("Click a row to play or change it.")
         browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
         show(browser, page)
         assert not [k for k in browser.find_elements(By.TAG_NAME, "kbd") if k.is_displayed()]
         assert not browser.find_element(By.CSS_SELECTOR, "details.mouse").is_displayed()
-        assert browser.find_element(By.ID, "how").text.startswith("Tap a row to play it.")
+        assert browser.find_element(By.ID, "how").text.startswith("Tap a row to play or change it.")
         assert "click" not in browser.find_element(By.TAG_NAME, "body").text.lower()
         click(browser, "set-in")
         assert said(browser) == "It starts at 0:00.00."
@@ -295,7 +295,7 @@ def test_the_index_says_what_its_numbers_are(browser: Browser, film: Path, tmp_p
     show(browser, out / "index.html", ready=False)
     header = browser.find_element(By.TAG_NAME, "header").text
     assert "Videos in day 1" in header and "2 videos, 0:40 in all" in header
-    assert [h.text for h in browser.find_elements(By.TAG_NAME, "th")] == ["action", "videos", "times", "in all"]
+    assert [h.text for h in browser.find_elements(By.TAG_NAME, "th")] == ["action", "videos", "how often", "how long"]
     cards = browser.find_elements(By.CSS_SELECTOR, "#cards li")
     assert cards[0].text.split("\n")[1:] == [
         "0:20 long", "1 × golf", "1 × sport, unsure: dunk & run?", "1 × weightlifting: squat"
