@@ -94,7 +94,8 @@ def said(browser: Browser) -> str:
 
 def downloaded(browser: Browser, folder: Path) -> Path:
     """The newest file that a browser of `started(folder)` has saved, once it is whole."""
-    files = lambda: [p for p in (folder / "downloads").iterdir() if p.suffix == ".json"]  # noqa: E731
+    # Chromium makes an empty file under that name first.
+    files = lambda: [p for p in (folder / "downloads").iterdir() if p.suffix == ".json" and p.stat().st_size]  # noqa: E731
     before = len(files())
     click(browser, "save")
     until(browser, lambda: len(files()) > before)
