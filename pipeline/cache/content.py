@@ -37,7 +37,7 @@ def place_of(video: Video) -> str:
 
 
 CONTENT_BLOCK = 1 << 20
-# Bytes. Hashing them takes 0.6 ms at 1.7 GB a second, and asking a worker costs the machine that runs some ms
+# Bytes. Hashing them takes 0.6 ms at 1.7 GB a second, and asking a worker costs the machine that runs 3.6 ms
 # (benchmarks/cluster.md).
 LITTLE = 1 << 20
 LOCK = ".lock"
