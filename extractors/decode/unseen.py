@@ -39,7 +39,7 @@ class Unseen:
 
     def marked(self, packets: Iterator[av.Packet]) -> Iterator[tuple[av.Packet, bool]]:
         """All packets in their order, and whether each may be left out. Errors of `packets` come at their place."""
-        held: deque[av.Packet] = deque()
+        held: deque[tuple[av.Packet, bool]] = deque()  # and whether no other frame refers to it: looked up once
         stamps: list[int] = []
         newest = -math.inf  # decoding time stamp: no later packet is shown before it
         error: BaseException | None = None
@@ -53,14 +53,14 @@ class Unseen:
                 if packet is None:
                     ended = True
                 else:
-                    held.append(packet)
+                    held.append((packet, self._on and self._candidate(packet)))
                     newest = self._note(packet, stamps, newest)
             if not held:
                 if error is not None:
                     raise error
                 return
-            packet = held.popleft()
-            yield packet, self._on and self._candidate(packet) and self._between(packet, stamps, newest)
+            packet, candidate = held.popleft()
+            yield packet, self._on and candidate and self._between(packet, stamps, newest)
 
     def _note(self, packet: av.Packet, stamps: list[int], newest: float) -> float:
         """Remember a packet's time stamps; returns the newest for decoding."""
@@ -79,11 +79,12 @@ class Unseen:
         assert self._disposable is not None
         return bool(packet.size) and not packet.is_discard and self._disposable(memoryview(packet))
 
-    def _decided(self, held: deque[av.Packet], stamps: list[int], newest: float) -> bool:
+    def _decided(self, held: deque[tuple[av.Packet, bool]], stamps: list[int], newest: float) -> bool:
         """Whether nothing that is read later changes what `_between` says of the first packet."""
-        if not self._on or self.origin is None or len(held) >= MOST_HELD or not self._candidate(held[0]):
+        packet, candidate = held[0]
+        if not (self._on and candidate) or self.origin is None or len(held) >= MOST_HELD:
             return True
-        place = bisect.bisect_right(stamps, held[0].pts or 0)
+        place = bisect.bisect_right(stamps, packet.pts or 0)
         return place < len(stamps) and stamps[place] <= newest
 
     def _between(self, packet: av.Packet, stamps: list[int], newest: float) -> bool:
