@@ -198,7 +198,8 @@ class Tables:
             UsageError: a part that is there cannot be read.
             EnvironmentMissing: pyarrow is not installed.
         """
-        arrow()
+        # PyArrow imports pandas, if it is installed, when it converts its first rows: 40 MB. A long run takes them now.
+        arrow().array([""])
         self.folder, self.mirror = folder, mirror
         self.videos: list[dict[str, Any]] = []
         self.segments: list[dict[str, Any]] = []

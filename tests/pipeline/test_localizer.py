@@ -108,7 +108,9 @@ def test_videos_in_a_store(night: Path, alone: dict[str, bytes], monkeypatch: py
 
 
 def test_columns_of_numpy_arrow_and_pandas(night: Path) -> None:
-    pyarrow, pandas = pytest.importorskip("pyarrow"), pytest.importorskip("pandas")
+    import pandas
+    import pyarrow
+
     localizer = Localizer(config=config(night))
     asked = {name: column[:2] for name, column in batch(night).items()}
     plain = localizer(asked)

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -65,8 +67,26 @@ def test_what_stands_in_the_tables(tmp_path: Path) -> None:
     ]
 
 
+def test_pandas_is_loaded_at_the_start_and_not_by_the_first_rows(tmp_path: Path) -> None:
+    """PyArrow loads it, 40 MB, when it first converts something: hours later the machine's memory may be full."""
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from pipeline.tables import Tables
+        made = Tables(Path(sys.argv[1]), ())
+        before = "pandas" in sys.modules
+        made.add("a.mp4", None, ValueError("no"))
+        made.flush()
+        print(before, "pandas" in sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]
+
+
 def test_pandas_and_duckdb_open_them(tmp_path: Path) -> None:
-    pandas, duckdb = pytest.importorskip("pandas"), pytest.importorskip("duckdb")
+    import duckdb
+    import pandas
+
     for k in range(3):  # three writers
         made = Tables(tmp_path, ())
         made.add(f"{k}.mp4", result(f"{k}.mp4", *["serve"] * k))
