@@ -187,7 +187,8 @@ def by_shards(videos: Path, folder: Path, count: int) -> None:
             f"{number}/4",
             *flags,
         ]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        # The four share this machine's cores, which threads of PyTorch that wait for each other would waste.
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
     children = {number: start(number) for number in (1, 2, 3, 4)}
     while not (folder / "out" / "videos.parquet").is_dir() or not list((folder / "out/videos.parquet").glob("part*")):

@@ -170,6 +170,9 @@ def _runs(
     sports, curves, masks, candidates = [], [], [], []
     for sport in members.values():
         together = np.sum([scene.probability(c) for c in sport], axis=0)
+        # No mean is higher than the highest snippet. Most sports end here, and a short video costs half as much.
+        if together.max() < config.threshold - ROUNDING:
+            continue
         curve = moving_average(together, window, scene.block)
         mask = counted(curve, config.threshold, config.edge, scene.block)
         spans = merge(runs(mask, 0, scene.block), gap, scene.block, curve, least, shortest)

@@ -29,7 +29,13 @@ _TEMPORARY = re.compile(r"\.([0-9a-f]{8}-\d+-\d+)\.\w+\.part$")
 
 def identity() -> str:
     """Return a name for this process: its machine, its number and its start, since systems reuse process numbers."""
-    return f"{_machine()}-{os.getpid()}-{_started(os.getpid())}"
+    return _identity(os.getpid())
+
+
+@lru_cache
+def _identity(number: int) -> str:
+    """The `identity` of this process, whose number changes when it forks; the system need not be asked twice."""
+    return f"{_machine()}-{number}-{_started(number)}"
 
 
 def is_alive(who: str) -> bool | None:
