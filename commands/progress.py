@@ -1,19 +1,18 @@
 """What `run` and `extract` share: choosing workers, bars over many videos, the report and its table."""
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.progress import Progress, TaskProgressColumn
 
+from commands.bars import Bars, single
 from commands.options import WorkOptions
 from commands.places import mirror_at
 from commands.remaining import Remaining
-from commands.terminal import STAGES, complain, drawn, err, escape, failure, note, out, progress, stopping
+from commands.terminal import complain, err, escape, failure, note, out, progress, stopping
 from commands.terminal import table as draw
 from extractors.config import Stretch
 from postprocess.formats.writers import clock
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from pipeline.run.videos import Job
 
 MANY = 20  # videos, after which nobody sees the first errors any more
-SHOWN = 8  # videos that have a bar at the same time
-COMPUTED = ("flow", "i3d")  # stages that tell how far a video is; decoding runs ahead
 TELLING = 10.0  # seconds of video from which on a speed is remembered
 
 
@@ -214,136 +211,3 @@ class Running:
             note(f"{mute} of the videos do not say how long they are, and are not in these figures.")
         if errors:
             raise typer.Exit(failure(errors))
-
-
-@contextlib.contextmanager
-def single(remaining: Remaining) -> Iterator[Any]:
-    """Show bars for the stages of one video."""
-    with progress() as bars:
-        yield _One(bars, remaining)
-
-
-def measure(remaining: Remaining, job: "Job", stage: str, done: int, total: int) -> None:
-    """Use the progress of a video for the estimate."""
-    if stage in COMPUTED:
-        remaining.progress(job.name, done, time.monotonic())
-    elif stage == "compile" and done == total:
-        remaining.compiled(time.monotonic())
-
-
-class _One:
-    def __init__(self, bars: Any, remaining: Remaining) -> None:
-        self.bars, self.remaining = bars, remaining
-
-    def video(self, job: "Job") -> Any:
-        show = self.bars.video(job.video)
-
-        def on_progress(stage: str, done: int, total: int) -> None:
-            measure(self.remaining, job, stage, done, total)
-            show(stage, done, total)
-
-        return on_progress
-
-    def done(self, outcome: "Outcome") -> None:
-        pass
-
-    @contextlib.contextmanager
-    def away(self) -> Iterator[None]:
-        self.clear()
-        yield
-
-    def clear(self) -> None:
-        self.bars.clear()
-
-
-class Bars:
-    """One bar over all videos, by seconds of video, and one for each that is at work."""
-
-    def __init__(self, jobs: "Sequence[Job]", remaining: Remaining) -> None:
-        self.jobs, self.remaining = jobs, remaining
-        self.total, self.finished = len(jobs), 0
-        self.live: Progress | None = None
-        self.tasks: dict[Path, Any] = {}
-        self._lock = threading.RLock()  # workers' progress comes from a thread of its own
-        self._away = False
-        self._ended = threading.Event()
-
-    def __enter__(self) -> "Bars":
-        threading.Thread(target=self._read_headers, name="headers", daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self.clear()
-
-    def _read_headers(self) -> None:
-        """Read how long the videos are, while the work goes on. Only the estimate waits for this."""
-        from extractors.decode.headers import durations
-
-        names = {job.video: job.name for job in self.jobs if isinstance(job.video, Path)}
-        for path, seconds in durations(list(names), self._ended.is_set):
-            with self._lock:
-                self.remaining.header(names[path], seconds)
-
-    def video(self, job: "Job") -> Any:
-        """The progress function of one video."""
-
-        def on_progress(stage: str, done: int, total: int) -> None:
-            with self._lock:
-                measure(self.remaining, job, stage, done, total)
-                if not self._away:
-                    show(stage, done, total)
-
-        def show(stage: str, done: int, total: int) -> None:
-            if stage == "compile" and done < total:  # said also where bars are not drawn
-                self.clear()
-                err.print(f"[dim]{STAGES[stage]}[/]")
-            live = self._live()
-            if job.name not in self.tasks:
-                if len(self.tasks) >= SHOWN:
-                    return
-                self.tasks[job.name] = live.add_task("", total=1)
-            label = f"  {escape(job.video.name)} {STAGES.get(stage, stage)}"
-            live.update(self.tasks[job.name], description=label, completed=done, total=max(total, done))
-            self._overall()
-
-        return on_progress
-
-    def done(self, outcome: "Outcome") -> None:
-        """Count a video as done."""
-        with self._lock:
-            self.finished += 1
-            self.remaining.finished(outcome.job.name, outcome.seconds)
-
-    def clear(self) -> None:
-        """Remove the bars."""
-        with self._lock:
-            live, self.live, self.tasks = self.live, None, {}
-            if live is not None:
-                live.stop()
-
-    @contextlib.contextmanager
-    def away(self) -> Iterator[None]:
-        """Remove the bars while the block prints; otherwise they would be drawn over what it prints."""
-        self.clear()
-        self._away = True
-        try:
-            yield
-        finally:
-            self._away = False
-
-    def _live(self) -> Progress:
-        if self.live is None:
-            self.live = drawn(TaskProgressColumn())
-            self.overall = self.live.add_task("", total=1.0)
-            self.live.start()
-        return self.live
-
-    def _overall(self) -> None:
-        """Update the bar over all videos, with the time left as soon as it can be estimated."""
-        left, total = self.remaining.left(time.monotonic()), self.remaining.total()
-        said = "" if left is None else f", {clock(left).partition('.')[0]} left"
-        share = self.remaining.through() / total if total else self.finished / self.total
-        if self.live is not None:
-            label = f"{self.finished} of {self.total} videos{said}"
-            self.live.update(self.overall, description=label, completed=share, total=1.0)

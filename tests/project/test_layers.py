@@ -35,6 +35,7 @@ LONG_FILES = {
 }
 SHARED = {
     "__init__",
+    "bars",
     "groups",
     "options",
     "places",
