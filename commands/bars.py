@@ -1,16 +1,16 @@
-"""What a run over videos shows while it works: the bars of one video, or of many with the time that is left."""
+"""What a run over several videos shows while it works: bars, with the time that is left."""
 
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.progress import Progress, TaskProgressColumn
 
 from commands.remaining import Remaining
-from commands.terminal import STAGES, drawn, err, escape, progress
+from commands.terminal import STAGES, drawn, err, escape
 from postprocess.formats.writers import clock
 
 if TYPE_CHECKING:
@@ -18,54 +18,15 @@ if TYPE_CHECKING:
     from pipeline.run.videos import Job
 
 SHOWN = 8  # videos that have a bar at the same time
-COMPUTED = ("flow", "i3d")  # stages that tell how far a video is; decoding runs ahead
-
-
-@contextlib.contextmanager
-def single(remaining: Remaining) -> Iterator[Any]:
-    """Show bars for the stages of one video."""
-    with progress() as bars:
-        yield _One(bars, remaining)
-
-
-def measure(remaining: Remaining, job: "Job", stage: str, done: int, total: int) -> None:
-    """Use the progress of a video for the estimate."""
-    if stage in COMPUTED:
-        remaining.progress(job.name, done, time.monotonic())
-    elif stage == "compile" and done == total:
-        remaining.compiled(time.monotonic())
-
-
-class _One:
-    def __init__(self, bars: Any, remaining: Remaining) -> None:
-        self.bars, self.remaining = bars, remaining
-
-    def video(self, job: "Job") -> Any:
-        show = self.bars.video(job.video)
-
-        def on_progress(stage: str, done: int, total: int) -> None:
-            measure(self.remaining, job, stage, done, total)
-            show(stage, done, total)
-
-        return on_progress
-
-    def done(self, outcome: "Outcome") -> None:
-        pass
-
-    @contextlib.contextmanager
-    def away(self) -> Iterator[None]:
-        self.clear()
-        yield
-
-    def clear(self) -> None:
-        self.bars.clear()
+READING = ("hash", "fetch", "wait")  # stages before any work
 
 
 class Bars:
     """One bar over all videos, by seconds of video, and one for each that is at work."""
 
-    def __init__(self, jobs: "Sequence[Job]", remaining: Remaining) -> None:
-        self.jobs, self.remaining = jobs, remaining
+    def __init__(self, jobs: "Sequence[Job]", remaining: Remaining, begun: Callable[[], None]) -> None:
+        """`begun`: is called while no bars are drawn, as soon as a video is not only read but worked on."""
+        self.jobs, self.remaining, self.begun = jobs, remaining, begun
         self.total, self.finished = len(jobs), 0
         self.live: Progress | None = None
         self.tasks: dict[Path, Any] = {}
@@ -95,7 +56,7 @@ class Bars:
 
         def on_progress(stage: str, done: int, total: int) -> None:
             with self._lock:
-                measure(self.remaining, job, stage, done, total)
+                self.remaining.told(job.name, stage, done, total, time.monotonic())
                 if not self._away:
                     show(stage, done, total)
 
@@ -103,6 +64,8 @@ class Bars:
             if stage == "compile" and done < total:  # said also where bars are not drawn
                 self.clear()
                 err.print(f"[dim]{STAGES[stage]}[/]")
+            if stage not in READING:
+                self.begun()
             live = self._live()
             if job.name not in self.tasks:
                 if len(self.tasks) >= SHOWN:

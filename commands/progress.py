@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from commands.bars import Bars, single
 from commands.options import WorkOptions
 from commands.places import mirror_at
 from commands.remaining import Remaining
-from commands.terminal import complain, err, escape, failure, note, out, progress, stopping
+from commands.terminal import err, escape, failure, note, out, progress, stopping
 from commands.terminal import table as draw
 from extractors.config import Stretch
 from postprocess.formats.writers import clock
 from support.errors import INTERRUPTED, EnvironmentMissing, Stopped, UsageError, UserError
 
 if TYPE_CHECKING:
+    from commands.refused import Refused
     from pipeline.cache.content import Video
     from pipeline.run.outcome import Existing, Outcome
     from pipeline.run.videos import Job
@@ -64,6 +64,7 @@ class Running:
         self.report = summary.RunReport(command, self.jobs, out, mirror)
         self._first = out is None or not (out / summary.NAME).exists()
         self._said: set[str] = set()
+        self._refused: Refused | None = None
         self._prepare = prepare_output
 
     def leave_out(self, videos: "set[Video]") -> None:
@@ -108,7 +109,12 @@ class Running:
         remaining = Remaining(
             {job.name: size_of(job.video) for job in self.jobs}, self._step, stretch.start, stretch.end
         )
-        bars = single(remaining) if len(self.jobs) == 1 else Bars(self.jobs, remaining)
+        if len(self.jobs) == 1:
+            bars: Any = single(remaining)
+        else:
+            from commands.bars import Bars
+
+            bars = Bars(self.jobs, remaining, self._say_refused)
         interrupted, refused = True, False
         try:
             with stopping() as stop, bars as shown:
@@ -139,9 +145,25 @@ class Running:
                 for message in outcome.messages:
                     self._note_once(message)
                 if outcome.error is not None:
-                    complain(outcome.error)
+                    self._refuse(outcome.job, outcome.error)
                 else:
+                    self._say_refused()
                     yield outcome
+
+    def _refuse(self, job: "Job", error: Exception, planned: bool = False) -> None:
+        """Take note of a video's error; of a run that is only `planned`, no report lists them."""
+        if self._refused is None:
+            from commands.refused import Refused
+            from pipeline.run import summary
+
+            self._refused = Refused(None if self.out is None or planned else self.out / summary.NAME)
+        self._refused.add(job, error)
+
+    def _say_refused(self) -> None:
+        """Say the errors that were not said yet: another video is worked on, or done."""
+        if self._refused is not None and self._refused.waits:
+            self._bars.clear()
+            self._refused.say()
 
     def _note_once(self, message: str) -> None:
         """Print a remark, unless it was printed before: of a folder, one may be true of every video."""
@@ -159,6 +181,8 @@ class Running:
         """Write the report, and print a summary if there was more than one video."""
         from pipeline.run import summary
 
+        if self._refused is not None:  # first: the report may be impossible to write
+            self._refused.end(again=len(self.report.rows) > MANY)
         self.report.write(interrupted)
         if self.command != "extract":
             self.report.write_segments()
@@ -171,10 +195,6 @@ class Running:
             speed = f", {self.report.computed / elapsed:.2f} × real time" if self.report.computed else ""
             said = summary.summed_up(self.report.counts)
             err.print(f"{said}; {clock(seconds)} of video in {clock(elapsed)}{speed}", soft_wrap=True)
-        if len(self.report.rows) > MANY:
-            for row in self.report.rows.values():
-                if row["status"] == "failed":
-                    err.print(f"[red]failed:[/] {escape(row['error'])}", soft_wrap=True)
 
     def finish(self) -> None:
         """Exit with code 1 if a video failed because of a bug, else with 3 if a video failed."""
@@ -195,12 +215,14 @@ class Running:
                 bars.clear()
                 if planned.error is not None:
                     errors.append(planned.error)
-                    complain(planned.error)
+                    self._refuse(planned.job, planned.error, planned=True)
                 if planned.message:
                     self._note_once(f"{planned.message}.")
                 seconds, disk = seconds + planned.seconds, disk + planned.disk
                 mute += planned.mute
                 rows.append((str(planned.job.video), planned.what, clock(planned.seconds) if planned.seconds else ""))
+        if self._refused is not None:
+            self._refused.end(again=False)
         draw(("video", "would", "video time"), rows)
         speed = summary.speeds().get(self.speed_key)
         took = (
@@ -211,3 +233,35 @@ class Running:
             note(f"{mute} of the videos do not say how long they are, and are not in these figures.")
         if errors:
             raise typer.Exit(failure(errors))
+
+
+@contextlib.contextmanager
+def single(remaining: Remaining) -> Iterator[Any]:
+    """Show bars for the stages of one video."""
+    with progress() as bars:
+        yield _One(bars, remaining)
+
+
+class _One:
+    def __init__(self, bars: Any, remaining: Remaining) -> None:
+        self.bars, self.remaining = bars, remaining
+
+    def video(self, job: "Job") -> Any:
+        show = self.bars.video(job.video)
+
+        def on_progress(stage: str, done: int, total: int) -> None:
+            self.remaining.told(job.name, stage, done, total, time.monotonic())
+            show(stage, done, total)
+
+        return on_progress
+
+    def done(self, outcome: "Outcome") -> None:
+        pass
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        self.clear()
+        yield
+
+    def clear(self) -> None:
+        self.bars.clear()

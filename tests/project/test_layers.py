@@ -40,6 +40,7 @@ SHARED = {
     "options",
     "places",
     "progress",
+    "refused",
     "remaining",
     "terminal",
 }  # in commands/, but no command
