@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.groups import grouped
-from commands.options import Results, Videos, a_time
-from commands.places import folder_only, opened
+from commands.options import Results, Videos, a_place, a_time
+from commands.places import folder_only
 from commands.terminal import complain, finish, note
 from postprocess.formats.writers import SUFFIXES, VIEWS, WRITERS
 from support.errors import OutputError, UsageError, UserError
@@ -25,14 +25,7 @@ def export(
     formats: Annotated[str, typer.Option("--format", "-f", help=f"Joined by commas: {', '.join(FORMATS)}.")],
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="Folder (or its URL) for the files.",
-            show_default="beside the results",
-            parser=opened,
-            metavar="<path>",
-        ),
+        a_place("Folder (or its URL) for the files.", "--out", "-o", show_default="beside the results"),
     ] = None,
     before: Annotated[float, a_time("Of edl and fcpxml: seconds to begin earlier.")] = 0.0,
     after: Annotated[float, a_time("Of edl and fcpxml: seconds to end later.")] = 0.0,
