@@ -16,6 +16,17 @@ from support.paths import called, with_suffix
 if TYPE_CHECKING:
     from postprocess.segment import Result
 
+# What programs read, for those who name the program.
+READ = {
+    "avid": "edl",
+    "davinci": "edl or fcpxml",
+    "fcp": "fcpxml",
+    "finalcut": "fcpxml",
+    "label-studio": "labelstudio",
+    "premiere": "edl",
+    "resolve": "edl or fcpxml",
+    "youtube": "chapters",
+}
 FORMATS = tuple(name for name in SUFFIXES if name not in (*VIEWS, "json", "jsonl"))
 
 
@@ -112,6 +123,8 @@ def _names(text: str) -> list[str]:
     for name in names:
         if name in VIEWS:
             raise UsageError(f"{name} shows the video; `report` makes pages, and `run -f {name}` both.")
+        if name.lower() in READ:
+            raise UsageError(f"-f {name}: this is a program; choose the format that it reads: {READ[name.lower()]}.")
         if name not in FORMATS:
             raise UsageError(f"unknown format {name!r}; there are: {', '.join(FORMATS)}.")
     return names

@@ -59,13 +59,14 @@ class Example:
         """As a user writes it, without the folder: match.mp4@12.3-14.8."""
         if self.start == 0 and math.isinf(self.end):
             return self.video.name
-        last = "" if math.isinf(self.end) else f"-{self.end:g}"
+        last = "" if math.isinf(self.end) or self.end == self.start else f"-{self.end:g}"
         return f"{self.video.name}@{self.start:g}{last}"
 
     @property
     def label(self) -> str:
         """What matches are called by default."""
-        return f"like {self.text.rpartition('-')[0] or self.text}" if "@" in self.text else f"like {self.text}"
+        whole = self.start == 0 and math.isinf(self.end)
+        return f"like {self.video.name}" if whole else f"like {self.video.name}@{self.start:g}"
 
 
 def read_example(option: str, text: str) -> Example:
