@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.groups import grouped
-from commands.options import Results, Videos, a_time
-from commands.places import folder_only, opened
+from commands.options import Results, Videos, a_place, a_time
+from commands.places import folder_only
 from commands.terminal import complain, err, failure, note, progress
 from support.errors import UsageError
 from support.paths import called
@@ -24,7 +24,7 @@ def clips(
     results: Results,
     output: Annotated[
         Path,
-        typer.Option("--out", "-o", help="Folder (or its URL) for the clips.", parser=opened, metavar="<path>"),
+        a_place("Folder (or its URL) for the clips.", "--out", "-o"),
     ] = Path("clips"),
     copy: Annotated[
         bool, typer.Option("--copy", help="Copy from keyframe to keyframe: quick and lossless, but not exact.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.groups import grouped
-from commands.options import C
+from commands.options import C, a_place
 from commands.places import read_from
 from commands.terminal import escape, note, out, progress, table
 from postprocess.config import RULES
@@ -25,19 +25,15 @@ class ScoredOptions:
 
     ground_truth: Annotated[
         Path | None,
-        typer.Option(
-            help="ActivityNet JSON, or its URL.",
-            show_default="of published features: what they bring",
-            parser=read_from,
-            metavar="<path>",
+        a_place(
+            "ActivityNet JSON, or its URL.", parser=read_from, show_default="of published features: what they bring"
         ),
     ] = None
     predictions: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="ActivityNet JSON, or results of `run`: files or folders, also URLs; several may follow one another.",
+        a_place(
+            "ActivityNet JSON, or results of `run`: files or folders, also URLs; several may follow one another.",
             parser=read_from,
-            metavar="<path>",
         ),
     ] = None
     model: Annotated[str | None, typer.Option(help="Instead: run this model over --features.")] = None

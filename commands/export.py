@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.groups import grouped
-from commands.options import Results, Videos, a_time
-from commands.places import folder_only, opened
+from commands.options import Results, Videos, a_place, a_time
+from commands.places import folder_only
 from commands.terminal import complain, finish, note
 from postprocess.formats.writers import SUFFIXES, VIEWS, WRITERS
 from support.errors import OutputError, UsageError, UserError
@@ -16,6 +16,17 @@ from support.paths import called, with_suffix
 if TYPE_CHECKING:
     from postprocess.segment import Result
 
+# What programs read, for those who name the program.
+READ = {
+    "avid": "edl",
+    "davinci": "edl or fcpxml",
+    "fcp": "fcpxml",
+    "finalcut": "fcpxml",
+    "label-studio": "labelstudio",
+    "premiere": "edl",
+    "resolve": "edl or fcpxml",
+    "youtube": "chapters",
+}
 FORMATS = tuple(name for name in SUFFIXES if name not in (*VIEWS, "json", "jsonl"))
 
 
@@ -25,14 +36,7 @@ def export(
     formats: Annotated[str, typer.Option("--format", "-f", help=f"Joined by commas: {', '.join(FORMATS)}.")],
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="Folder (or its URL) for the files.",
-            show_default="beside the results",
-            parser=opened,
-            metavar="<path>",
-        ),
+        a_place("Folder (or its URL) for the files.", "--out", "-o", show_default="beside the results"),
     ] = None,
     before: Annotated[float, a_time("Of edl and fcpxml: seconds to begin earlier.")] = 0.0,
     after: Annotated[float, a_time("Of edl and fcpxml: seconds to end later.")] = 0.0,
@@ -119,6 +123,8 @@ def _names(text: str) -> list[str]:
     for name in names:
         if name in VIEWS:
             raise UsageError(f"{name} shows the video; `report` makes pages, and `run -f {name}` both.")
+        if name.lower() in READ:
+            raise UsageError(f"-f {name}: this is a program; choose the format that it reads: {READ[name.lower()]}.")
         if name not in FORMATS:
             raise UsageError(f"unknown format {name!r}; there are: {', '.join(FORMATS)}.")
     return names

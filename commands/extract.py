@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from commands.groups import grouped, settings_of
-from commands.options import FeatureOptions, Paths, RangeOptions, RerunOptions, WorkOptions
-from commands.places import folder_only, is_file_name, mirror_at, opened
+from commands.options import FeatureOptions, Paths, RangeOptions, RerunOptions, WorkOptions, a_place
+from commands.places import folder_only, is_file_name, mirror_at
 from commands.progress import Running
 from commands.terminal import note, say_choices
 from pipeline.config import asked, load_config
@@ -20,13 +18,7 @@ def extract(
     paths: Paths,
     output: Annotated[
         Path,
-        typer.Option(
-            "--out",
-            "-o",
-            help="Folder (or its URL) for the .npz files, or one such file for one video.",
-            parser=opened,
-            metavar="<path>",
-        ),
+        a_place("Folder (or its URL) for the .npz files, or one such file for one video.", "--out", "-o"),
     ] = Path("features"),
     *,
     part: RangeOptions,

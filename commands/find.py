@@ -160,7 +160,7 @@ def find(
     if output == "-":
         for result in results:
             WRITERS["json" if len(results) == 1 else "jsonl"](result, sys.stdout)
-    else:
+    elif results:  # else every video failed, and that is said
         _show(results, examples)
     if folder is not None and "html" in wanted and len(standing := running.report.results()) > 1:
         write_index(standing, folder)

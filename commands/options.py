@@ -5,6 +5,7 @@ Help shows the defaults of the settings, which live elsewhere.
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from commands.groups import Setting, place
-from commands.places import read_from
+from commands.places import opened, read_from
 from extractors.config import PRECISIONS, FeatureConfig, Limits, Stretch
 from pipeline.config import STREAM_CHOICES, Config
 from postprocess.config import RULES, LocalizeConfig
@@ -41,6 +42,11 @@ def read_seconds(given: str | float) -> float:
 def a_time(help_text: str, *names: str, **more: Any) -> Any:
     """An option that takes a time: seconds, or a clock."""
     return typer.Option(*names, parser=read_seconds, metavar="<time>", help=help_text, **more)
+
+
+def a_place(help_text: str, *names: str, parser: Callable[[str], Any] = opened, **more: Any) -> Any:
+    """An option that takes a file or a folder, of this machine or of a store (a URL)."""
+    return typer.Option(*names, parser=parser, metavar="<path>", help=help_text, **more)
 
 
 Paths = Annotated[
@@ -101,11 +107,7 @@ Results = Annotated[
 ]
 Videos = Annotated[
     str | None,
-    typer.Option(
-        help="Folder (or its URL) with the videos, if they are no longer where `run` found them.",
-        parser=place,
-        metavar="<path>",
-    ),
+    a_place("Folder (or its URL) with the videos, if they are no longer where `run` found them.", parser=place),
 ]
 CacheDir = Annotated[
     Path | None,

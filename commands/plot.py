@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.groups import grouped
-from commands.options import Results, Videos
-from commands.places import folder_only, opened, read_from
+from commands.options import Results, Videos, a_place
+from commands.places import folder_only, read_from
 from commands.terminal import complain, finish, note
 from support.errors import UsageError, UserError
 from support.paths import called
@@ -21,22 +21,16 @@ def plot(
     results: Results,
     output: Annotated[
         Path | None,
-        typer.Option(
+        a_place(
+            "A .png or .svg file; of several results a folder; also URLs.",
             "--out",
             "-o",
-            help="A .png or .svg file; of several results a folder; also URLs.",
             show_default="beside the results",
-            parser=opened,
-            metavar="<path>",
         ),
     ] = None,
     ground_truth: Annotated[
         Path | None,
-        typer.Option(
-            help="What is true, as ActivityNet's JSON, or its URL: drawn above what was found.",
-            parser=read_from,
-            metavar="<path>",
-        ),
+        a_place("What is true, as ActivityNet's JSON, or its URL: drawn above what was found.", parser=read_from),
     ] = None,
     frames: Annotated[
         int, typer.Option(min=0, max=20, help="How many frames of the video to show on top; 0: none.")

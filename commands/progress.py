@@ -1,32 +1,29 @@
 """What `run` and `extract` share: choosing workers, bars over many videos, the report and its table."""
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.progress import Progress, TaskProgressColumn
 
 from commands.options import WorkOptions
 from commands.places import mirror_at
 from commands.remaining import Remaining
-from commands.terminal import STAGES, complain, drawn, err, escape, failure, note, out, progress, stopping
+from commands.terminal import err, escape, failure, note, out, progress, stopping
 from commands.terminal import table as draw
 from extractors.config import Stretch
 from postprocess.formats.writers import clock
 from support.errors import INTERRUPTED, EnvironmentMissing, Stopped, UsageError, UserError
 
 if TYPE_CHECKING:
+    from commands.refused import Refused
     from pipeline.cache.content import Video
     from pipeline.run.outcome import Existing, Outcome
     from pipeline.run.videos import Job
 
 MANY = 20  # videos, after which nobody sees the first errors any more
-SHOWN = 8  # videos that have a bar at the same time
-COMPUTED = ("flow", "i3d")  # stages that tell how far a video is; decoding runs ahead
 TELLING = 10.0  # seconds of video from which on a speed is remembered
 
 
@@ -67,6 +64,7 @@ class Running:
         self.report = summary.RunReport(command, self.jobs, out, mirror)
         self._first = out is None or not (out / summary.NAME).exists()
         self._said: set[str] = set()
+        self._refused: Refused | None = None
         self._prepare = prepare_output
 
     def leave_out(self, videos: "set[Video]") -> None:
@@ -111,7 +109,12 @@ class Running:
         remaining = Remaining(
             {job.name: size_of(job.video) for job in self.jobs}, self._step, stretch.start, stretch.end
         )
-        bars = single(remaining) if len(self.jobs) == 1 else Bars(self.jobs, remaining)
+        if len(self.jobs) == 1:
+            bars: Any = single(remaining)
+        else:
+            from commands.bars import Bars
+
+            bars = Bars(self.jobs, remaining, self._say_refused)
         interrupted, refused = True, False
         try:
             with stopping() as stop, bars as shown:
@@ -142,9 +145,25 @@ class Running:
                 for message in outcome.messages:
                     self._note_once(message)
                 if outcome.error is not None:
-                    complain(outcome.error)
+                    self._refuse(outcome.job, outcome.error)
                 else:
+                    self._say_refused()
                     yield outcome
+
+    def _refuse(self, job: "Job", error: Exception, planned: bool = False) -> None:
+        """Take note of a video's error; of a run that is only `planned`, no report lists them."""
+        if self._refused is None:
+            from commands.refused import Refused
+            from pipeline.run import summary
+
+            self._refused = Refused(None if self.out is None or planned else self.out / summary.NAME)
+        self._refused.add(job, error)
+
+    def _say_refused(self) -> None:
+        """Say the errors that were not said yet: another video is worked on, or done."""
+        if self._refused is not None and self._refused.waits:
+            self._bars.clear()
+            self._refused.say()
 
     def _note_once(self, message: str) -> None:
         """Print a remark, unless it was printed before: of a folder, one may be true of every video."""
@@ -162,6 +181,8 @@ class Running:
         """Write the report, and print a summary if there was more than one video."""
         from pipeline.run import summary
 
+        if self._refused is not None:  # first: the report may be impossible to write
+            self._refused.end(again=len(self.report.rows) > MANY)
         self.report.write(interrupted)
         if self.command != "extract":
             self.report.write_segments()
@@ -174,10 +195,6 @@ class Running:
             speed = f", {self.report.computed / elapsed:.2f} × real time" if self.report.computed else ""
             said = summary.summed_up(self.report.counts)
             err.print(f"{said}; {clock(seconds)} of video in {clock(elapsed)}{speed}", soft_wrap=True)
-        if len(self.report.rows) > MANY:
-            for row in self.report.rows.values():
-                if row["status"] == "failed":
-                    err.print(f"[red]failed:[/] {escape(row['error'])}", soft_wrap=True)
 
     def finish(self) -> None:
         """Exit with code 1 if a video failed because of a bug, else with 3 if a video failed."""
@@ -198,12 +215,14 @@ class Running:
                 bars.clear()
                 if planned.error is not None:
                     errors.append(planned.error)
-                    complain(planned.error)
+                    self._refuse(planned.job, planned.error, planned=True)
                 if planned.message:
                     self._note_once(f"{planned.message}.")
                 seconds, disk = seconds + planned.seconds, disk + planned.disk
                 mute += planned.mute
                 rows.append((str(planned.job.video), planned.what, clock(planned.seconds) if planned.seconds else ""))
+        if self._refused is not None:
+            self._refused.end(again=False)
         draw(("video", "would", "video time"), rows)
         speed = summary.speeds().get(self.speed_key)
         took = (
@@ -223,14 +242,6 @@ def single(remaining: Remaining) -> Iterator[Any]:
         yield _One(bars, remaining)
 
 
-def measure(remaining: Remaining, job: "Job", stage: str, done: int, total: int) -> None:
-    """Use the progress of a video for the estimate."""
-    if stage in COMPUTED:
-        remaining.progress(job.name, done, time.monotonic())
-    elif stage == "compile" and done == total:
-        remaining.compiled(time.monotonic())
-
-
 class _One:
     def __init__(self, bars: Any, remaining: Remaining) -> None:
         self.bars, self.remaining = bars, remaining
@@ -239,7 +250,7 @@ class _One:
         show = self.bars.video(job.video)
 
         def on_progress(stage: str, done: int, total: int) -> None:
-            measure(self.remaining, job, stage, done, total)
+            self.remaining.told(job.name, stage, done, total, time.monotonic())
             show(stage, done, total)
 
         return on_progress
@@ -254,96 +265,3 @@ class _One:
 
     def clear(self) -> None:
         self.bars.clear()
-
-
-class Bars:
-    """One bar over all videos, by seconds of video, and one for each that is at work."""
-
-    def __init__(self, jobs: "Sequence[Job]", remaining: Remaining) -> None:
-        self.jobs, self.remaining = jobs, remaining
-        self.total, self.finished = len(jobs), 0
-        self.live: Progress | None = None
-        self.tasks: dict[Path, Any] = {}
-        self._lock = threading.RLock()  # workers' progress comes from a thread of its own
-        self._away = False
-        self._ended = threading.Event()
-
-    def __enter__(self) -> "Bars":
-        threading.Thread(target=self._read_headers, name="headers", daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self.clear()
-
-    def _read_headers(self) -> None:
-        """Read how long the videos are, while the work goes on. Only the estimate waits for this."""
-        from extractors.decode.headers import durations
-
-        names = {job.video: job.name for job in self.jobs if isinstance(job.video, Path)}
-        for path, seconds in durations(list(names), self._ended.is_set):
-            with self._lock:
-                self.remaining.header(names[path], seconds)
-
-    def video(self, job: "Job") -> Any:
-        """The progress function of one video."""
-
-        def on_progress(stage: str, done: int, total: int) -> None:
-            with self._lock:
-                measure(self.remaining, job, stage, done, total)
-                if not self._away:
-                    show(stage, done, total)
-
-        def show(stage: str, done: int, total: int) -> None:
-            if stage == "compile" and done < total:  # said also where bars are not drawn
-                self.clear()
-                err.print(f"[dim]{STAGES[stage]}[/]")
-            live = self._live()
-            if job.name not in self.tasks:
-                if len(self.tasks) >= SHOWN:
-                    return
-                self.tasks[job.name] = live.add_task("", total=1)
-            label = f"  {escape(job.video.name)} {STAGES.get(stage, stage)}"
-            live.update(self.tasks[job.name], description=label, completed=done, total=max(total, done))
-            self._overall()
-
-        return on_progress
-
-    def done(self, outcome: "Outcome") -> None:
-        """Count a video as done."""
-        with self._lock:
-            self.finished += 1
-            self.remaining.finished(outcome.job.name, outcome.seconds)
-
-    def clear(self) -> None:
-        """Remove the bars."""
-        with self._lock:
-            live, self.live, self.tasks = self.live, None, {}
-            if live is not None:
-                live.stop()
-
-    @contextlib.contextmanager
-    def away(self) -> Iterator[None]:
-        """Remove the bars while the block prints; otherwise they would be drawn over what it prints."""
-        self.clear()
-        self._away = True
-        try:
-            yield
-        finally:
-            self._away = False
-
-    def _live(self) -> Progress:
-        if self.live is None:
-            self.live = drawn(TaskProgressColumn())
-            self.overall = self.live.add_task("", total=1.0)
-            self.live.start()
-        return self.live
-
-    def _overall(self) -> None:
-        """Update the bar over all videos, with the time left as soon as it can be estimated."""
-        left, total = self.remaining.left(time.monotonic()), self.remaining.total()
-        said = "" if left is None else f", {clock(left).partition('.')[0]} left"
-        share = self.remaining.through() / total if total else self.finished / self.total
-        if self.live is not None:
-            label = f"{self.finished} of {self.total} videos{said}"
-            self.live.update(self.overall, description=label, completed=share, total=1.0)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Hashable, Mapping
 
 EVIDENCE = 5.0  # seconds of work that must have been measured before anything is said
+COMPUTED = ("flow", "i3d")  # stages that tell how far a video is; decoding runs ahead
 PIECE = 64  # snippets: several workers may be at different stretches of one video
 
 
@@ -37,6 +38,13 @@ class Remaining:
         self._asked.add(name)
         if seconds > 0 and name not in self._finished:
             self._seconds[name] = max(min(seconds, self.end) - self.start, 0.0)
+
+    def told(self, name: Hashable, stage: str, done: int, total: int, now: float) -> None:
+        """Note the progress of a stage, `done` of `total`."""
+        if stage in COMPUTED:
+            self.progress(name, done, now)
+        elif stage == "compile" and done == total:
+            self.compiled(now)
 
     def progress(self, name: Hashable, done: int, now: float) -> None:
         """Note that the first `done` snippets of a video, or a stretch that ends there, are done."""

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from commands.groups import grouped
-from commands.options import Videos
-from commands.places import folder_only, is_file_name, opened, read_from
+from commands.options import Videos, a_place
+from commands.places import folder_only, is_file_name, read_from
 from commands.terminal import complain, finish, note, progress
 from support.errors import UsageError
 from support.paths import called
@@ -25,13 +25,11 @@ def report(
     ],
     output: Annotated[
         Path | None,
-        typer.Option(
+        a_place(
+            "Folder (or its URL) for the pages; of one result also an .html file.",
             "--out",
             "-o",
-            help="Folder (or its URL) for the pages; of one result also an .html file.",
             show_default="beside the results or the videos",
-            parser=opened,
-            metavar="<path>",
         ),
     ] = None,
     embed: Annotated[bool, typer.Option("--embed", help="Put the video inside the page.")] = False,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.groups import grouped, settings_of
-from commands.options import FeatureOptions, FindOptions, Paths, RangeOptions, RerunOptions, WorkOptions
+from commands.options import FeatureOptions, FindOptions, Paths, RangeOptions, RerunOptions, WorkOptions, a_place
 from commands.places import mirror_at, one_result, opened
 from commands.progress import Running
 from commands.terminal import err, escape, need_stdout, note, result_table, say_choices
@@ -39,11 +39,7 @@ class ShareOptions:
     ] = None
     resume_from: Annotated[
         Path | None,
-        typer.Option(
-            help="Leave out, unread, what is done by the tables (-f parquet) in this folder (or its URL).",
-            parser=opened,
-            metavar="<path>",
-        ),
+        a_place("Leave out, unread, what is done by the tables (-f parquet) in this folder (or its URL)."),
     ] = None
 
 

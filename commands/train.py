@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from commands.groups import grouped, place, settings_of
-from commands.options import DecoderName, Device, Flow, Precision, Stride, View
+from commands.options import DecoderName, Device, Flow, Precision, Stride, View, a_place
 from commands.places import folder_only, mirror_at, worked_in
 from commands.terminal import TrainingTold, err, escape, note, progress, say_choices, table
 from model.presets import PRESETS
@@ -22,7 +22,7 @@ class DataOptions:
 
     videos: Annotated[
         str | None,
-        typer.Option(help="Folder (or its URL) with the videos that the CSV names.", parser=place, metavar="<path>"),
+        a_place("Folder (or its URL) with the videos that the CSV names.", parser=place),
     ] = None
     features: Annotated[
         Path | None, typer.Option(help="Folder with their features instead: of `extract`, or in a published layout.")
@@ -102,13 +102,7 @@ def train(
     *,
     output: Annotated[
         Path,
-        typer.Option(
-            "--out",
-            "-o",
-            help="Folder (or its URL) for the model, such as runs/NAME.",
-            parser=worked_in,
-            metavar="<path>",
-        ),
+        a_place("Folder (or its URL) for the model, such as runs/NAME.", "--out", "-o", parser=worked_in),
     ],
     data: DataOptions,
     training: TrainingOptions,

@@ -28,14 +28,21 @@ from support.version import package_version
 
 NAME = "find"  # stands where a result names its model
 # How much of an example's own score a snippet needs to be as likely meant as not, and how fast it becomes sure from
-# there on. Chosen on training videos of SportsMini (benchmarks/find.py); it is not a calibrated probability.
+# there on. Chosen on training videos of SportsMini (benchmarks/find.py) for what is found and where it begins and ends.
 LEVEL, STEEPNESS = 0.15, 20.0
 LEAST_SCALE = 0.05
 # Seconds of searched video below which the whitening knows too little. With one clip of a class as the example, among
 # 43 clips of the corpus, another clip of the class was found in 15 of 100 draws of 8 s, and in 91 of 32 s; 14 in 100 of
-# the other clips matched, most of them above .95. So nothing is called sure there.
+# the other clips matched. So nothing is called sure there.
 ENOUGH = 60.0
-BRIEF = 0.5  # how sure a match may be of an example of a single snippet, where it may be 1 of a longer one
+# How often matches are right, fitted on 45,000 matches in training videos of SportsMini and clips of the corpus
+# (benchmarks/find_confidence.py): the log odds are a straight line over those of the curve's mean. Its slope and shift
+# grow with the logarithm of the minutes that are searched, between the fewest and the most that were measured.
+SLOPE, SLOPE_BY_SIZE = 0.19, 0.09
+SHIFT, SHIFT_BY_SIZE = -2.07, 0.27
+BRIEF_SHIFT = -0.35  # of an example of a single snippet
+MEASURED = (0.5, 30.0)  # minutes
+FITTED = "1"  # which fit this is: results of another are made anew
 DEFAULTS = LocalizeConfig(threshold=0.5, smooth=1)
 
 
@@ -52,13 +59,14 @@ class Example:
         """As a user writes it, without the folder: match.mp4@12.3-14.8."""
         if self.start == 0 and math.isinf(self.end):
             return self.video.name
-        last = "" if math.isinf(self.end) else f"-{self.end:g}"
+        last = "" if math.isinf(self.end) or self.end == self.start else f"-{self.end:g}"
         return f"{self.video.name}@{self.start:g}{last}"
 
     @property
     def label(self) -> str:
         """What matches are called by default."""
-        return f"like {self.text.rpartition('-')[0] or self.text}" if "@" in self.text else f"like {self.text}"
+        whole = self.start == 0 and math.isinf(self.end)
+        return f"like {self.video.name}" if whole else f"like {self.video.name}@{self.start:g}"
 
 
 def read_example(option: str, text: str) -> Example:
@@ -155,7 +163,12 @@ class Query:
         longest = max(len(here) / density(seen.features.times) for here, (_, seen) in zip(shown, examples, strict=True))
         self.doubts = _doubts(searched, longest)
         """why the matches are less sure than they may look, a sentence each"""
-        self._trust = min(1.0, searched / ENOUGH) * (BRIEF if longest < 2 else 1.0)
+        size = math.log(min(max(searched / 60, MEASURED[0]), MEASURED[1]))
+        slope = SLOPE + SLOPE_BY_SIZE * size
+        shift = SHIFT + SHIFT_BY_SIZE * size + (BRIEF_SHIFT if longest < 2 else 0.0)
+        if not {"localize.confidence_slope", "localize.confidence_shift"} & set(asked):
+            config = dataclasses.replace(config, confidence_slope=slope, confidence_shift=shift)
+        self._drawn = config
 
     def _place(self, features: Features) -> Floats:
         times = features.times
@@ -163,12 +176,9 @@ class Query:
         return self.space.place(features.stacked(self._streams), blocks(times), window)
 
     def probability(self, features: Features) -> Floats:
-        """(T,) how sure it is that a snippet is meant, in [0, 1]; not calibrated.
-
-        Where there is little to go by, every value is nearer to 0.5, which leaves their order as it is.
-        """
+        """(T,) how much a snippet is like what is meant, in [0, 1], by which segments are drawn; not calibrated."""
         odds = STEEPNESS * (self._place(features) @ self.direction / self._scale - LEVEL)
-        return np.asarray(0.5 + self._trust * (1 / (1 + np.exp(-odds)) - 0.5))
+        return np.asarray(1 / (1 + np.exp(-odds)))
 
     def result(self, video: Video, seen: Seen) -> tuple[Result, Curves]:
         """The result for a video, and the curve that its segments came from."""
@@ -180,7 +190,7 @@ class Query:
         certain = Activations(
             logits, np.ones(len(p)), np.array([p.max(initial=0.0)]), features.times, (self.label,), features.duration
         )
-        found = tuple(localize(certain, self.config))
+        found = tuple(localize(certain, self._drawn))
         result = Result(
             video=str(video),
             duration=features.duration,
@@ -196,7 +206,7 @@ class Query:
         """A sentence about matches that are shorter than the user wants them."""
         if "localize.min_seconds" not in self.asked:
             return ()
-        anything = localize(scores, dataclasses.replace(self.config, min_seconds=0.0))
+        anything = localize(scores, dataclasses.replace(self._drawn, min_seconds=0.0))
         return left_out(found, anything, self.config.min_seconds)
 
     def provenance(self, seen: Seen) -> dict[str, Any]:
@@ -215,7 +225,7 @@ class Query:
             "localize": dataclasses.asdict(self.config),
             "range": [0.0, None],
             "asked": self.asked,
-            "versions": {name: package_version(name) for name in ("jcdnet", "numpy")},
+            "versions": {name: package_version(name) for name in ("jcdnet", "numpy")} | {"confidence": FITTED},
         }
 
 

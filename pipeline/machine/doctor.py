@@ -61,7 +61,7 @@ def examine() -> list[Check]:
             found.append(Check(name, False, str(error), FRESH))
         except (ImportError, OSError) as error:  # finding a package that cannot be imported is what doctor is for
             found.append(Check(name, False, f"{type(error).__name__}: {error}", FRESH))
-    return [*found, _offline(), _cache()]
+    return [*found, _downloads(), _cache()]
 
 
 def _package(name: str, module: str, purpose: str = "") -> Check:
@@ -175,9 +175,10 @@ LOOKS: dict[str, Callable[[], list[Check]]] = {
 }
 
 
-def _offline() -> Check:
-    set_ = os.environ.get("JCDNET_OFFLINE", "0") not in ("", "0")
-    return Check("offline", True, "JCDNET_OFFLINE is set: nothing is downloaded" if set_ else "no")
+def _downloads() -> Check:
+    if os.environ.get("JCDNET_OFFLINE", "0") not in ("", "0"):
+        return Check("downloads", True, "none: JCDNET_OFFLINE is set")
+    return Check("downloads", True, "only when you ask for them, as `models fetch` does; JCDNET_OFFLINE=1 forbids them")
 
 
 def _cache() -> Check:

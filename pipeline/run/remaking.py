@@ -201,5 +201,7 @@ def _short(value: Any) -> str:
     if isinstance(value, list) and len(value) == 2:  # a range of seconds, in which None is the end
         first, last = value
         return f"{first:g} to {'the end' if last is None else f'{last:g}'}"
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        value = ", ".join(item.partition(" sha256:")[0] for item in value)  # examples: match.mp4@12.3-14.8 sha256:…
     text = str(value)
     return text if len(text) <= 24 else f"{text[:20]}…"

@@ -87,8 +87,9 @@ def test_more_like_this_and_everything_that_works_on_results(jcdnet: Run) -> Non
     assert code == 0 and printed == "video,labels\nb,like a.mp4@1.3\n"
     # The same again is kept; another example needs a word, another threshold does not.
     assert "there before" in jcdnet(*FIND, "--like", "footage/a.mp4@1.3-3.8", "-o", "found")[2]
-    code, _, said = jcdnet(*FIND, "--like", "footage/c.mp4@1.3-3.8", "-o", "found")
-    assert code == 3 and "was made from another file, model or settings (--like" in said
+    code, printed, said = jcdnet(*FIND, "--like", "footage/c.mp4@1.3-3.8", "-o", "found")
+    assert code == 3 and said.count("was made from another file, model or settings (--like") == 1 and printed == ""
+    assert "(--like a.mp4@1.3-3.8, now c.mp4@1.3-3.8; --name" in said and "each of 3 files, " in said
     code, _, said = jcdnet(*FIND, "--like", "footage/a.mp4@1.3-3.8", "-o", "found", "--threshold", "0.99999")
     assert code == 0 and said.count("made anew, as other segments are asked for") == 1
 
@@ -154,6 +155,7 @@ def test_features_of_extract_and_features_of_other_settings(jcdnet: Run, folder:
         (("--like", "footage/a.mp4@2-1"), 2, "ends before it starts"),
         (("--like", "footage/a.mp4@soon"), 2, "Write VIDEO@START-END, such as match.mp4@12.3-14.8"),
         (("--like", "footage/a.mp4@1:30-1:40"), 2, "a.mp4@90-100: the video ends at 7.04 s"),
+        (("--like", "footage/a.mp4@0:30"), 2, "a.mp4@30: the video ends at 7.04 s"),
         (("--like", "footage/aa.mp4@1-2"), 2, "footage/aa.mp4: no such file; check the path"),
         (("--like", "aa.mp4@1-2"), 2, "aa.mp4: no such file; is footage/a.mp4 meant?"),
         (("--like", "footage/a.mp4@1-2", "-o", "x.json"), 2, "name a folder"),

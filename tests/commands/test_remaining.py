@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import coded, encode
 
-from commands import progress as running
+from commands import bars as running
 from commands.remaining import EVIDENCE, Remaining
 from extractors.decode import headers
 from pipeline.run.videos import Job
@@ -162,7 +162,7 @@ def test_the_bar_over_all_says_what_is_left(tmp_path: Path, monkeypatch: pytest.
     now = [0.0]
     monkeypatch.setattr(running.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(headers, "durations", lambda paths, stop: [(path, 128.0) for path in paths])
-    with running.Bars(jobs, Remaining({job.name: 1 for job in jobs}, STEP)) as bars:
+    with running.Bars(jobs, Remaining({job.name: 1 for job in jobs}, STEP), lambda: None) as bars:
         for thread in threading.enumerate():
             if thread.name == "headers":
                 thread.join()

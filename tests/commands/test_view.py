@@ -17,6 +17,7 @@ from support.errors import DiskFull
 
 Run = Callable[..., tuple[int, str, str]]
 needs_weights = pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture

@@ -35,10 +35,12 @@ LONG_FILES = {
 }
 SHARED = {
     "__init__",
+    "bars",
     "groups",
     "options",
     "places",
     "progress",
+    "refused",
     "remaining",
     "terminal",
 }  # in commands/, but no command

@@ -169,3 +169,18 @@ def test_without_a_gpu_there_is_no_row_for_its_flow(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     names = {check.name for check in examine()}
     assert not names & {"flow on the GPU", "C compiler"}
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [(None, "only when you ask for them"), ("1", "none: JCDNET_OFFLINE is set")]
+)
+def test_whether_anything_is_downloaded_is_said_in_words(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, says: str
+) -> None:
+    """It once said "offline no", which nobody understood."""
+    monkeypatch.delenv("JCDNET_OFFLINE", raising=False)
+    if value is not None:
+        monkeypatch.setenv("JCDNET_OFFLINE", value)
+    (row,) = [check for check in examine() if check.name == "downloads"]
+    assert row.ok and row.detail.startswith(says)
+    assert "offline" not in {check.name for check in examine()}

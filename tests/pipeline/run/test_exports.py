@@ -60,7 +60,8 @@ def test_margins_sound_and_a_choice_of_actions(jcdnet: Run, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (("-f", "avid"), "unknown format 'avid'; there are: csv, srt"),
+        (("-f", "avro"), "unknown format 'avro'; there are: csv, srt"),
+        (("-f", "Premiere"), "-f Premiere: this is a program; choose the format that it reads: edl."),
         (("-f", "html"), "`report` makes pages"),
         (("-f", "srt", "--pad", "1"), "are for edl and fcpxml"),
         (("-f", "edl", "--document-root", "/data"), "--document-root is for labelstudio"),
