@@ -205,7 +205,7 @@ def test_a_button_with_nothing_to_do_says_why(browser: Browser, film: Path, tmp_
 def test_actions_are_called_as_in_the_table_of_run(browser: Browser, film: Path, tmp_path: Path, folder: Path) -> None:
     """With their sport; what is saved and trained on is the name alone."""
     page = opened(browser, film, tmp_path, *LIFTS)
-    names = ["weightlifting: squat", "golf", "sport, unsure: dunk & run?"]
+    names = ["weightlifting: squat", "golf", "dunk & run? (sport not sure)"]
     assert [row[3] for row in visible(browser)] == names == [s.name for s in LIFTS]
     boxes = browser.find_elements(By.CSS_SELECTOR, "#classes .name")
     assert [box.text for box in boxes] == sorted(names)
@@ -298,14 +298,14 @@ def test_the_index_says_what_its_numbers_are(browser: Browser, film: Path, tmp_p
     assert [h.text for h in browser.find_elements(By.TAG_NAME, "th")] == ["action", "videos", "how often", "how long"]
     cards = browser.find_elements(By.CSS_SELECTOR, "#cards li")
     assert cards[0].text.split("\n")[1:] == [
-        "0:20 long", "1 × golf", "1 × sport, unsure: dunk & run?", "1 × weightlifting: squat"
+        "0:20 long", "1 × golf", "1 × dunk & run? (sport not sure)", "1 × weightlifting: squat"
     ]  # fmt: skip
     assert cards[1].text.endswith("and 2 more actions")
     browser.find_element(By.ID, "filter").send_keys("action 5")  # one that the card only counts
     assert [card.is_displayed() for card in cards] == [False, True]
     click(browser, "all")
     assert all(card.is_displayed() for card in cards)
-    browser.find_element(By.XPATH, "//button[.='sport, unsure: dunk & run?']").click()
+    browser.find_element(By.XPATH, "//button[.='dunk & run? (sport not sure)']").click()
     assert [card.is_displayed() for card in cards] == [True, False]
     quiet(browser)
 
