@@ -75,8 +75,8 @@ def left_out(found: Sequence[Segment], anything: Sequence[Segment], least: float
     ]
     if not short:
         return ()
-    one = len(short) == 1
-    return (f"--min-length left out {len(short)} segment{'' if one else 's'} shorter than {least:g} s.",)
+    what = "1 segment" if len(short) == 1 else f"{len(short)} segments"
+    return (f"{what} shorter than {least:g} s {'is' if len(short) == 1 else 'are'} left out (--min-length).",)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,9 @@ def index(entries: Sequence[Entry]) -> str:
         title=f"{len(entries)} video{'s' if len(entries) != 1 else ''}",
         about=f"{_origin([entry.result.video for entry in entries])}{short(total)} of video",
         css=asset("report.css"),
+        what="see what happens when. A program watched them and may be wrong."
+        if any(entry.result.provenance for entry in entries)
+        else "mark the actions that you see.",
         totals="" if rows else " hidden",
         rows=rows,
         cards="".join(map(_card, entries, told_apart([entry.result.video for entry in entries]))),

@@ -89,8 +89,8 @@ def test_the_last_line_of_a_run() -> None:
 
 def test_what_a_least_length_left_out() -> None:
     long, short, inside = (Segment(a, b, 1, 1, "x") for a, b in ((0, 3), (5, 6), (1, 2)))
-    assert left_out([long], [long, short, inside], 2) == ("--min-length left out 1 segment shorter than 2 s.",)
-    assert left_out([], [short, inside], 2) == ("--min-length left out 2 segments shorter than 2 s.",)
+    assert left_out([long], [long, short, inside], 2) == ("1 segment shorter than 2 s is left out (--min-length).",)
+    assert left_out([], [short, inside], 2) == ("2 segments shorter than 2 s are left out (--min-length).",)
     assert left_out([long], [long], 2) == ()
 
 
@@ -109,7 +109,7 @@ def test_a_run_with_a_least_length_says_what_it_left_out() -> None:
     config = Config(localize=LocalizeConfig(min_seconds=2))
     features: Any = None
     for asked, warnings in (
-        (["localize.min_seconds"], ("partial", "--min-length left out 1 segment shorter than 2 s.")),
+        (["localize.min_seconds"], ("partial", "1 segment shorter than 2 s is left out (--min-length).")),
         ([], ("partial",)),  # nobody asked for it: the model brings it
     ):
         drawn: Any = Drawn(asked=asked, config=config)

@@ -228,6 +228,19 @@ def test_a_phone_held_across_shows_player_and_table(browser: Browser, film: Path
     assert browser.execute_script(TOO_WIDE) == [[], False]
 
 
+@pytest.mark.parametrize("changes", [{}, {"provenance": {}}])
+@pytest.mark.parametrize(("width", "height"), [(320, 640), (390, 844), (844, 390), (1000, 700), (1300, 900)])
+def test_the_page_takes_the_width_that_there_is(
+    browser: Browser, film: Path, tmp_path: Path, sized: Any, width: int, height: int, changes: dict[str, Any]
+) -> None:
+    """Whether something was found, or the page is there to mark from nothing."""
+    sized(width, height)
+    opened(browser, film, tmp_path, **changes)
+    right = "return document.querySelector(arguments[0]).getBoundingClientRect().right"
+    main, line = (browser.execute_script(right, name) for name in ("main", "#scroller"))
+    assert line == pytest.approx(main, abs=1)
+
+
 def test_a_button_with_nothing_to_do_says_why(browser: Browser, film: Path, tmp_path: Path, folder: Path) -> None:
     opened(browser, film, tmp_path, LIFTS[0])
     why = {

@@ -136,7 +136,11 @@ def test_the_index_has_totals_per_class_and_a_card_a_video() -> None:
     rows = re.findall(rf"<button.*?>(.*?)</button>{cells * 3}</td></tr>", text)
     assert rows == [("serve", "2", "3", "0:16"), (html.escape(EVIL), "1", "1", "0:02")]
     assert "<h1>3 videos</h1>" in text and "2:00 of video" in text and "not marked yet" in text and EVIL not in text
-    assert text.count("<li") == 3 and "nothing found" in index([Entry(replace(c, provenance={"a": 1}), "", None)])
+    assert "mark the actions that you see." in text and "A program watched" not in text  # nobody ran it
+    assert text.count("<li") == 3 and "nothing found" in (
+        ran := index([Entry(replace(c, provenance={"a": 1}), "", None)])
+    )
+    assert "see what happens when. A program watched them and may be wrong." in ran
     links = [attributes["href"] for tag, attributes in seen(text).tags if tag == "a"]
     assert links == ["a.html#up=0", "sub/b%3F.html#up=1"]
 
