@@ -198,6 +198,22 @@ def test_the_totals_of_an_index_are_whole_on_a_phone_held_across(
     )
 
 
+def test_the_videos_of_an_action_come_into_sight_on_a_phone(
+    browser: Browser, film: Path, tmp_path: Path, sized: Any
+) -> None:
+    sized(390, 640)
+    found = [tuple(Segment(i, i + 1.0, 1, 0.9, f"action {i}") for i in range(n)) for n in (16, 3)]
+    stored = [Stored(tmp_path / f"{len(one)}.json", Result(str(film), DURATION, {}, one, (), RUN)) for one in found]
+    assert all(wrong is None for _, wrong in write_pages(stored, tmp_path, tmp_path))
+    show(browser, tmp_path / "index.html", ready=False)
+    in_sight = "const b = document.querySelector('#cards li').getBoundingClientRect(); return [b.top >= 0, b.top < 500]"
+    assert browser.execute_script(in_sight) == [True, False]
+    browser.find_element(By.XPATH, "//button[.='action 5']").click()
+    until(browser, lambda: browser.execute_script(in_sight) == [True, True])
+    assert browser.find_element(By.ID, "count").text == "1 of 2 videos with “action 5”"
+    assert browser.find_element(By.ID, "all").is_displayed()  # the way back
+
+
 def test_the_tools_of_a_segment_come_to_the_thumb(browser: Browser, film: Path, tmp_path: Path, sized: Any) -> None:
     sized(390, 844)
     opened(browser, film, tmp_path, *LIFTS)
