@@ -2,14 +2,17 @@
 
 import copy
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 from support.errors import INPUT_FAILED, UserError
 
 SCHEMA = 1
 UNSURE = "unsure"
+DOUBT = "? (sport not sure)"  # behind a label that is a guess
 
 
 class ResultError(UserError, ValueError):
@@ -37,10 +40,24 @@ class Segment:
 
     @property
     def name(self) -> str:
-        """What people are told: the sport and the name."""
+        """What people are told: the sport (`said_sport`) and the label, or that the label is a guess."""
         if self.sport == UNSURE:
-            return f"sport, unsure: {self.label}?"
-        return f"{self.sport}: {self.label}" if self.sport not in ("", self.label) else self.label
+            return self.label + DOUBT
+        sport = said_sport(self.sport, self.label)
+        return f"{sport}: {self.label}" if sport else self.label
+
+
+@lru_cache(maxsize=1024)
+def said_sport(sport: str, label: str) -> str:
+    """The sport that is said before a label: "" where there is none or it is not sure, and where the label says it.
+
+    A label says its sport if one of its words begins or ends with it, in any case and however it is spaced: "golf
+    driving", "kitesurfing" (surfing), "snatch weight lifting" (weightlifting).
+    """
+    if sport in ("", UNSURE):
+        return ""
+    word = r"\s*".join(map(re.escape, "".join(sport.split())))
+    return "" if re.search(rf"\b{word}|{word}\b", label, re.IGNORECASE) else sport
 
 
 def left_out(found: Sequence[Segment], anything: Sequence[Segment], least: float) -> tuple[str, ...]:
@@ -58,8 +75,8 @@ def left_out(found: Sequence[Segment], anything: Sequence[Segment], least: float
     ]
     if not short:
         return ()
-    one = len(short) == 1
-    return (f"--min-length left out {len(short)} segment{'' if one else 's'} shorter than {least:g} s.",)
+    what = "1 segment" if len(short) == 1 else f"{len(short)} segments"
+    return (f"{what} shorter than {least:g} s {'is' if len(short) == 1 else 'are'} left out (--min-length).",)
 
 
 @dataclass(frozen=True)

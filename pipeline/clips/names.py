@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from postprocess.segment import UNSURE, Segment
+from postprocess.segment import DOUBT, UNSURE, Segment, said_sport
 from support.errors import UsageError
 
 NAME = "{stem}_{index:03d}_{name}"
@@ -37,9 +37,11 @@ def safe(text: str) -> str:
 
 
 def named(segment: Segment) -> str:
-    """What a segment shows, for a file name: "weightlifting - squat"; its label alone if it has no sport."""
-    sport, label = segment.sport, segment.label
-    return safe(f"{sport} - {label}" if sport not in ("", label) else label)
+    """What a segment shows, for a file name, as `Segment.name` says it: "weightlifting - squat", "golf driving"."""
+    if segment.sport == UNSURE:
+        return safe(f"{segment.label} {DOUBT.lstrip('? ')}")
+    sport = said_sport(segment.sport, segment.label)
+    return safe(f"{sport} - {segment.label}" if sport else segment.label)
 
 
 def reel_names(segments: Sequence[Segment]) -> dict[str, tuple[str, str]]:

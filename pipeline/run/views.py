@@ -173,7 +173,7 @@ def write_index(shown: Sequence[tuple[Result, Path | None, Video | None]], out: 
         for result, page, video in shown
     ]
     with writing(out / "index.html"):
-        write_atomically(out / "index.html", index(out.absolute().name, entries).encode())
+        write_atomically(out / "index.html", index(entries).encode())
     return out / "index.html"
 
 

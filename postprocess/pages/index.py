@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import takewhile
 
 from postprocess.evaluation.names import told_apart
 from postprocess.pages.fill import asset, filled, script, short, text
@@ -24,7 +25,7 @@ class Entry:
     """JPEG"""
 
 
-def index(title: str, entries: Sequence[Entry]) -> str:
+def index(entries: Sequence[Entry]) -> str:
     """The index page of a folder."""
     seconds: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
@@ -43,14 +44,27 @@ def index(title: str, entries: Sequence[Entry]) -> str:
     total = sum(e.result.duration for e in entries)
     return filled(
         "index.html",
-        title=text(title),
-        about=text(f"{len(entries)} video{'s' if len(entries) != 1 else ''}, {short(total)} in all"),
+        title=f"{len(entries)} video{'s' if len(entries) != 1 else ''}",
+        about=f"{_origin([entry.result.video for entry in entries])}{short(total)} of video",
         css=asset("report.css"),
+        what="see what happens when. A program watched them and may be wrong."
+        if any(entry.result.provenance for entry in entries)
+        else "mark the actions that you see.",
         totals="" if rows else " hidden",
         rows=rows,
         cards="".join(map(_card, entries, told_apart([entry.result.video for entry in entries]))),
         script=script("page_theme.js", "index.js"),
     )
+
+
+def _origin(videos: Sequence[str]) -> str:
+    """Where videos come from, as HTML: their folder, or the one that has all of their folders; "" if none is known."""
+    parts = [video.replace("\\", "/").split("/")[:-1] for video in videos]
+    common = [level[0] for level in takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False))]
+    if not common or common[-1] in ("", ".", "..") or common[-1].endswith(":"):
+        return ""
+    below = " and the folders in it" if any(own != common for own in parts) else ""
+    return f"from the folder <bdi>{text(common[-1])}</bdi>{below} · "
 
 
 def _card(entry: Entry, shown: str) -> str:

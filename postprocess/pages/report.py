@@ -20,7 +20,7 @@ from postprocess.formats.text import encodable, file_name
 from postprocess.formats.timecode import read_rate
 from postprocess.pages.fill import as_json, asset, filled, script, short, text
 from postprocess.palette import COLOURS, rgb
-from postprocess.segment import UNSURE, Result, Segment
+from postprocess.segment import DOUBT, UNSURE, Result, Segment, said_sport
 
 MOST_LINES = 12  # more curves cannot be told apart
 # Yellow is not visible on white, and grey is the colour of actionness.
@@ -66,6 +66,7 @@ def page(
         offered = (*offered, *curves.classes)
     labels += [name for name in dict.fromkeys(offered) if name not in labels]
     number = {label: i for i, label in enumerate(labels)}
+    sports = _sports(segments, labels)
     rate = read_rate(result.media.get("rate"))
     data = {
         "video": encodable(result.video),
@@ -78,7 +79,9 @@ def page(
         "level": level,
         "least": level if everything is None else 0.0,
         "labels": [encodable(label) for label in labels],
-        "sports": [encodable(sport) for sport in _sports(segments, labels)],
+        "sports": [encodable(sport) for sport in sports],
+        "said": [encodable(said_sport(sport, label)) for sport, label in zip(sports, labels, strict=True)],
+        "doubt": DOUBT,
         "unsure": [i for i, s in enumerate(segments) if s.sport == UNSURE],
         "palette": LANES,
         "segments": [
@@ -114,8 +117,8 @@ def _least(result: Result) -> float:
 
 
 def _sports(segments: Sequence[Segment], labels: Sequence[str]) -> list[str]:
-    """The sport of each label, "" where none is known; `Segment.name` puts it before the label."""
-    known = {s.label: s.sport for s in segments if s.sport not in ("", UNSURE, s.label)}
+    """The sport of each label, "" where none is known."""
+    known = {s.label: s.sport for s in segments if s.sport not in ("", UNSURE)}
     return [known.get(label, "") for label in labels]
 
 

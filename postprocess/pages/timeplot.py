@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from postprocess.curves import Curves
 from postprocess.formats.text import encodable, file_name
@@ -68,7 +68,7 @@ def timeline(
     _bars(axes["found"], [(s.start, s.end, s.label, s.confidence) for s in result.segments], look, "found")
     if curves is not None:
         _scores(axes["scores"], curves, {label: look[label][0] for label in sorted(labels)})
-        for column, (name, logits) in enumerate((("S coarse", curves.coarse_cas), ("S", curves.cas))):
+        for column, (name, logits) in enumerate((("first guess", curves.coarse_cas), ("final guess", curves.cas))):
             _map(figure.add_subplot(grid[len(rows) - 1, column]), curves, logits, labels, name, first=column == 0)
     for name in ("truth", "found", "scores"):
         if name in axes:
@@ -134,7 +134,8 @@ def _scores(axis: Axes, curves: Curves, colour: dict[str, str]) -> None:
         if label in curves.classes:
             axis.plot(middle, probability[:, curves.classes.index(label)], color=code, linewidth=1.4)
     axis.set_ylim(0, 1.02)
-    axis.set_ylabel("actionness (grey)\nA · softmax(S)", fontsize=8)
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axis.set_ylabel("how sure at each moment\n(grey: of any action)", fontsize=8)
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
 
@@ -146,9 +147,10 @@ def _map(axis: Axes, curves: Curves, logits: np.ndarray, labels: Sequence[str], 
     known = [label for label in labels if label in curves.classes]
     rows = share[:, [*map(curves.classes.index, known), len(curves.classes)]].T
     axis.imshow(rows, aspect="auto", interpolation="nearest", cmap="Blues", vmin=0, vmax=1)
-    axis.set_title({"S": "softmax(S)", "S coarse": r"softmax($S^{coarse}$)"}[name], fontsize=9)
-    axis.set_yticks(range(len(rows)), [*map(_plain, known), "background"] if first else [], fontsize=8)
-    axis.set_xlabel("snippet", fontsize=8)
+    axis.set_title(name, fontsize=9)
+    axis.set_yticks(range(len(rows)), [*map(_plain, known), "no action"] if first else [], fontsize=8)
+    seconds = float(np.median(curves.times[:, 1] - curves.times[:, 0]))
+    axis.set_xlabel(f"piece of the video ({seconds:.2g} s each; darker: surer)", fontsize=8)
     axis.tick_params(labelsize=8)
 
 

@@ -97,7 +97,7 @@ def test_more_like_this_and_everything_that_works_on_results(jcdnet: Run) -> Non
 def test_matches_that_are_too_short_are_counted(jcdnet: Run) -> None:
     code, printed, said = jcdnet(*FIND, "--like", "footage/a.mp4@1.3-3.8", "--min-length", "0:05")
     assert code == 0 and printed == "nothing like it was found; a lower --threshold finds more\n"
-    assert "note: footage/b.mp4: --min-length left out 1 segment shorter than 5 s." in said
+    assert "note: footage/b.mp4: 1 segment shorter than 5 s is left out (--min-length)." in said
 
 
 def test_several_examples_counter_examples_and_a_name(jcdnet: Run) -> None:

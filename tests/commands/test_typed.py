@@ -89,8 +89,8 @@ def test_the_last_line_of_a_run() -> None:
 
 def test_what_a_least_length_left_out() -> None:
     long, short, inside = (Segment(a, b, 1, 1, "x") for a, b in ((0, 3), (5, 6), (1, 2)))
-    assert left_out([long], [long, short, inside], 2) == ("--min-length left out 1 segment shorter than 2 s.",)
-    assert left_out([], [short, inside], 2) == ("--min-length left out 2 segments shorter than 2 s.",)
+    assert left_out([long], [long, short, inside], 2) == ("1 segment shorter than 2 s is left out (--min-length).",)
+    assert left_out([], [short, inside], 2) == ("2 segments shorter than 2 s are left out (--min-length).",)
     assert left_out([long], [long], 2) == ()
 
 
@@ -109,7 +109,7 @@ def test_a_run_with_a_least_length_says_what_it_left_out() -> None:
     config = Config(localize=LocalizeConfig(min_seconds=2))
     features: Any = None
     for asked, warnings in (
-        (["localize.min_seconds"], ("partial", "--min-length left out 1 segment shorter than 2 s.")),
+        (["localize.min_seconds"], ("partial", "1 segment shorter than 2 s is left out (--min-length).")),
         ([], ("partial",)),  # nobody asked for it: the model brings it
     ):
         drawn: Any = Drawn(asked=asked, config=config)
@@ -123,13 +123,17 @@ def test_names_of_clips_and_reels_have_the_sport() -> None:
         Segment(2, 3, 1, 0.9, "golf", "golf"),
     )
     unsure = Segment(3, 4, 1, 0.2, "squat", UNSURE)
-    called = [cut.name for cut in plan(Path("m.mp4"), "m", [squat, none, golf, unsure], 9.0)]
-    assert called == ["m_001_weightlifting - squat", "m_002_squat", "m_003_golf", "m_004_unsure - squat"]
+    driving = Segment(4, 5, 1, 0.9, "golf driving", "golf")
+    called = [cut.name for cut in plan(Path("m.mp4"), "m", [squat, none, golf, unsure, driving], 9.0)]
+    assert called == [
+        "m_001_weightlifting - squat", "m_002_squat", "m_003_golf", "m_004_squat (sport not sure)", "m_005_golf driving"
+    ]  # fmt: skip
     (own,) = plan(Path("m.mp4"), "m", [squat], 9.0, template="{sport}/{label}")
     assert own.name == "weightlifting/squat"
-    assert reel_names([unsure, squat, golf]) == {
+    assert reel_names([unsure, squat, golf, driving]) == {
         "squat": ("weightlifting - squat", "weightlifting: squat"),
         "golf": ("golf", "golf"),
+        "golf driving": ("golf driving", "golf driving"),
     }
 
 
@@ -170,14 +174,21 @@ def test_how_long_ago_is_said_as_people_say_it(jcdnet: Run) -> None:
 
 
 def test_exports_of_a_sport_say_it(jcdnet: Run, tmp_path: Path) -> None:
-    found = (Segment(12, 14, 1.0, 0.74, "squat", "weightlifting"),)
+    found = (
+        Segment(12, 14, 1.0, 0.74, "squat", "weightlifting"),
+        Segment(30, 34, 1.0, 0.9, "golf driving", "golf"),
+        Segment(46, 48, 1.0, 0.2, "squat", UNSURE),
+    )
     document = Result("m.mp4", 60.0, {"rate": "25"}, found, (), {}).to_dict()
     (tmp_path / "m.json").write_text(json.dumps(document))
     assert jcdnet("export", "m.json", "-f", "csv,srt,edl,fcpxml,chapters,sportscode")[0] == 0
     assert Path("m.csv").read_text().splitlines()[0] == "video,start,end,label,confidence,score,sport"
     for suffix in ("srt", "edl", "fcpxml", "chapters.txt"):
-        assert "weightlifting: squat" in Path(f"m.{suffix}").read_text(), suffix
+        text = Path(f"m.{suffix}").read_text()
+        assert all(s.name in text for s in found) and "weightlifting: squat" in text, suffix
+        assert "golf: " not in text and "squat? (sport not sure)" in text, suffix  # nothing is said twice
     # What reads them back finds the action's own name.
     assert "<code>squat</code>" in Path("m.sportscode.xml").read_text()
     assert "weightlifting" in Path("m.sportscode.xml").read_text()
-    assert jcdnet("labels", "import", "m.sportscode.xml", "--from", "sportscode")[1] == "video,labels\nm,squat\n"
+    _, table, _ = jcdnet("labels", "import", "m.sportscode.xml", "--from", "sportscode")
+    assert table == "video,labels\nm,squat|golf driving\n"

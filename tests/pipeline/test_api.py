@@ -276,7 +276,7 @@ def test_all_and_the_slider_of_a_page_hold_what_a_plain_run_shows() -> None:
     page = plain.segments(scores, features, least=0.0)
     assert [s for s in page if s.confidence >= 0.74] == shown
     assert [round(s.confidence, 2) for s in page] == [0.82, 0.5, 0.76]
-    assert [s.sport for s in shown] == ["tennis", "tennis"] and page[1].name == f"sport, unsure: {page[1].label}?"
+    assert [s.sport for s in shown] == ["tennis", "tennis"] and page[1].name == f"{page[1].label}? (sport not sure)"
     everything = pipeline(**{"localize.min_confidence": 0.0})
     assert everything.segments(scores, features) == everything.segments(scores, features, least=0.0) == page
     lower = pipeline(**{"localize.min_confidence": 0.4})

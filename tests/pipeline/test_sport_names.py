@@ -10,7 +10,7 @@ from extractors.features import Features
 from model.predict import Scores
 from pipeline.api import Pipeline, added_logits, load_model
 from pipeline.config import load_config
-from postprocess.segment import Result, Segment
+from postprocess.segment import UNSURE, Result, Segment
 
 needs_weights = pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
 
@@ -51,7 +51,7 @@ def test_all_shows_an_unsure_sport_as_unsure(embedded) -> None:
     scores, features = scene(sure, squat=-0.5)
     assert pipeline(sure).segments(scores, features) == []
     (found,) = pipeline(sure, **{"localize.min_confidence": 0.0}).segments(scores, features)
-    assert (found.label, found.sport, found.name) == ("squat", "unsure", "sport, unsure: squat?")
+    assert (found.label, found.sport, found.name) == ("squat", "unsure", "squat? (sport not sure)")
     (plain,) = pipeline(sure, classes="all").segments(scores, features)  # not calibrated, so nothing is unsure
     assert plain.sport == "weightlifting"
 
@@ -83,6 +83,39 @@ def test_what_a_name_adds() -> None:
     assert added_logits(model, frozenset({"putt", "sew"})).tolist() == [0.0] * 5
     many = dataclasses.replace(model, groups={name: name for name in names})
     assert added_logits(many, frozenset(names)) is None  # four sports say little about any of them
+
+
+@pytest.mark.parametrize(
+    ("sport", "label", "name"),
+    [
+        ("golf", "golf driving", "golf driving"),
+        ("soccer", "shooting goal (soccer)", "shooting goal (soccer)"),
+        ("disc golf", "Disc Golfing", "Disc Golfing"),
+        ("surfing", "kitesurfing", "kitesurfing"),
+        ("weightlifting", "snatch weight lifting", "snatch weight lifting"),
+        ("archery", "archery", "archery"),
+        ("", "serve", "serve"),
+        ("weightlifting", "squat", "weightlifting: squat"),
+        ("ice hockey", "hockey stop", "ice hockey: hockey stop"),  # which hockey it is, is in the sport alone
+        ("net", "cabinets", "net: cabinets"),  # the letters are not a word's beginning or end
+        ("c++", "c++ kata", "c++ kata"),
+        (UNSURE, "golf driving", "golf driving? (sport not sure)"),
+    ],
+)
+def test_a_sport_is_said_once(sport: str, label: str, name: str) -> None:
+    assert Segment(0, 1, 1.0, 0.9, label, sport).name == name
+
+
+def test_a_result_of_an_earlier_version_is_told_in_the_words_of_this_one() -> None:
+    """A result holds the label and the sport, and no text that was made of them."""
+    document = Result("v.mp4", 3.0, {}, (), (), {}).to_dict()
+    bare = {"score": 1.0, "confidence": 0.4}
+    document["segments"] = [
+        bare | {"start": 0, "end": 1, "label": "golf driving", "sport": "golf"},
+        bare | {"start": 1, "end": 2, "label": "squat", "sport": "unsure"},
+        bare | {"start": 2, "end": 3, "label": "squat"},  # of 0.1.0
+    ]
+    assert [s.name for s in Result.from_dict(document).segments] == ["golf driving", "squat? (sport not sure)", "squat"]
 
 
 def test_a_result_keeps_the_sport_and_reads_results_without_one() -> None:

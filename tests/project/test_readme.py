@@ -262,9 +262,9 @@ def test_examples_are_put_where_they_stand(
     assert examples.differences(SHOWN, examples.regenerated(tmp_path, SHOWN)) == []
     result["segments"][0]["confidence"] = 0.1234
     (tmp_path / "results" / "match.json").write_text(json.dumps(result))
-    shown["-o results"] = shown["-o results"].replace("0.99  basketball", "0.97  basketball")
+    shown["-o results"] = shown["-o results"].replace("0.99  playing basketball", "0.97  playing basketball")
     differ = "\n".join(examples.differences(SHOWN, examples.regenerated(tmp_path, SHOWN)))
-    assert "0.1234" in differ and "+    0:22.40  0:26.88  0:04.48  0.97  basketball: playing basketball" in differ
+    assert "0.1234" in differ and "+    0:22.40  0:26.88  0:04.48  0.97  playing basketball" in differ
 
 
 @pytest.mark.slow

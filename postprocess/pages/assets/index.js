@@ -11,12 +11,17 @@ const sift = () => {
     card.hidden = !words.every((word) => text.includes(word)) || (action !== null && !has.includes(action));
     left += !card.hidden;
   }
-  document.getElementById("count").value = `${left} of ${cards.length} video${cards.length === 1 ? "" : "s"}`;
+  document.getElementById("count").value = `${left} of ${cards.length} video${cards.length === 1 ? "" : "s"}${action === null ? "" : ` with “${action}”`}`;
   document.getElementById("all").hidden = left === cards.length;
   for (const pick of picks) pick.setAttribute("aria-pressed", pick.textContent === action);
 };
 for (const pick of picks) {
-  pick.addEventListener("click", () => { action = action === pick.textContent ? null : pick.textContent; sift(); });
+  pick.addEventListener("click", () => {
+    action = action === pick.textContent ? null : pick.textContent;
+    sift();
+    // On a phone what changed lies below the table.
+    if (action !== null && document.getElementById("cards").getBoundingClientRect().top > innerHeight - 120) document.getElementById("which").scrollIntoView();
+  });
 }
 field.addEventListener("input", sift);
 document.getElementById("all").addEventListener("click", () => { action = null; field.value = ""; sift(); field.focus(); });

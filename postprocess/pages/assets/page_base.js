@@ -26,7 +26,7 @@ const within = (value, low, high) => Math.min(high, Math.max(low, value));
 const colour = (label) => data.palette[label % data.palette.length];
 const rgba = (label, alpha) => { const c = colour(label); return `rgba(${c[0]},${c[1]},${c[2]},${alpha})`; };
 // How sure the program is, as people say it. No program is ever 100 % sure.
-const percent = (value) => (value >= 0.995 ? ">99 %" : `${Math.round(100 * value)} %`);
+const percent = (value) => (value >= 0.995 ? ">99\u00a0%" : `${Math.round(100 * value)}\u00a0%`);
 // A sum of seconds.
 const inAll = (seconds) => (seconds < 60 ? seconds.toFixed(seconds < 1 ? 2 : 1) + " s" : clock(seconds, 0));
 // A name inside a sentence. One that is written from right to left must not turn the times around it.

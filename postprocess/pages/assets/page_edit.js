@@ -38,7 +38,9 @@ const panel = () => {
   const count = (state) => [...items.values()].filter((one) => one.state === state).length;
   const parts = [[count(KEPT), "kept"], [count(ADDED), "added"], [count(REJECTED), "rejected"]].filter(([n]) => n).map(([n, what]) => `${n} ${what}`);
   const left = shown.filter((one) => one.state === OPEN).length;
-  if (left && !complete) parts.push(`${left} not checked yet`);
+  $("unchecked").hidden = complete || !left;
+  $("unchecked").textContent = `${left} of ${counted(shown.length, "segment")} ${left === 1 ? "is" : "are"} not checked yet. Press ✓ (right) or ✗ (wrong) beside ${left === 1 ? "it" : "each of them"} in the table, `
+    + "or tick the box above. You can also save before that: nothing is learnt from what is not checked.";
   const something = complete || [...items.values()].some((one) => one.state !== OPEN);
   able("save", isDirty() || something, "Nothing to save: you have not changed anything.");
   $("unsaved").hidden = !isDirty();

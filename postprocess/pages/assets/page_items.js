@@ -16,10 +16,10 @@ const done = [], undone = []; // steps: {forth, back, text}
 const isTrue = (item) => item.state === KEPT || item.state === ADDED;
 const isMoment = (item) => item.end === item.start;
 const isMoved = (item) => Boolean(item.was) && (item.was.start !== item.start || item.was.end !== item.end || item.was.label !== item.label);
-// An action as the program's table calls it: its sport stands before it.
-const nameOf = (label) => (data.sports[label] ? `${data.sports[label]}: ${labels[label]}` : labels[label]);
+// An action as the program's table calls it: its sport stands before it, unless its name says it.
+const nameOf = (label) => (data.said[label] ? `${data.said[label]}: ${labels[label]}` : labels[label]);
 const isUnsure = (item) => unsure.has(item.id) && !isTrue(item) && !isMoved(item);
-const told = (item) => (isUnsure(item) ? `sport, unsure: ${labels[item.label]}?` : nameOf(item.label));
+const told = (item) => (isUnsure(item) ? labels[item.label] + data.doubt : nameOf(item.label));
 // What the lanes are called: unsure, if all of a lane is.
 const titler = () => {
   const sure = new Set(), doubted = new Map();
@@ -28,8 +28,8 @@ const titler = () => {
 };
 // The labels as they are listed: by sport, where there are any.
 const listed = (called = nameOf) => {
-  const all = labels.map((_, label) => label);
-  return data.sports.some(Boolean) ? all.sort((a, b) => called(a).localeCompare(called(b))) : all;
+  const all = labels.map((_, label) => label), sport = (label) => data.sports[label] || called(label);
+  return data.sports.some(Boolean) ? all.sort((a, b) => sport(a).localeCompare(sport(b)) || called(a).localeCompare(called(b))) : all;
 };
 const named = (item) => `${apart(told(item))}, ${clock(item.start)}${isMoment(item) ? "" : " to " + clock(item.end)}`;
 

@@ -20,13 +20,14 @@ const decide = () => {
   lanes = listed(titles).filter((label) => used.has(label));
   const visible = new Set(shown.map((item) => item.id));
   $("how").hidden = !shown.length;
+  $("previous").hidden = $("next").hidden = !items.size;
   for (const [id, found] of rows) {
     const hide = !visible.has(id);
     if (found.hidden !== hide) found.hidden = hide;
   }
   $("empty").hidden = shown.length > 0;
   $("table").hidden = shown.length === 0;
-  $("empty").textContent = items.size === 0 ? (data.unseen ? "Nothing is marked yet." : "Nothing was found. You can add what you see.")
+  $("empty").textContent = items.size === 0 ? (data.unseen ? "Nothing is marked yet." : `Nothing was found${data.level ? ` of which the program is at least ${percent(data.level)} sure` : ""}. You can add what you see.`)
     : hidden.size ? "Nothing to show: under “Show these actions”, tick one." : `Nothing is at least ${percent(level())} sure. To see what is less sure, move the slider “How sure” to the left.`;
   sums();
   layout();

@@ -382,6 +382,6 @@ def test_sports_are_the_last_column_and_only_where_there_are_some():
     plain = io.StringIO(newline="")
     write_csv(iter([GOLF, NOTHING]), plain)
     assert plain.getvalue() == written("csv", GOLF)  # byte for byte as before there were sports
-    assert "weightlifting: squat 0.74" in written("srt", squat) and "sport, unsure: squat? 0.30" in written(
+    assert "weightlifting: squat 0.74" in written("srt", squat) and "squat? (sport not sure) 0.30" in written(
         "vtt", unsure
     )

@@ -103,19 +103,26 @@ def stopped_at(browser: Browser) -> float:
 
 
 def test_a_click_plays_the_segment_and_no_more(browser: Browser, opened: Result) -> None:
-    browser.execute_script(
-        "const v = document.getElementById('video'); v.playbackRate = 4; window.began = 0; v.onplaying = () => began++"
-    )
+    browser.execute_script("""
+        const v = document.getElementById("video");
+        v.playbackRate = 4; window.began = 0; v.onplaying = () => began++;
+        window.current = [];
+        const note = ({target}) => { if (target.ariaCurrent) current.push(target.dataset.i); };
+        new MutationObserver(all => all.forEach(note))
+            .observe(document.getElementById("body"), {subtree: true, attributeFilter: ["aria-current"]});
+    """)
     segment = opened.segments[1]
     lane_click(browser, opened, segment)
     assert stopped_at(browser) == pytest.approx(segment.end, abs=0.05)
     rows = browser.find_elements(By.CSS_SELECTOR, "#body tr")
     for index in (3, 0):
         segment = opened.segments[index]
+        browser.execute_script("current = []")
         rows[index].find_elements(By.TAG_NAME, "td")[3].click()
         assert segment.start <= at(browser) < segment.end + 0.05
-        assert rows[index].get_attribute("aria-current") == "true"
         assert stopped_at(browser) == pytest.approx(segment.end, abs=0.05)
+        # The browser has noted which row was current: on a busy machine the segment is over before anybody asks.
+        assert rows[index].get_attribute("data-i") in browser.execute_script("return current")
     quiet(browser)
 
 

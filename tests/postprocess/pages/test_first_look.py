@@ -142,6 +142,78 @@ def test_two_hundred_segments_do_not_hide_the_rest_of_a_phone(
     assert browser.execute_script(box)[1] < 844
 
 
+@pytest.mark.parametrize(("width", "height"), [(320, 640), (390, 844), (844, 390)])
+def test_the_zoom_and_the_way_to_the_next_segment_have_words_on_a_phone(
+    browser: Browser, film: Path, tmp_path: Path, sized: Any, width: int, height: int
+) -> None:
+    """A minus and a plus alone are a riddle, and "next" might be the next video."""
+    sized(width, height)
+    opened(browser, film, tmp_path, *LIFTS)
+    zoom = browser.find_element(By.CLASS_NAME, "zoom")
+    assert zoom.text.split() == ["zoom", "−", "+", "whole", "video"]
+    assert zoom.find_element(By.TAG_NAME, "span").is_displayed()
+    names = [browser.find_element(By.ID, name).accessible_name for name in ("out", "in", "previous", "next")]
+    assert names == ["Zoom out", "Zoom in", "previous segment", "next segment"]
+    assert ("segment" in browser.find_element(By.ID, "next").text) == (width == 390)  # where there is room
+    assert browser.execute_script(TOO_WIDE) == [[], False]
+
+
+def test_what_is_not_checked_is_explained(browser: Browser, film: Path, tmp_path: Path) -> None:
+    opened(browser, film, tmp_path, *LIFTS)
+    unchecked = browser.find_element(By.ID, "unchecked")
+    assert unchecked.text == (
+        "3 of 3 segments are not checked yet. Press ✓ (right) or ✗ (wrong) beside each of them in the table, or tick "
+        "the box above. You can also save before that: nothing is learnt from what is not checked."
+    )
+    for button in browser.find_elements(By.CSS_SELECTOR, "#body .yes")[:2]:
+        button.click()
+    assert unchecked.text.startswith("1 of 3 segments is not checked yet. Press ✓ (right) or ✗ (wrong) beside it in ")
+    browser.find_elements(By.CSS_SELECTOR, "#body .no")[2].click()
+    assert not unchecked.is_displayed()
+    click(browser, "undo")
+    assert unchecked.is_displayed()
+    click(browser, "complete")
+    assert not unchecked.is_displayed()
+
+
+def test_an_empty_page_says_how_sure_it_would_have_to_be(browser: Browser, film: Path, tmp_path: Path) -> None:
+    opened(browser, film, tmp_path)
+    assert browser.find_element(By.ID, "empty").text == (
+        "Nothing was found of which the program is at least 50 % sure. You can add what you see."
+    )
+    assert not browser.find_element(By.ID, "previous").is_displayed()  # there is nothing to go to
+
+
+def test_the_totals_of_an_index_are_whole_on_a_phone_held_across(
+    browser: Browser, film: Path, tmp_path: Path, sized: Any
+) -> None:
+    sized(844, 390)
+    many = tuple(Segment(i, i + 1.0, 1, 0.9, f"action {i}") for i in range(12))
+    stored = [Stored(tmp_path / "a.json", Result(str(film), DURATION, {}, many, (), RUN))]
+    assert all(wrong is None for _, wrong in write_pages(stored, tmp_path, tmp_path))
+    show(browser, tmp_path / "index.html", ready=False)
+    assert (
+        browser.execute_script("const b = document.querySelector('.totals'); return b.scrollHeight - b.clientHeight")
+        == 0
+    )
+
+
+def test_the_videos_of_an_action_come_into_sight_on_a_phone(
+    browser: Browser, film: Path, tmp_path: Path, sized: Any
+) -> None:
+    sized(390, 640)
+    found = [tuple(Segment(i, i + 1.0, 1, 0.9, f"action {i}") for i in range(n)) for n in (16, 3)]
+    stored = [Stored(tmp_path / f"{len(one)}.json", Result(str(film), DURATION, {}, one, (), RUN)) for one in found]
+    assert all(wrong is None for _, wrong in write_pages(stored, tmp_path, tmp_path))
+    show(browser, tmp_path / "index.html", ready=False)
+    in_sight = "const b = document.querySelector('#cards li').getBoundingClientRect(); return [b.top >= 0, b.top < 500]"
+    assert browser.execute_script(in_sight) == [True, False]
+    browser.find_element(By.XPATH, "//button[.='action 5']").click()
+    until(browser, lambda: browser.execute_script(in_sight) == [True, True])
+    assert browser.find_element(By.ID, "count").text == "1 of 2 videos with “action 5”"
+    assert browser.find_element(By.ID, "all").is_displayed()  # the way back
+
+
 def test_the_tools_of_a_segment_come_to_the_thumb(browser: Browser, film: Path, tmp_path: Path, sized: Any) -> None:
     sized(390, 844)
     opened(browser, film, tmp_path, *LIFTS)
@@ -170,6 +242,19 @@ def test_a_phone_held_across_shows_player_and_table(browser: Browser, film: Path
         )
         assert 0 <= box[0] < box[1] <= 390, name
     assert browser.execute_script(TOO_WIDE) == [[], False]
+
+
+@pytest.mark.parametrize("changes", [{}, {"provenance": {}}])
+@pytest.mark.parametrize(("width", "height"), [(320, 640), (390, 844), (844, 390), (1000, 700), (1300, 900)])
+def test_the_page_takes_the_width_that_there_is(
+    browser: Browser, film: Path, tmp_path: Path, sized: Any, width: int, height: int, changes: dict[str, Any]
+) -> None:
+    """Whether something was found, or the page is there to mark from nothing."""
+    sized(width, height)
+    opened(browser, film, tmp_path, **changes)
+    right = "return document.querySelector(arguments[0]).getBoundingClientRect().right"
+    main, line = (browser.execute_script(right, name) for name in ("main", "#scroller"))
+    assert line == pytest.approx(main, abs=1)
 
 
 def test_a_button_with_nothing_to_do_says_why(browser: Browser, film: Path, tmp_path: Path, folder: Path) -> None:
@@ -205,7 +290,7 @@ def test_a_button_with_nothing_to_do_says_why(browser: Browser, film: Path, tmp_
 def test_actions_are_called_as_in_the_table_of_run(browser: Browser, film: Path, tmp_path: Path, folder: Path) -> None:
     """With their sport; what is saved and trained on is the name alone."""
     page = opened(browser, film, tmp_path, *LIFTS)
-    names = ["weightlifting: squat", "golf", "sport, unsure: dunk & run?"]
+    names = ["weightlifting: squat", "golf", "dunk & run? (sport not sure)"]
     assert [row[3] for row in visible(browser)] == names == [s.name for s in LIFTS]
     boxes = browser.find_elements(By.CSS_SELECTOR, "#classes .name")
     assert [box.text for box in boxes] == sorted(names)
@@ -224,9 +309,20 @@ def test_actions_are_called_as_in_the_table_of_run(browser: Browser, film: Path,
     quiet(browser)
 
 
+def test_actions_of_one_sport_stand_together_though_the_sport_is_said_once(
+    browser: Browser, film: Path, tmp_path: Path
+) -> None:
+    found = (("playing ice hockey", "ice hockey"), ("golf driving", "golf"), ("hockey stop", "ice hockey"))
+    segments = [Segment(2.0 * i, 2 * i + 1.0, 1, 0.9, label, sport) for i, (label, sport) in enumerate(found)]
+    opened(browser, film, tmp_path, *segments)
+    assert [row[3] for row in visible(browser)] == [s.name for s in segments]
+    boxes = browser.find_elements(By.CSS_SELECTOR, "#classes .name")
+    assert [box.text for box in boxes] == ["golf driving", "ice hockey: hockey stop", "playing ice hockey"]
+
+
 def test_how_sure_is_said_in_percent(browser: Browser, film: Path, tmp_path: Path) -> None:
     opened(browser, film, tmp_path, Segment(1, 2, 1, 0.9996, "serve"), Segment(3, 4, 1, 0.744, "serve"))
-    assert [row[4] for row in visible(browser)] == [">99 %", "74 %"]  # never 100 %
+    assert [row[4] for row in visible(browser)] == [">99\u00a0%", "74\u00a0%"]  # never 100 %
     assert "at least 50 % sure" in browser.find_element(By.ID, "sureness").text
     assert "What is less than 50 % sure is not on this page." in browser.find_element(By.ID, "ways").text
     browser.execute_script(
@@ -294,18 +390,21 @@ def test_the_index_says_what_its_numbers_are(browser: Browser, film: Path, tmp_p
     assert all(wrong is None for _, wrong in write_pages(stored, out, out))
     show(browser, out / "index.html", ready=False)
     header = browser.find_element(By.TAG_NAME, "header").text
-    assert "Videos in day 1" in header and "2 videos, 0:40 in all" in header
-    assert [h.text for h in browser.find_elements(By.TAG_NAME, "th")] == ["action", "videos", "how often", "how long"]
+    assert header.startswith("2 videos") and f"from the folder {film.parent.name} · 0:40 of video" in header
+    assert browser.title == "2 videos" and "Click a video to see what happens when." in browser.page_source.replace(
+        '<span class="mouse">Click</span><span class="touch">Tap</span>', "Click"
+    )
+    assert [h.text for h in browser.find_elements(By.TAG_NAME, "th")] == ["action", "videos", "how often", "total time"]
     cards = browser.find_elements(By.CSS_SELECTOR, "#cards li")
     assert cards[0].text.split("\n")[1:] == [
-        "0:20 long", "1 × golf", "1 × sport, unsure: dunk & run?", "1 × weightlifting: squat"
+        "0:20 long", "1 × dunk & run? (sport not sure)", "1 × golf", "1 × weightlifting: squat"
     ]  # fmt: skip
     assert cards[1].text.endswith("and 2 more actions")
     browser.find_element(By.ID, "filter").send_keys("action 5")  # one that the card only counts
     assert [card.is_displayed() for card in cards] == [False, True]
     click(browser, "all")
     assert all(card.is_displayed() for card in cards)
-    browser.find_element(By.XPATH, "//button[.='sport, unsure: dunk & run?']").click()
+    browser.find_element(By.XPATH, "//button[.='dunk & run? (sport not sure)']").click()
     assert [card.is_displayed() for card in cards] == [True, False]
     quiet(browser)
 

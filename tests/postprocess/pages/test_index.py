@@ -126,6 +126,7 @@ def test_the_filter_finds_videos_and_actions(browser: Browser, folder: Path) -> 
     pick.click()
     assert browser.execute_script(SHOWN) == ["final.mp4", "day 2 training.mp4"]
     assert pick.get_attribute("aria-pressed") == "true"
+    assert browser.find_element(By.ID, "count").text == "2 of 3 videos with “playing basketball”"
     pick.click()
     assert len(browser.execute_script(SHOWN)) == 3
     quiet(browser)

@@ -291,7 +291,7 @@ def test_what_is_not_saved_is_warned_of_and_kept(browser: Browser, page: Path, f
     show(browser, page, forget=False)
     assert len(visible(browser)) == 5
     click(browser, "discard")
-    assert len(visible(browser)) == 4 and browser.find_element(By.ID, "tally").text.startswith("4 not checked yet")
+    assert len(visible(browser)) == 4 and browser.find_element(By.ID, "unchecked").text.startswith("4 of 4 ")
     click(browser, "undo")
     assert len(visible(browser)) == 5
     quiet(browser)

@@ -80,7 +80,7 @@ def test_names_are_text_whatever_they_hold() -> None:
 
 
 def test_the_page_loads_nothing_from_anywhere() -> None:
-    for text in (page(result(), curves(), "video.mp4"), index("results", [Entry(result(), "a.html", b"jpeg")])):
+    for text in (page(result(), curves(), "video.mp4"), index([Entry(result(), "a.html", b"jpeg")])):
         found = seen(text)
         addresses = [a.get(name) for _, a in found.tags for name in ("src", "href") if a.get(name)]
         assert all(
@@ -131,14 +131,40 @@ def test_the_index_has_totals_per_class_and_a_card_a_video() -> None:
     a = Result("/f/a.mp4", 60.0, {}, (Segment(0, 10, 0, 1, "serve"), Segment(20, 25, 0, 1, "serve")), (), {})
     b = Result(f"/f/{EVIL}.mp4", 30.0, {}, (Segment(0, 1.5, 0, 1, EVIL), Segment(2, 3, 0, 1, "serve")), (), {})
     c = Result("/f/c.mp4", 30.0, {}, (), (), {})
-    text = index("results", [Entry(a, "a.html", b"jpeg"), Entry(b, "sub/b%3F.html", None), Entry(c, "", None)])
+    text = index([Entry(a, "a.html", b"jpeg"), Entry(b, "sub/b%3F.html", None), Entry(c, "", None)])
     cells = r"</td><td>(.*?)"
     rows = re.findall(rf"<button.*?>(.*?)</button>{cells * 3}</td></tr>", text)
     assert rows == [("serve", "2", "3", "0:16"), (html.escape(EVIL), "1", "1", "0:02")]
-    assert "3 videos, 2:00 in all" in text and "not marked yet" in text and EVIL not in text
-    assert text.count("<li") == 3 and "nothing found" in index("r", [Entry(replace(c, provenance={"a": 1}), "", None)])
+    assert "<h1>3 videos</h1>" in text and "2:00 of video" in text and "not marked yet" in text and EVIL not in text
+    assert "mark the actions that you see." in text and "A program watched" not in text  # nobody ran it
+    assert text.count("<li") == 3 and "nothing found" in (
+        ran := index([Entry(replace(c, provenance={"a": 1}), "", None)])
+    )
+    assert "see what happens when. A program watched them and may be wrong." in ran
     links = [attributes["href"] for tag, attributes in seen(text).tags if tag == "a"]
     assert links == ["a.html#up=0", "sub/b%3F.html#up=1"]
+
+
+@pytest.mark.parametrize(
+    ("videos", "origin"),
+    [
+        (("/f/day 1/a.mp4", "/f/day 1/b.mp4"), "from the folder <bdi>day 1</bdi> · "),
+        (("footage/a.mp4", "footage/sub/b.mp4"), "from the folder <bdi>footage</bdi> and the folders in it · "),
+        (("C:\\cup\\<i>\\a.mp4",), "from the folder <bdi>&lt;i&gt;</bdi> · "),
+        (("s3://bucket/day/a.mp4", "s3://bucket/b.mp4"), "from the folder <bdi>bucket</bdi> and the folders in it · "),
+        (("a.mp4", "b.mp4"), ""),
+        (("../a.mp4",), ""),
+        (("one/a.mp4", "two/b.mp4"), ""),
+        (("C:\\a.mp4",), ""),
+        ((), ""),
+    ],
+)
+def test_the_index_says_how_many_videos_and_where_they_come_from(videos: tuple[str, ...], origin: str) -> None:
+    """Not the name of the folder that the pages are in."""
+    text = index([Entry(Result(video, 30.0, {}, (), (), {}), "", None) for video in videos])
+    count = f"{len(videos)} video{'s' * (len(videos) != 1)}"
+    assert f"<title>{count}</title>" in text and f"<h1>{count}</h1>" in text
+    assert f"<p>{origin}0:{30 * len(videos) % 60:02}" in text or f"<p>{origin}1:00 of video</p>" in text
 
 
 def test_rates_are_said_as_people_say_them() -> None:

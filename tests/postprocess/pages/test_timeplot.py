@@ -45,8 +45,18 @@ def test_an_svg_holds_the_names_as_text_and_no_markup_of_theirs() -> None:
     text = timeline(result(), curves(), FRAMES[:2], [(0, 1, "serve")], "svg")
     root = ET.fromstring(text)
     said = "".join(root.itertext())
-    assert "<b> & $x" in said and "my <$match$>.mp4" in said and "truth" in said and "background" in said
+    assert "<b> & $x" in said and "my <$match$>.mp4" in said and "truth" in said and "no action" in said
     assert not [e for e in root.iter() if e.tag.rpartition("}")[2] in ("b", "script")]
+
+
+def test_axes_speak_of_what_a_coach_knows() -> None:
+    """The formulas are in docs/exporting.md."""
+    root = ET.fromstring(timeline(result(), curves(), (), None, "svg"))
+    said = " ".join("".join(e.itertext()) for e in root.iter() if e.tag.endswith("}text"))
+    words = ("how sure at each moment", "(grey: of any action)", "100%", "first guess", "final guess")
+    words = (*words, "piece of the video (0.64 s each; darker: surer)")
+    assert [w for w in words if w not in said] == []
+    assert not [w for w in ("softmax", "coarse", "actionness", "snippet", "background", "·") if w in said]
 
 
 def test_bars_and_curves_are_where_the_seconds_are() -> None:
