@@ -8,6 +8,7 @@ import typer
 from commands.groups import grouped
 from commands.options import Results, Videos, a_place, a_time
 from commands.places import folder_only
+from commands.refused import listed
 from commands.terminal import complain, finish, note
 from postprocess.formats.writers import SUFFIXES, VIEWS, WRITERS
 from support.errors import OutputError, UsageError, UserError
@@ -75,6 +76,7 @@ def export(
     for error in errors:
         complain(error)
     everything = [*stored, *errors]
+    there: list[str] = []
     wanted = None if classes is None else labels_meant(classes, [one.result for one in stored])
     for one, stem in stems(stored):
         chosen = [
@@ -84,30 +86,35 @@ def export(
         place = one.path.with_name(one.stem) if output is None else output / stem
         try:
             video = None if videos is None else video_of(one, videos)
-            for name in names:
-                _write(for_format(name, result, margins, document_root, video), name, place, overwrite)
+            paths = [with_suffix(place, SUFFIXES[name]) for name in names]
+            if kept := [str(path) for path in paths if path.exists() and not overwrite]:
+                there += kept
+                errors.append(OutputError(f"{kept[0]}: is there already."))
+            for name, path in zip(names, paths, strict=True):
+                if str(path) not in kept:
+                    _write(for_format(name, result, margins, document_root, video), name, path)
             for remark in remarks(names, result):
                 note(remark)
         except UserError as error:
             errors.append(error)
             complain(error)
+    if there:
+        what = there[0] if len(there) == 1 else f"each of {len(there)} files, {listed(there, few=True)}"
+        complain(OutputError(f"{what}: is there already; use --overwrite or another -o."))
     finish(len(everything) - len(errors), errors, everything)
 
 
-def _write(result: "Result", name: str, place: Path, overwrite: bool) -> None:
+def _write(result: "Result", name: str, path: Path) -> None:
     """Write one file, and print its path.
 
     Raises:
-        OutputError: it is there already, or cannot be written.
+        OutputError: it cannot be written.
         ResultError: the format cannot hold the result.
     """
     import io
 
     from support.files import write_atomically, writing
 
-    path = with_suffix(place, SUFFIXES[name])
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path}: is there already; use --overwrite or another -o.")
     text = io.StringIO()
     WRITERS[name](result, text)
     with writing(path):

@@ -82,7 +82,7 @@ class Refused:
             return str(circumstance(reason.first) or reason.first)
         few = self._report is not None
         more = f" All their names are in {self._report}." if few and len(reason.names) > NAMED + 1 else ""
-        return f"each of {len(reason.names)} {reason.noun}, {_listed(reason.names, few)}: {reason.text}{more}"
+        return f"each of {len(reason.names)} {reason.noun}, {listed(reason.names, few)}: {reason.text}{more}"
 
 
 def _parted(job: "Job", text: str) -> tuple[str, str, str]:
@@ -96,7 +96,7 @@ def _parted(job: "Job", text: str) -> tuple[str, str, str]:
     return str(job.video), "videos", text
 
 
-def _listed(names: Sequence[str], few: bool) -> str:
+def listed(names: Sequence[str], few: bool) -> str:
     """Names in a sentence: all of them, or the first and the number of the others."""
     if few and len(names) > NAMED + 1:
         return f"{', '.join(map(printable, names[:NAMED]))} and {len(names) - NAMED} more"

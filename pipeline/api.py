@@ -30,7 +30,7 @@ from postprocess.config import LocalizeConfig
 from postprocess.localize import Activations, localize
 from postprocess.segment import UNSURE, Result, Segment
 from support.errors import EnvironmentMissing, UsageError
-from support.paths import is_url, program
+from support.paths import is_url, near, program
 from support.progress import Progress, silent
 from support.version import package_version
 
@@ -304,7 +304,8 @@ def load_model(name: str, rgb_weights: str | None = None, tuning: Path | None = 
         return load(name)
     if name != EMBEDDED:
         if not Path(name).exists():
-            raise UsageError(f"unknown model {name!r}: neither {EMBEDDED} nor a checkpoint's path.")
+            hint = near(Path(name)) or "."
+            raise UsageError(f"unknown model {name!r}: neither {EMBEDDED} nor a checkpoint's path{hint}")
         return checkpoint.load(Path(name))
     from model import kinetics  # only here: a checkpoint does not need it
 

@@ -122,6 +122,11 @@ def read_labelstudio(path: Path) -> list[Annotated]:
         )
     found = [_task(task, f"{path}, task {i}") for i, task in enumerate(tasks, start=1)]
     if not (reviewed := [video for video in found if video is not None]):
+        if any(task.get("predictions") for task in tasks):
+            raise ExchangeError(
+                f"{path}: holds a program's predictions alone, and nobody's annotations; import the file into Label "
+                "Studio, check and submit the tasks, and export them."
+            )
         raise ExchangeError(f"{path}: no task has a submitted annotation; submit them in Label Studio, then export.")
     return reviewed
 

@@ -250,6 +250,7 @@ def test_odd_videos_give_a_result(jcdnet, tmp_path: Path, name: str, frames: lis
 USAGE = {
     "unknown class": (("--classes", "golf drivin"), "did you mean 'golf driving'"),
     "unknown model": (("--model", "thumos99"), "unknown model 'thumos99'"),
+    "model's folder misspelt": (("--model", "nowhere/tricks"), "the folder nowhere is not there, either."),
     "unknown format": (("-f", "xml"), "unknown format 'xml'"),
     "two formats on stdout": (("-o", "-", "-f", "json,csv"), "stdout takes one format"),
     "unknown flow": (("--streams", "both", "--flow", "magic"), "no flow backend 'magic'"),

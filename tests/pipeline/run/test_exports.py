@@ -50,6 +50,9 @@ def test_margins_sound_and_a_choice_of_actions(jcdnet: Run, tmp_path: Path) -> N
     assert result.read_bytes() == before
     code, _, said = jcdnet("export", result, "-f", "edl")
     assert code == 3 and "a.edl: is there already; use --overwrite" in said
+    code, printed, said = jcdnet("export", tmp_path / "results", "-f", "edl,fcpxml,srt")  # one sentence for both files
+    assert code == 3 and [Path(line).name for line in printed.split()] == ["a.srt"]
+    assert said.count("--overwrite") == 1 and "each of 2 files" in said
     code, _, _ = jcdnet("export", result, "-f", "edl", "--overwrite", "--min-confidence", 0.9, "--after", 0.4)
     assert code == 0 and cuts(result.with_suffix(".edl")) == [("2", 0.2, pytest.approx(1.0))]
     video.unlink()  # then nobody knows whether there is sound

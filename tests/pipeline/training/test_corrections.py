@@ -139,7 +139,7 @@ def test_videos_are_named_as_training_will_look_for_them(tmp_path: Path) -> None
 def test_what_is_wrong_is_one_sentence_and_a_code(tmp_path: Path, jcdnet: Run) -> None:
     path = saved(tmp_path, "labelstudio", result("/f/a.mp4", (0, 1, "a|b")), "a")
     code, _, said = jcdnet("labels", "import", path, "--from", "labelstudio")
-    assert code == 2 and "no task has a submitted annotation" in said
+    assert code == 2 and "a program's predictions alone" in said
     corrected(path)
     code, _, said = jcdnet("labels", "import", path, "--from", "labelstudio")
     assert code == 2 and "holds a |" in said

@@ -602,6 +602,7 @@ def test_whatever_the_names_every_file_is_well_formed(segments: list[Segment], n
         (read_elan, "<ANNOTATION_DOCUMENT/>", "is not an ELAN file"),
         (read_labelstudio, "{", "is not JSON"),
         (read_labelstudio, "[]", "no task has a submitted annotation"),
+        (read_labelstudio, '[{"data": {}, "predictions": [{"result": []}]}]', "a program's predictions alone"),
         (read_labelstudio, "{}", "a list of tasks, and this is an object with nothing"),
         (read_labelstudio, "[1]", "a list of tasks, and this is a list of something else"),
         (read_labelstudio, "3", "a list of tasks, and this is a number"),
