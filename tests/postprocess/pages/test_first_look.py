@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from chromium import (
     CHROMIUM,
@@ -23,9 +24,11 @@ from chromium import (
     visible,
 )
 from conftest import coded, encode
+from PIL import ImageDraw
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from pipeline.clips.draw import Overlay
 from pipeline.run.results import Stored
 from pipeline.run.views import write_page, write_pages
 from postprocess.pages.fill import short
@@ -330,6 +333,26 @@ def test_how_sure_is_said_in_percent(browser: Browser, film: Path, tmp_path: Pat
     )
     assert "move the slider “How sure” to the left" in browser.find_element(By.ID, "empty").text
     assert not browser.find_element(By.ID, "table").is_displayed()
+
+
+def test_the_overlay_says_how_sure_it_is_as_the_page_does(
+    browser: Browser, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = (0.0, 0.004, 0.005, 0.125, 0.5, 0.744, 0.985, 0.9949, 0.995, 0.9996, 1.0)
+    segments = [Segment(i, i + 1.0, 1, confidence, "serve") for i, confidence in enumerate(known)]
+    opened(browser, film, tmp_path, *segments, provenance={})
+    drawn: list[str] = []
+    write = ImageDraw.ImageDraw.text
+
+    def text(pen: Any, at: Any, said: str, *rest: Any, **more: Any) -> None:
+        drawn.append(said)
+        write(pen, at, said, *rest, **more)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    overlay = Overlay(segments, DURATION)
+    for s in segments:
+        overlay.draw(np.zeros((360, 640, 3), np.uint8), s.start + 0.5)
+    assert [f"{row[4]}  serve" for row in visible(browser)] == drawn and drawn[-1] == ">99\u00a0%  serve"
 
 
 LONG = "an unbelievably long name of an action that somebody has typed because nobody told them to be short"
