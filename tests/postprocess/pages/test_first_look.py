@@ -340,7 +340,7 @@ def test_the_overlay_says_how_sure_it_is_as_the_page_does(
     browser: Browser, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = (0.0, 0.004, 0.005, 0.125, 0.5, 0.744, 0.985, 0.9949, 0.995, 0.9996, 1.0)
-    segments = [Segment(i, i + 1.0, 1, confidence, "serve") for i, confidence in enumerate(known)]
+    segments = [Segment(i, i + 1.0, 1, confidence, f"serve {i}") for i, confidence in enumerate(known)]
     opened(browser, film, tmp_path, *segments, provenance={})
     drawn: list[str] = []
     write = ImageDraw.ImageDraw.text
@@ -353,7 +353,7 @@ def test_the_overlay_says_how_sure_it_is_as_the_page_does(
     overlay = Overlay(segments, DURATION)
     for s in segments:
         overlay.draw(np.zeros((360, 640, 3), np.uint8), s.start + 0.5)
-    assert [f"{row[4]}  serve" for row in visible(browser)] == drawn and drawn[-1] == ">99\u00a0%  serve"
+    assert [f"{row[4]}  {row[3]}" for row in visible(browser)] == drawn and drawn[-1] == ">99\u00a0%  serve 10"
 
 
 def test_next_also_goes_to_what_starts_at_once_or_together(browser: Browser, film: Path, tmp_path: Path) -> None:
