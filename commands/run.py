@@ -120,7 +120,7 @@ def run(
     if listed is None and folder is not None and running.report.seconds:
         err.print(f"[dim]the result is in {escape(str(output))}[/]", soft_wrap=True)
     if listed is not None and "html" in wanted:
-        _write_index(running, listed, output)
+        running.write_index(listed, output)
     _say_what_next(running, find, only is None and output != "-" and not {"html", TABLES} & set(wanted))
     running.finish()
 
@@ -204,20 +204,6 @@ def _show(outcome: "Outcome", stream: str | None) -> None:
     if outcome.duplicate_of is not None:
         remark = f" (the same as {escape(str(outcome.duplicate_of.video))})"
     result_table(outcome.result, remark)
-
-
-def _write_index(running: Running, folder: Path, output: str | None) -> None:
-    """Write the page over the pages of several videos, and say which page to open."""
-    from pipeline.run.store import SUFFIXES, write_index
-
-    standing = running.report.results()
-    page = folder / "index.html"
-    if len(standing) > 1:
-        write_index(standing, folder)
-    elif standing:
-        page = standing[0].path.with_name(standing[0].stem + SUFFIXES["html"])
-    if page.is_file() and not is_url(output or ""):
-        err.print(f"[dim]to look at the results, open {escape(str(page))} in a browser[/]", soft_wrap=True)
 
 
 def _say_what_next(running: Running, find: FindOptions, page: bool) -> None:
