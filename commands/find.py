@@ -121,7 +121,6 @@ def find(
     from pipeline.query import read_example
     from pipeline.run.find import Wanted, find_batch, stored_features
     from pipeline.run.outcome import ResultOutput
-    from pipeline.run.store import write_index
     from pipeline.run.videos import find_videos, left_out
     from pipeline.workers.engine import Request
 
@@ -162,8 +161,8 @@ def find(
             WRITERS["json" if len(results) == 1 else "jsonl"](result, sys.stdout)
     elif results:  # else every video failed, and that is said
         _show(results, examples)
-    if folder is not None and "html" in wanted and len(standing := running.report.results()) > 1:
-        write_index(standing, folder)
+    if folder is not None and "html" in wanted:
+        running.write_index(folder, output)
     if results and output is None:
         err.print(f"[dim]next: the same with -o found -f html, then {program()} clips found[/]", soft_wrap=True)
     running.finish()

@@ -16,6 +16,7 @@ from commands.terminal import table as draw
 from extractors.config import Stretch
 from postprocess.formats.writers import clock
 from support.errors import INTERRUPTED, EnvironmentMissing, Stopped, UsageError, UserError
+from support.paths import is_url
 
 if TYPE_CHECKING:
     from commands.refused import Refused
@@ -176,6 +177,22 @@ class Running:
         if self._first:
             folder = "" if self.out is not None else "-o results "
             err.print(f"[dim]next: the same with {folder}-f html, to look at it in a browser[/]", soft_wrap=True)
+
+    def write_index(self, folder: Path, output: str | None) -> None:
+        """Write the page over the pages of several videos, and say which page to open.
+
+        output: what -o names; what is in a store is not opened from here.
+        """
+        from pipeline.run.store import SUFFIXES, write_index
+
+        standing = self.report.results()
+        page = folder / "index.html"
+        if len(standing) > 1:
+            write_index(standing, folder)
+        elif standing:
+            page = standing[0].path.with_name(standing[0].stem + SUFFIXES["html"])
+        if page.is_file() and not is_url(output or ""):
+            err.print(f"[dim]to look at the results, open {escape(str(page))} in a browser[/]", soft_wrap=True)
 
     def _report(self, interrupted: bool) -> None:
         """Write the report, and print a summary if there was more than one video."""

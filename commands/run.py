@@ -74,7 +74,7 @@ def run(
     from pipeline.api import Pipeline
     from pipeline.run.batch import run_batch
     from pipeline.run.outcome import ResultOutput, existing_results
-    from pipeline.run.store import check_alone, prepare_output, write_index
+    from pipeline.run.store import check_alone, prepare_output
     from pipeline.run.videos import Job, find_videos, left_out
 
     videos = find_videos(paths)
@@ -119,8 +119,8 @@ def run(
         write_csv(results, sys.stdout)
     if listed is None and folder is not None and running.report.seconds:
         err.print(f"[dim]the result is in {escape(str(output))}[/]", soft_wrap=True)
-    if listed is not None and "html" in wanted and len(standing := running.report.results()) > 1:
-        write_index(standing, listed)
+    if listed is not None and "html" in wanted:
+        running.write_index(listed, output)
     _say_what_next(running, find, only is None and output != "-" and not {"html", TABLES} & set(wanted))
     running.finish()
 

@@ -201,12 +201,14 @@ def build(
 def matches(embedded: Checkpoint, classes: Sequence[str]) -> dict[str, list[int]]:
     """Given class -> the rows of the embedded model that mean it: a class of this name, or all classes of this sport.
 
-    Case and underscores do not matter. Classes without a match are left out.
+    A class may also be called as tables show it ("weightlifting: squat"). Case and underscores do not matter. Classes
+    without a match are left out.
     """
     wanted = {_plain(name): name for name in classes}
     found: dict[str, list[int]] = {}
     for row, name in enumerate(embedded.classes):
-        for known in {_plain(name), _plain(embedded.groups.get(name, name))}:
+        sport = embedded.groups.get(name, name)
+        for known in {_plain(name), _plain(sport), _plain(f"{sport}: {name}")}:
             if known in wanted:
                 found.setdefault(wanted[known], []).append(row)
     return found

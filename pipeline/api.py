@@ -28,7 +28,7 @@ from pipeline.cache.entries import FeatureCache
 from pipeline.config import Config, adopt, asked
 from postprocess.config import LocalizeConfig
 from postprocess.localize import Activations, localize
-from postprocess.segment import UNSURE, Result, Segment
+from postprocess.segment import UNSURE, Result, Segment, ways_to_say
 from support.errors import EnvironmentMissing, UsageError
 from support.paths import is_url, near, program
 from support.progress import Progress, silent
@@ -335,7 +335,8 @@ def choose_classes(model: Checkpoint, asked: str) -> frozenset[str] | None:
     from postprocess.evaluation.names import FORMS  # only here: most runs name no class
 
     chosen: set[str] = set()
-    called = [*model.groups.items(), *zip(model.classes, model.classes, strict=True)]
+    said = [(c, name) for c in model.classes for name in ways_to_say(c, model.groups.get(c, ""))]
+    called = [*model.groups.items(), *said]
     for name in filter(None, (part.strip() for part in asked.split(","))):
         ways = ({c for c, own in called if form(own) == form(name)} for form in FORMS)  # as typed, then in any case
         members = next(filter(None, ways), None)

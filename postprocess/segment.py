@@ -47,6 +47,20 @@ class Segment:
         return f"{sport}: {self.label}" if sport else self.label
 
 
+def ways_to_say(label: str, sport: str = "") -> tuple[str, ...]:
+    """The names by which people may call a label: plain, or as tables and pages show it, as a guess or with its sport.
+
+    The sport may be typed also where tables leave it out because the label says it.
+    """
+    return (label, label + DOUBT, *((f"{sport}: {label}",) if sport not in ("", UNSURE) else ()))
+
+
+def percent(confidence: float) -> str:
+    """How sure the program is, as pages and overlays say it: "74 %". No program is ever 100 % sure: ">99 %"."""
+    # Halves are rounded up, as in the page's script.
+    return ">99\u00a0%" if confidence >= 0.995 else f"{math.floor(100 * confidence + 0.5)}\u00a0%"
+
+
 @lru_cache(maxsize=1024)
 def said_sport(sport: str, label: str) -> str:
     """The sport that is said before a label: "" where there is none or it is not sure, and where the label says it.

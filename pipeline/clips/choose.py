@@ -1,9 +1,9 @@
-"""Which labels are meant by the names that a user types: labels, or the sports that they belong to, in any case."""
+"""Which labels are meant by the names that a user types: labels, names as tables show them, or sports, in any case."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from postprocess.evaluation.names import FORMS, nfc, suggest
-from postprocess.segment import Result
+from postprocess.segment import Result, ways_to_say
 from support.errors import UsageError
 
 EMBEDDED = "kinetics400"
@@ -12,13 +12,14 @@ EMBEDDED = "kinetics400"
 def labels_meant(asked: str, results: Sequence[Result]) -> set[str]:
     """The labels of these results that names joined by commas mean.
 
-    A name means the labels that are spelled so; else those of a sport of the embedded model; both first as they are
-    typed, then in any case and any form of Unicode.
+    A name means the labels that are spelled so or that tables show so ("weightlifting: squat"); else those of a sport
+    of the embedded model; both first as they are typed, then in any case and any form of Unicode.
 
     Raises:
         UsageError: no segment has such a label.
     """
     known = {s.label for result in results for s in result.segments}
+    said = {(s.label, way) for result in results for s in result.segments for way in ways_to_say(s.label, s.sport)}
     names = [name for part in asked.split(",") if (name := part.strip())]
     if not names:
         raise UsageError("--classes names no class; give names joined by commas, or leave it out.")
@@ -26,12 +27,10 @@ def labels_meant(asked: str, results: Sequence[Result]) -> set[str]:
     meant: set[str] = set()
     missing = []
     for name in names:
-        found = {label for label in known if nfc(label) == nfc(name)}
+        found = {label for label, way in said if nfc(way) == nfc(name)}
         if not found:
             sports = _sports(results) if sports is None else sports
-            found = _alike(name, {label: sports.get(label, "") for label in known}) or _alike(
-                name, {label: label for label in known}
-            )
+            found = _alike(name, {(label, sports.get(label, "")) for label in known}) or _alike(name, said)
         if not found:
             missing.append(name)
         meant |= found
@@ -43,9 +42,9 @@ def labels_meant(asked: str, results: Sequence[Result]) -> set[str]:
     return meant
 
 
-def _alike(name: str, called: Mapping[str, str]) -> set[str]:
-    """The labels whose name equals this one, in the first form in which there are any."""
-    found = ({label for label, other in called.items() if form(other) == form(name)} for form in FORMS)
+def _alike(name: str, called: Collection[tuple[str, str]]) -> set[str]:
+    """The labels of which one of the names equals this one, in the first form in which there are any."""
+    found = ({label for label, other in called if form(other) == form(name)} for form in FORMS)
     return next((labels for labels in found if labels), set())
 
 

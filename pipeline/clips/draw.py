@@ -11,7 +11,7 @@ from PIL import ImageDraw, ImageFont
 
 from pipeline.clips.encode import Image
 from postprocess.palette import COLOURS, rgb
-from postprocess.segment import Segment
+from postprocess.segment import Segment, percent
 
 ROOM = 0.06  # the height of a line of text, as a part of the picture's height
 LEAST = 13  # pixels; smaller letters are illegible
@@ -88,7 +88,8 @@ class Overlay:
 
     def _panel(self, s: Segment, width: int, line: int) -> Image:
         """Return (line, W', 4) RGBA with one label and its bar; it is the same for every frame of the segment."""
-        key = (s.name, round(s.confidence, 2), width, line)
+        number = percent(s.confidence)
+        key = (s.name, number, width, line)
         if key not in self._panels:
             if len(self._panels) > 64:  # a bound on memory: long videos have many labels
                 self._panels.clear()
@@ -98,7 +99,6 @@ class Overlay:
             canvas = Pillow.new("RGBA", (width, line), (0, 0, 0, 150))
             pen = ImageDraw.Draw(canvas)
             text = _shortened(pen, s.name, font, width - bar - 5 * size)
-            number = f"{s.confidence:.2f}"
             pad = line // 4
             pen.rectangle((pad, pad, pad + bar, line - pad), fill=(255, 255, 255, 70))
             pen.rectangle((pad, pad, pad + bar * s.confidence, line - pad), fill=(*self.colour[s.label], 255))

@@ -15,17 +15,19 @@ from typing import Any
 import numpy as np
 
 from postprocess.curves import Curves
+from postprocess.evaluation.names import loose
 from postprocess.formats.annotated import Annotated
 from postprocess.formats.text import encodable, file_name
 from postprocess.formats.timecode import read_rate
 from postprocess.pages.fill import as_json, asset, filled, script, short, text
 from postprocess.palette import COLOURS, rgb
-from postprocess.segment import DOUBT, UNSURE, Result, Segment, said_sport
+from postprocess.segment import DOUBT, UNSURE, Result, Segment, said_sport, ways_to_say
 
 MOST_LINES = 12  # more curves cannot be told apart
 # Yellow is not visible on white, and grey is the colour of actionness.
 LANES = [rgb(code) for code in COLOURS if code not in ("#f0e442", "#999999")]
 MOST_OFFERED = 40  # names of a model; of more, a list to choose from is no help
+SPORTS = "sports"  # what provenance calls all sports of a model, and nothing else
 # What a stranger asks first of a page: what it is.
 FOUND = "A program watched it and may be wrong."
 HERE_TO_MARK = "Mark the actions that you see."
@@ -61,7 +63,7 @@ def page(
         s for s in segments if not any(s.label == m.label and s.start < m.end and m.start < s.end for m in spans)
     ]
     labels = sorted({s.label for s in segments})
-    offered = (*classes, *(s.label for s in spans))
+    offered = (*_unknown(classes, labels, segments), *(s.label for s in spans))
     if curves is not None and len(curves.classes) <= MOST_OFFERED:
         offered = (*offered, *curves.classes)
     labels += [name for name in dict.fromkeys(offered) if name not in labels]
@@ -76,6 +78,7 @@ def page(
         "rate": None if rate is None else float(rate),
         "link": link,
         "unseen": not result.provenance and not segments,
+        "sportsOnly": result.provenance.get("classes") == SPORTS,
         "level": level,
         "least": level if everything is None else 0.0,
         "labels": [encodable(label) for label in labels],
@@ -120,6 +123,16 @@ def _sports(segments: Sequence[Segment], labels: Sequence[str]) -> list[str]:
     """The sport of each label, "" where none is known."""
     known = {s.label: s.sport for s in segments if s.sport not in ("", UNSURE)}
     return [known.get(label, "") for label in labels]
+
+
+def _unknown(names: Sequence[str], labels: Sequence[str], segments: Sequence[Segment]) -> list[str]:
+    """The names that are none of these labels, in any case and also as the page shows them ("weightlifting: squat")."""
+    known = {
+        loose(way)
+        for label, sport in zip(labels, _sports(segments, labels), strict=True)
+        for way in ways_to_say(label, sport)
+    }
+    return [name for name in names if loose(name) not in known]
 
 
 def _size(result: Result) -> str:

@@ -75,6 +75,7 @@ def test_more_like_this_and_everything_that_works_on_results(jcdnet: Run) -> Non
     assert "1 match beside the example in 1 of 3 videos, 0:0" in said
     document = json.loads(Path("found/b.json").read_text())
     assert document["segments"][0]["label"] == "like a.mp4@1.3" and document["provenance"]["model"]["name"] == "find"
+    assert "to look at the results, open found/index.html in a browser" in said
     assert Path("found/index.html").exists() and "like a.mp4@1.3" in Path("found/b.html").read_text()
     assert jcdnet("report", "found", "-o", "pages")[0] == 0
     code, printed, _ = jcdnet("clips", "found", "-o", "clips")

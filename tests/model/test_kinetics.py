@@ -106,6 +106,7 @@ def test_a_class_is_found_by_its_name_or_its_sport(embedded: Checkpoint) -> None
         "GOLF": [2],
         "juggling  balls": [3],
     }
+    assert found("Golf: golf driving", "golf: playing tennis") == {"Golf: golf driving": [2]}  # as tables show it
     assert found("chess", "ten") == {}
 
 

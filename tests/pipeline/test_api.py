@@ -139,6 +139,11 @@ def test_choosing_classes_by_name_and_by_group() -> None:
     assert choose_classes(model, "serve") == {"serve"}
     assert choose_classes(model, "tennis") == choose_classes(model, "auto") == {"serve", "volley"}
     assert choose_classes(model, "Tennis") == choose_classes(model, "VOLLEY,Serve") == {"serve", "volley"}
+    # As tables show them, also where the sport would not be said, and as a guess.
+    assert choose_classes(model, "tennis: serve") == choose_classes(model, "TENNIS:  Serve") == {"serve"}
+    assert choose_classes(model, "serve? (sport not sure),Volley? (Sport not sure)") == {"serve", "volley"}
+    with pytest.raises(UsageError, match="unknown class 'golf: serve'"):
+        choose_classes(model, "golf: serve")
     assert choose_classes(model, "all") is None
     accented = dataclasses.replace(model, classes=("caf\u00e9", "the\u0301"), groups={})  # é in both of its forms
     assert choose_classes(accented, "cafe\u0301,th\u00e9") == set(accented.classes)

@@ -128,7 +128,8 @@ else video.hidden = true;
 $("threshold").min = data.least;
 $("threshold").value = data.level;
 $("ways").textContent = data.least > 0 ? `To the right: only the surest. What is less than ${percent(data.least)} sure is not on this page.`
-  : "To the left: more segments, and more mistakes. To the right: only the surest.";
+  : data.segments.some(([, , confidence]) => confidence < data.level) ? "To the left: more segments, and more mistakes. To the right: only the surest."
+  : "To the right: only the surest. Nothing less sure was found.";
 $("sureness").hidden = !data.segments.length;
 fetchFromBrowser();
 fill();

@@ -8,6 +8,7 @@ const choose = (item) => {
   chosen = item ? item.id : null;
   rows.get(chosen)?.classList.add("chosen");
   panel();
+  tell();
   place();
   draw();
 };
@@ -103,7 +104,7 @@ const labelOf = (text) => {
   const wrong = !name ? "Type a name." : /[|,;，；、\p{Cc}]/u.test(name) ? "A name cannot hold a comma, a semicolon or |." : "";
   $("wrong").textContent = wrong;
   if (wrong) return null;
-  const known = labels.findIndex((label, i) => key(label) === key(name) || key(nameOf(i)) === key(name));
+  const known = labels.findIndex((label, i) => [label, nameOf(i), label + data.doubt].some((way) => key(way) === key(name)));
   return known >= 0 ? known : labels.push(name) - 1;
 };
 const ask = (span, name, then) => {

@@ -2,6 +2,13 @@
 let stopAt = null; // seconds
 
 const ats = [...document.querySelectorAll(".at")]; // what the buttons call "now"
+// The next (1) or previous (-1) segment. One that starts at this very moment is next, too, until it is chosen: the first
+// one of a video may start at 0, and several may start together.
+const neighbour = (direction) => {
+  const here = shown.findIndex((s) => s.id === chosen && Math.abs(s.start - now) < 0.05);
+  if (here >= 0) return shown[here + direction];
+  return direction > 0 ? shown.find((s) => s.start > now - 0.05) : shown.filter((s) => s.start < now - 0.05).at(-1);
+};
 const tell = () => {
   const playing = shown.filter((s) => s.start <= now && now < s.end && s.state !== REJECTED).sort((a, b) => b.confidence - a.confidence);
   const found = (playing.find((s) => s.id === chosen) || playing[0])?.id ?? null;
@@ -16,8 +23,8 @@ const tell = () => {
   }
   const time = clock(now);
   for (const at of ats) if (at.textContent !== time) at.textContent = time;
-  able("previous", shown.length > 0 && shown[0].start < now - 0.05, "No segment starts before this moment.");
-  able("next", shown.length > 0 && shown.at(-1).start > now + 0.05, "No segment starts after this moment.");
+  able("previous", Boolean(neighbour(-1)), "No segment starts before this moment.");
+  able("next", Boolean(neighbour(1)), "No segment starts after this moment.");
   $("now").textContent = time + " of " + clock(duration);
   curvesNow();
   if (marks.start !== null && marks.end === null) draw();
@@ -34,8 +41,7 @@ const seek = (time, end = null) => {
 const run = () => video.play().catch(() => {});
 const play = (item) => { seek(isMoment(item) ? item.start - 1 : item.start, isMoment(item) ? item.start + 1 : item.end); run(); };
 const jump = (direction) => {
-  const rest = shown.filter((s) => (direction > 0 ? s.start > now + 0.05 : s.start < now - 0.05));
-  const next = direction > 0 ? rest[0] : rest.filter((s) => s.start === rest.at(-1).start)[0];
+  const next = neighbour(direction);
   if (!next) return say($(direction > 0 ? "next" : "previous").title);
   choose(next);
   seek(next.start);

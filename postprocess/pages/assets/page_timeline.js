@@ -27,7 +27,7 @@ const decide = () => {
   }
   $("empty").hidden = shown.length > 0;
   $("table").hidden = shown.length === 0;
-  $("empty").textContent = items.size === 0 ? (data.unseen ? "Nothing is marked yet." : `Nothing was found${data.level ? ` of which the program is at least ${percent(data.level)} sure` : ""}. You can add what you see.`)
+  $("empty").textContent = items.size === 0 ? (data.unseen ? "Nothing is marked yet." : `Nothing was found${data.level ? ` of which the program is at least ${percent(data.level)} sure` : ""}. ${data.sportsOnly ? "It looked only for the sports that it knows. " : ""}You can add what you see.`)
     : hidden.size ? "Nothing to show: under “Show these actions”, tick one." : `Nothing is at least ${percent(level())} sure. To see what is less sure, move the slider “How sure” to the left.`;
   sums();
   layout();

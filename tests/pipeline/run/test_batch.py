@@ -161,7 +161,9 @@ def test_a_first_run_says_how_to_look_at_it(jcdnet, night: Path) -> None:
     assert "next: the same with -o results -f html" in jcdnet("run", "night/a.mp4", *small)[2]
     run = ("run", "night/a.mp4", "-o", "out", *small)
     assert "next: the same with -f html, to look at it" in jcdnet(*run)[2]
-    assert "next:" not in jcdnet(*run)[2] and "next:" not in jcdnet(*run, "-f", "html")[2]
+    assert "next:" not in jcdnet(*run)[2]
+    said = jcdnet(*run, "-f", "html")[2]
+    assert "next:" not in said and "to look at the results, open out/a.html in a browser" in said
 
 
 def test_the_table_has_lengths_and_a_line_for_each_action(jcdnet, night: Path) -> None:

@@ -9,8 +9,10 @@ import opentimelineio as otio
 import pytest
 from conftest import coded, encode
 
+from pipeline.clips.choose import labels_meant
 from pipeline.clips.medium import counted, heard
-from postprocess.segment import Result, Segment
+from postprocess.segment import UNSURE, Result, Segment
+from support.errors import UsageError
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -58,6 +60,28 @@ def test_margins_sound_and_a_choice_of_actions(jcdnet: Run, tmp_path: Path) -> N
     video.unlink()  # then nobody knows whether there is sound
     assert jcdnet("export", result, "-f", "edl", "-o", tmp_path / "other")[0] == 0
     assert {tracks for tracks, _, _ in cuts(tmp_path / "other" / "a.edl")} == {"0"}
+
+
+def test_actions_are_chosen_by_the_names_that_the_table_shows() -> None:
+    segments = (
+        Segment(0.2, 0.8, 0, 0.9, "squat", "weightlifting"),
+        Segment(1.0, 2.0, 0, 0.5, "deadlifting", "weightlifting"),
+        Segment(2.5, 3.0, 0, 0.8, "golf driving", "golf"),
+        Segment(3.5, 4.0, 0, 0.3, "archery", UNSURE),
+    )
+    results = [Result("a.mp4", 5.0, {}, segments, (), {})]
+    assert segments[0].name == "weightlifting: squat" and segments[3].name == "archery? (sport not sure)"
+    for shown in (s.name for s in segments):
+        assert (
+            labels_meant(shown, results)
+            == labels_meant(shown.upper(), results)
+            == {shown.split(": ")[-1].split("?")[0]}
+        )
+    assert labels_meant("Weightlifting: Squat, golf: golf driving", results) == {"squat", "golf driving"}
+    with pytest.raises(UsageError, match="no segment is called golf: squat; did you mean 'squat'"):
+        labels_meant("golf: squat", results)
+    mine = Segment(0, 1, 0, 0.9, "golf: squat")  # a person's own label has the first word
+    assert labels_meant("golf: squat", [*results, Result("b.mp4", 5.0, {}, (mine,), (), {})]) == {"golf: squat"}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from chromium import (
     CHROMIUM,
@@ -23,12 +24,15 @@ from chromium import (
     visible,
 )
 from conftest import coded, encode
+from PIL import ImageDraw
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from pipeline.clips.draw import Overlay
 from pipeline.run.results import Stored
 from pipeline.run.views import write_page, write_pages
 from postprocess.pages.fill import short
+from postprocess.pages.report import page
 from postprocess.segment import UNSURE, Result, Segment
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason=NONE_HERE)
@@ -330,6 +334,81 @@ def test_how_sure_is_said_in_percent(browser: Browser, film: Path, tmp_path: Pat
     )
     assert "move the slider “How sure” to the left" in browser.find_element(By.ID, "empty").text
     assert not browser.find_element(By.ID, "table").is_displayed()
+
+
+def test_the_overlay_says_how_sure_it_is_as_the_page_does(
+    browser: Browser, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = (0.0, 0.004, 0.005, 0.125, 0.5, 0.744, 0.985, 0.9949, 0.995, 0.9996, 1.0)
+    segments = [Segment(i, i + 1.0, 1, confidence, f"serve {i}") for i, confidence in enumerate(known)]
+    opened(browser, film, tmp_path, *segments, provenance={})
+    drawn: list[str] = []
+    write = ImageDraw.ImageDraw.text
+
+    def text(pen: Any, at: Any, said: str, *rest: Any, **more: Any) -> None:
+        drawn.append(said)
+        write(pen, at, said, *rest, **more)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    overlay = Overlay(segments, DURATION)
+    for s in segments:
+        overlay.draw(np.zeros((360, 640, 3), np.uint8), s.start + 0.5)
+    assert [f"{row[4]}  {row[3]}" for row in visible(browser)] == drawn and drawn[-1] == ">99\u00a0%  serve 10"
+
+
+def test_next_also_goes_to_what_starts_at_once_or_together(browser: Browser, film: Path, tmp_path: Path) -> None:
+    """The first segment of a short clip mostly starts at 0, where the player is."""
+    both = (Segment(0.0, 3.0, 1.0, 0.9, "squat", "weightlifting"), Segment(0.0, 2.0, 1.0, 0.8, "golf", "golf"))
+    opened(browser, film, tmp_path, *both, LIFTS[2])
+    names = [s.label for s in (*both, LIFTS[2])]
+    which = browser.find_element(By.ID, "which")
+    assert not idle(browser, "next") and idle(browser, "previous")
+    for name in names:
+        click(browser, "next")
+        assert name in which.text
+    assert idle(browser, "next")
+    for name in (names[1], names[0]):
+        assert not idle(browser, "previous")
+        click(browser, "previous")
+        assert name in which.text
+    assert idle(browser, "previous")
+    quiet(browser)
+
+
+def test_the_slider_promises_no_more_than_there_is(browser: Browser, film: Path, tmp_path: Path) -> None:
+    for segments, told in (
+        (LIFTS, "To the right: only the surest. Nothing less sure was found."),
+        ((*LIFTS, Segment(12, 13, 1, 0.2, "golf")), "To the left: more segments, and more mistakes. To the right: "),
+    ):
+        made = page(Result(str(film), DURATION, {}, LIFTS, (), RUN), None, film.as_uri(), everything=segments)
+        (tmp_path / "match.html").write_text(made)
+        show(browser, tmp_path / "match.html")
+        assert browser.find_element(By.ID, "ways").text.startswith(told)
+
+
+def test_where_nothing_was_found_it_says_what_it_looked_for(browser: Browser, film: Path, tmp_path: Path) -> None:
+    """Rugby is no sport of Kinetics, and cooking is no sport."""
+    opened(browser, film, tmp_path, provenance=RUN | {"classes": "sports"})
+    assert browser.find_element(By.ID, "empty").text == (
+        "Nothing was found of which the program is at least 50 % sure. It looked only for the sports that it knows. "
+        "You can add what you see."
+    )
+
+
+def test_a_name_is_known_as_the_page_shows_it(browser: Browser, film: Path, tmp_path: Path) -> None:
+    names = ("Weightlifting: Squat", "DUNK & run? (sport not sure)", "golf: golf", "serve")
+    made = page(Result(str(film), DURATION, {}, LIFTS, (), RUN), None, film.as_uri(), classes=names)
+    (tmp_path / "match.html").write_text(made)
+    show(browser, tmp_path / "match.html")
+    press(browser, "n", "r")
+    until(browser, lambda: browser.find_element(By.ID, "name").is_displayed())
+    offered = [button.text for button in browser.find_elements(By.CSS_SELECTOR, "#known button")]
+    assert sorted(offered) == ["dunk & run", "golf", "serve", "weightlifting: squat"]
+    field = browser.find_element(By.ID, "name")
+    field.clear()
+    field.send_keys("Dunk & run? (sport not sure)")
+    browser.find_element(By.ID, "ok").click()
+    assert said(browser) == "Renamed: it is dunk & run now."
 
 
 LONG = "an unbelievably long name of an action that somebody has typed because nobody told them to be short"
