@@ -79,7 +79,8 @@ def action(actionness: Tensor, known: Tensor) -> Tensor:
     """Binary cross-entropy of A^ness with the known shares of action and of background, 0 if nothing is known.
 
     A video counts only if some of its background is known. Points alone would raise A^ness everywhere, since nothing
-    speaks against it: on SportsMini they cost 15 points of mAP, and without this term 1 (benchmarks/README.md, "Times").
+    speaks against it: on SportsMini they cost 15 points of mAP, and without this term 1
+    (benchmarks/README.md, "Times").
 
     Args:
         actionness: (B, T) in [0, 1].

@@ -304,8 +304,7 @@ def load_model(name: str, rgb_weights: str | None = None, tuning: Path | None = 
         return load(name)
     if name != EMBEDDED:
         if not Path(name).exists():
-            hint = near(Path(name)) or "."
-            raise UsageError(f"unknown model {name!r}: neither {EMBEDDED} nor a checkpoint's path{hint}")
+            raise UsageError(f"unknown model {name!r}: neither {EMBEDDED} nor a checkpoint{near(Path(name)) or '.'}")
         return checkpoint.load(Path(name))
     from model import kinetics  # only here: a checkpoint does not need it
 

@@ -44,6 +44,7 @@ def test_the_picture_is_scaled_and_cropped_as_it_says() -> None:
 
 
 @needs_weights
+@pytest.mark.usefixtures("own_cache")
 def test_no_stream_no_address_no_sound_alone(jcdnet, tmp_path: Path) -> None:
     assert "It reads finished files: a URL and a pipe are refused." in WORDS
     code, _, said = jcdnet("run", "https://example.com/match.mp4")
