@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from extractors.backbones import registry, weights
+from extractors.backbones import engines, registry, weights
 from extractors.config import CENTRE, Stretch, view_of
 from extractors.exact import exact
 from extractors.features import Extractor, Features
@@ -279,9 +279,7 @@ def choose_device(name: str) -> str:
 
 def make_extractor(config: Config, declared: tuple[str, ...], device: str) -> Extractor:
     """The extractor for a run; `declared` holds the streams that the model reads."""
-    if device == "cpu" and config.features.precision == "float16":
-        # CPUs emulate it: 189 s for two snippets (benchmarks/precision.py).
-        raise UsageError("float16 on a CPU takes minutes a snippet; use --precision bfloat16 or float32.")
+    engines.check(config.features.precision, device)
     streams = {"auto": declared, "both": ("rgb", "flow"), "rgb": ("rgb",)}[config.streams]
     if "flow" not in streams and (unused := sorted(config.given & {"features.flow", "flow_weights"})):
         flag = unused[0].removeprefix("features.").replace("_", "-")

@@ -71,6 +71,20 @@ class Way:
         return f"{self.dtype.replace('+', ' and ')} ({names[self.engine]})"
 
 
+def check(asked: str, device: str) -> None:
+    """Check that a precision does not take minutes a snippet on this device.
+
+    Raises:
+        UsageError: it is one that this CPU emulates.
+    """
+    if torch.device(device).type != "cpu":
+        return
+    if asked == "float16":  # 189 s for two snippets (benchmarks/precision.py)
+        raise UsageError("float16 on a CPU takes minutes a snippet; use --precision auto or float32.")
+    if asked == "bfloat16" and runtime.emulates_bfloat16():
+        raise UsageError("bfloat16 takes minutes on this CPU, which lacks AVX-512; use --precision auto or float32.")
+
+
 def choose(asked: str, stream: str, backbone: Backbone, device: str) -> Way:
     """The way for a stream: `asked`, or for `auto` the fastest that this device has and that holds.
 

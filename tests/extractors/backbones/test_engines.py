@@ -5,7 +5,9 @@ import os
 import pickle
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -189,9 +191,35 @@ def clip(corpus: Path) -> Path:
     return corpus / "GolfSwing" / "GolfSwing_001.mp4"
 
 
+@pytest.mark.parametrize(
+    ("has", "limit", "slow"),
+    [
+        ({"architecture": "x86_64", "avx512_f": True}, "", False),
+        ({"architecture": "x86_64", "avx512_f": True}, "AVX512_CORE", False),
+        ({"architecture": "x86_64", "avx512_f": True}, "AVX2", True),
+        ({"architecture": "x86_64", "avx512_f": False}, "", True),
+        ({"architecture": "aarch64"}, "", False),
+        ({}, "", False),  # an old PyTorch, which does not say
+    ],
+)
+def test_bfloat16_is_refused_where_the_cpu_emulates_it(
+    monkeypatch: pytest.MonkeyPatch, has: dict[str, Any], limit: str, slow: bool
+) -> None:
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
+    refused = pytest.raises(UsageError, match="lacks AVX-512; use --precision auto") if slow else nullcontext()
+    with refused:
+        engines.check("bfloat16", "cpu")
+    engines.check("float32", "cpu")
+    engines.check("bfloat16", "cuda")
+
+
 @needs_openvino
 @pytest.mark.parametrize("precision", ["auto", "bfloat16"])
 def test_a_real_clip_is_near_to_float32_and_the_same_however_it_is_cut(clip: Path, precision: str) -> None:
+    if precision == "bfloat16" and runtime.emulates_bfloat16():
+        pytest.skip("bfloat16 takes minutes on this CPU")
     part = Stretch(end=3.0)  # five snippets
     exact = Extractor(FeatureConfig(precision="float32")).chunk(clip, part)
     found = Extractor(FeatureConfig(precision=precision)).chunk(clip, part)
@@ -206,7 +234,9 @@ def test_a_real_clip_is_near_to_float32_and_the_same_however_it_is_cut(clip: Pat
 
 IN_ANOTHER_PROCESS = """
 import json, socket, sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 def refuse(*_):
     raise AssertionError("something connects")
 socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
