@@ -212,6 +212,24 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def mean_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with footage/ and a cache of its own; a feature is a snippet's mean colour and zeros."""
+    import torch
+
+    from extractors.backbones import registry
+
+    class Means(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.pad(x.mean(dim=(2, 3, 4)), (0, 1021))
+
+    monkeypatch.setitem(registry.BACKBONES, "i3d", lambda stream, path: registry.Backbone(Means, 1024, "means"))
+    monkeypatch.setenv("JCDNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "footage").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
 def jcdnet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run the command line in this process: (exit code, stdout, stderr)."""
 

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from conftest import coded, encode
 
-from extractors.backbones import registry
-from extractors.backbones.registry import Backbone
 from extractors.features import Features, save
 from pipeline.query import Example, read_example, snippets_of
 from support.errors import UsageError
@@ -18,23 +16,9 @@ Run = Callable[..., tuple[int, str, str]]
 RED, GREEN, GREY = (220, 30, 30), (30, 200, 30), (120, 120, 120)
 
 
-class Colours:
-    """A backbone whose feature is the mean colour of a snippet, in many dimensions that say little."""
-
-
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(mean_colours: Path) -> Path:
     """footage/: three videos of 11 snippets, red where it counts, green and grey elsewhere; the working directory."""
-    import torch
-
-    class Means(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.pad(x.mean(dim=(2, 3, 4)), (0, 1021))
-
-    monkeypatch.setitem(registry.BACKBONES, "i3d", lambda stream, path: Backbone(Means, 1024, "means"))
-    monkeypatch.setenv("JCDNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "footage").mkdir()
     scenes = {"a": "..RRRR..GGG", "b": "GGG...RRRR.", "c": "..GGGG....."}
     for k, (name, scene) in enumerate(scenes.items()):
         frames = [
@@ -42,9 +26,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             for j, kind in enumerate(scene)
             for _ in range(16)
         ]
-        encode(tmp_path / "footage" / f"{name}.mp4", [frame.astype(np.uint8) for frame in frames])
-    (tmp_path / "small.toml").write_text('[features]\ncrop = 32\nshort_side = 48\nprecision = "float32"\n')
-    return tmp_path
+        encode(mean_colours / "footage" / f"{name}.mp4", [frame.astype(np.uint8) for frame in frames])
+    (mean_colours / "small.toml").write_text('[features]\ncrop = 32\nshort_side = 48\nprecision = "float32"\n')
+    return mean_colours
 
 
 FIND = ("find", "footage", "--config", "small.toml")

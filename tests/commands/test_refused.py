@@ -8,8 +8,6 @@ import pytest
 from conftest import coded, encode
 
 from commands.refused import Refused
-from extractors.backbones import registry
-from extractors.backbones.registry import Backbone
 from pipeline.run.videos import Job
 from support.errors import OutputError
 
@@ -19,20 +17,10 @@ NAMES = [f"{k:02}" for k in range(12)]
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(mean_colours: Path) -> Path:
     """footage/ with twelve videos of which eleven cannot be read; the working directory."""
-    import torch
-
-    class Means(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.pad(x.mean(dim=(2, 3, 4)), (0, 1021))
-
-    monkeypatch.setitem(registry.BACKBONES, "i3d", lambda stream, path: Backbone(Means, 1024, "means"))
-    monkeypatch.setenv("JCDNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "footage").mkdir()
-    (tmp_path / "small.toml").write_text('[features]\ncrop = 32\nshort_side = 48\nprecision = "float32"\n')
-    return tmp_path
+    (mean_colours / "small.toml").write_text('[features]\ncrop = 32\nshort_side = 48\nprecision = "float32"\n')
+    return mean_colours
 
 
 def test_features_of_other_settings_are_one_sentence(jcdnet: Run) -> None:
