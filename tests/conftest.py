@@ -23,7 +23,6 @@ from extractors.features import Features
 from model.checkpoint import Checkpoint
 from model.config import ModelConfig
 from model.jcdnet import JCDNet
-from support.paths import user_cache_dir
 
 torch.set_num_threads(1)
 
@@ -170,37 +169,6 @@ def variables_stay() -> Iterator[None]:
     before = settings()
     yield
     assert settings() == before
-
-
-WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-_written: list[str] = []
-
-
-def _watch(event: str, arguments: tuple[Any, ...]) -> None:
-    """Note what this process opens to write, makes or renames in the user's own cache."""
-    if event == "open":
-        path, mode, flags = arguments
-        if not (flags & WRITES if isinstance(flags, int) else set(str(mode)) & set("wax+")):
-            return
-    elif event in ("os.mkdir", "os.rename"):
-        path = arguments[0] if event == "os.mkdir" else arguments[1]
-    else:
-        return
-    if isinstance(path, str | os.PathLike) and os.fspath(path).startswith(USERS_OWN):
-        _written.append(os.fspath(path))
-
-
-# Compiled kernels are shared by all tests: they take long to make, and hold nothing of a test.
-USERS_OWN = tuple(str(user_cache_dir() / name) for name in ("features", "urls", "models", "rescued", "speed.json"))
-sys.addaudithook(_watch)
-
-
-@pytest.fixture(autouse=True)
-def users_cache_stays() -> Iterator[None]:
-    """No test writes into the cache of whoever runs it; a test that would sets JCDNET_CACHE, as `own_cache` does."""
-    _written.clear()
-    yield
-    assert not _written, "a test writes into the user's own cache; use the fixture `own_cache`"
 
 
 @pytest.fixture
