@@ -20,8 +20,8 @@ _lock = threading.Lock()
 # Limits by which oneDNN, and so OpenVINO, is kept from using newer instructions (its documentation of
 # ONEDNN_MAX_CPU_ISA). OpenVINO's own list of capabilities does not follow them.
 _LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-_BEFORE = ("SSE41", "AVX", "AVX2")  # AVX-512
-_OLD = (*_BEFORE, "AVX512_CORE")
+_BEFORE_AVX512 = ("SSE41", "AVX", "AVX2")
+_OLD = (*_BEFORE_AVX512, "AVX512_CORE")
 _AVX2_VNNI = ("AVX2_VNNI", "AVX2_VNNI_2")
 VNNI, BF16 = "VNNI", "BF16"
 
@@ -73,12 +73,13 @@ def openvino() -> Any:
 
 
 def emulates_bfloat16() -> bool:
-    """Whether PyTorch has no fast bfloat16 here at all: x86-64 without AVX-512.
+    """Whether PyTorch computes bfloat16 without any instruction for it here: x86-64 without AVX-512.
 
     Three snippets then take more than 100 s. With AVX-512 alone they take 7.2 s, and 3.0 s in float32.
     """
     has, limit = _capabilities(), _limit()
-    return bool(has.get("architecture") == "x86_64") and (not has.get("avx512_f") or limit in (*_BEFORE, *_AVX2_VNNI))
+    older = not has.get("avx512_f") or limit in (*_BEFORE_AVX512, *_AVX2_VNNI)
+    return older and has.get("architecture") == "x86_64"
 
 
 def _capabilities() -> dict[str, Any]:
