@@ -218,9 +218,9 @@ def table(runs: dict[str, list[dict[str, Any]]]) -> str:
             versus = ""
             if arm != REFERENCE and REFERENCE in runs:
                 versus = _signed(difference(judged, [entry["rules"][rule] for entry in runs[REFERENCE]]))
-            average = _spread([q["average"] for q in judged])
-            half = _spread([q["mAP"]["0.5"] for q in judged])
-            kind = _spread([entry["classification_mAP"] for entry in entries])
+            average = spread([q["average"] for q in judged])
+            half = spread([q["mAP"]["0.5"] for q in judged])
+            kind = spread([entry["classification_mAP"] for entry in entries])
             lines.append(f"| {arm} | {rule} | {average} | {half} | {kind} | {versus} |")
     return "\n".join(lines)
 
@@ -234,10 +234,10 @@ def phases_table(runs: dict[str, list[dict[str, Any]]]) -> str:
     ]
     for arm, entries in runs.items():
         rules = [entry["rules"]["paper"] for entry in entries]
-        cells = [_spread([q[name] for q in rules]) for name in ("conjoint", "control")]
-        cells += [_spread([q["coverage"][name] for q in rules], 2) for name in ("common", "definite", "background")]
+        cells = [spread([q[name] for q in rules]) for name in ("conjoint", "control")]
+        cells += [spread([q["coverage"][name] for q in rules], 2) for name in ("common", "definite", "background")]
         for name in ("common", "definite", "background"):
-            cells.append(_spread([entry["actionness"][name] for entry in entries], 2))
+            cells.append(spread([entry["actionness"][name] for entry in entries], 2))
         lines.append(f"| {arm} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -261,7 +261,8 @@ def judgement(runs: dict[str, list[dict[str, Any]]], regime: Regime, worlds: Seq
     return "\n".join([*lines, verdict])
 
 
-def _spread(values: Sequence[float | None], digits: int = 1) -> str:
+def spread(values: Sequence[float | None], digits: int = 1) -> str:
+    """Mean ± standard deviation; the mean alone of one value, a dash of none."""
     known = [value for value in values if value is not None]
     mean = f"{np.mean(known):.{digits}f}" if known else "–"
     return mean if len(known) < 2 else f"{mean} ± {np.std(known, ddof=1):.{digits}f}"
@@ -301,7 +302,7 @@ def main() -> None:
                 parser.error("give FEATURES, --ground-truth and --labels, or --world and its settings")
             source: Source = Files(given.features, given.ground_truth, given.labels, given.clips)
             seeds, arms, task = given.seeds, given.arms or ON_FEATURES, load(source, 0)
-            base, model = preset("own", task.train.lengths), model_settings("own")
+            base, model = preset("own", task.train.lengths), model_settings("own", task.stride)
         else:
             source = replace(conjointsynth.REGIMES[given.world], **changes)
             seeds, arms = list(range(given.first_world, given.first_world + given.worlds)), given.arms or ON_WORLDS

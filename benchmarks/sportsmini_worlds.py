@@ -175,7 +175,9 @@ def run(bank: Bank, number: int, arm: str, asked: Asked) -> dict[str, Any]:
     task = fewer(world(bank, number, asked.stride), number, asked.videos, asked.snippets)
     config: TrainConfig = replace(preset("own", task.train.lengths), **asked.training, times=TimesConfig(**asked.times))
     source = tasks.Files(Path(), Path(), Path(), None)  # the task is at hand, so nothing is read
-    job = arms.Job(arm, source, config, tuple((model_settings("own") | asked.network).items()), asked.edge)
+    job = arms.Job(
+        arm, source, config, tuple((model_settings("own", asked.stride) | asked.network).items()), asked.edge
+    )
     return judge.judge(task, arms.learn(job, task))
 
 
@@ -192,7 +194,7 @@ def main() -> None:
     parser.add_argument("--edge", type=float, default=EDGE, help="seconds around a marked instance: background")
     groups: dict[str, dict[str, Any]] = {
         "training": {"steps": int, "lr": float, "averaging": float, "batch": int},
-        "network": {"smooth": int, "dropout": float},
+        "network": {"smooth": int, "dropout": float, "dilation": int, "kernel": int, "dim": int},
         "times": {"snippet": float, "action": float},
     }
     for name, kind in (pair for group in groups.values() for pair in group.items()):

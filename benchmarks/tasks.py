@@ -20,6 +20,8 @@ from postprocess.evaluation.annotations import read_ground_truth
 from postprocess.evaluation.metrics import Instances
 from postprocess.evaluation.names import match_names
 
+FPS = 25
+
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -49,6 +51,11 @@ class Task:
     phi: float | None = None
     spans: tuple[tuple[tuple[int, float, float], ...], ...] = ()
     train_times: tuple[Floats, ...] = ()
+
+    @property
+    def stride(self) -> int:
+        """Frames of the 25 fps grid from one snippet to the next; of files alone."""
+        return round(FPS * float(np.diff(self.times[0][:2, 0])[0]))
 
     def fingerprint(self) -> str:
         """SHA-256 in hex over all that decides a result."""

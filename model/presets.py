@@ -15,6 +15,9 @@ SHORT, SHORTEST = 1.5, 1.0
 """Medians of marked actions in seconds below which `own` takes stride 8, and stride 4. The rule `runs` draws nothing
 shorter than two snippets side by side, which are 1.28 s at stride 16."""
 
+LENGTH = 16
+"""Frames of a snippet."""
+
 LITTLE = 600
 """If all training videos together have fewer snippets than this, `own` trains less. It is six minutes at stride 16."""
 
@@ -88,8 +91,15 @@ def localization_for(seconds: Sequence[float]) -> dict[str, Any]:
     return {"smooth": 1, "min_snippets": 1, "threshold": 0.2} if seconds and median(seconds) < SHORT else {}
 
 
-def model_settings(name: Preset) -> dict[str, Any]:
+def model_settings(name: Preset, stride: int = LENGTH) -> dict[str, Any]:
     """The settings of `ModelConfig` that a preset changes.
+
+    At stride 4, `own` takes every fourth snippet as a neighbour, so that its convolutions and averages cover the same
+    time as at stride 16.
+
+    Args:
+        name: name of the preset.
+        stride: frames from one snippet to the next.
 
     ActivityNet's few long actions need smoothing and less dropout. A user's few videos need a small D, attention logits
     scaled by it (seeds then differ less), and a little smoothing, over 1.9 s. With lambda_3 = .1 and two seeds, mAP@0.5
@@ -98,7 +108,10 @@ def model_settings(name: Preset) -> dict[str, Any]:
     """
     if name == "activitynet":
         return {"dropout": 0.5, "smooth": 13}
-    return {"dim": 128, "qk_scale": True, "smooth": 3} if name == "own" else {}
+    if name != "own":
+        return {}
+    wider = {"dilation": LENGTH // stride} if stride <= LENGTH // 2 else {}
+    return {"dim": 128, "qk_scale": True, "smooth": 3, **wider}
 
 
 # The experiments of Table 4: number → (modules, terms). The table does not list L_temp, which comes with TEA, and the

@@ -196,7 +196,7 @@ def course(recipe: Recipe, gathered: Gathered, embedded: Checkpoint | None = Non
         UsageError: the settings do not fit the data.
     """
     data = gathered.data
-    model, training = recipe.complete(data.classes, data.lengths, data.width)
+    model, training = recipe.complete(data.classes, data.lengths, data.width, gathered.stride)
     asked, before = recipe.settings.folds, recipe.before
     rule: dict[str, Any] = {} if before is None else before.localize
     if before is None and gathered.timed is not None and recipe.settings.preset == "own":
