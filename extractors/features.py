@@ -87,7 +87,7 @@ class Extractor:
         if ways is not None:
             self.ways = {n: ways[n] for n in self.streams}
             for name, way in self.ways.items():
-                engines.require(way, self.backbones[name])
+                engines.require(way, self.backbones[name], device)
         self.inputs = _make_inputs(config, self.flow_backend, device, threads)
         self.batch = CPU_BATCH if on_host else gpu_batch(device)
         gpu = (torch.device(device).index or 0) if config.decoder == "nvdec" else None

@@ -35,6 +35,9 @@ SHAPES = 2  # of inputs for which a compiled graph is kept
 AT_ONCE = 2
 
 
+_SLOW_BFLOAT16 = "bfloat16 takes minutes on this CPU, which lacks AVX-512; use --precision "
+
+
 @dataclass(frozen=True)
 class Way:
     """How a network is computed."""
@@ -82,7 +85,7 @@ def check(asked: str, device: str) -> None:
     if asked == "float16":  # 189 s for two snippets (benchmarks/precision.py)
         raise UsageError("float16 on a CPU takes minutes a snippet; use --precision auto or float32.")
     if asked == "bfloat16" and runtime.emulates_bfloat16():
-        raise UsageError("bfloat16 takes minutes on this CPU, which lacks AVX-512; use --precision auto or float32.")
+        raise UsageError(f"{_SLOW_BFLOAT16}auto or float32.")
 
 
 def choose(asked: str, stream: str, backbone: Backbone, device: str) -> Way:
@@ -113,17 +116,20 @@ def choose(asked: str, stream: str, backbone: Backbone, device: str) -> Way:
     return Way(OPENVINO if asked == quick == "bfloat16" else TORCH, asked)
 
 
-def require(way: Way, backbone: Backbone) -> None:
+def require(way: Way, backbone: Backbone, device: str = "cpu") -> None:
     """Check that this machine can go this way, which another one may have chosen.
 
     Raises:
         UsageError: the network has no int8.
-        EnvironmentMissing: the machine lacks OpenVINO, or its CPU the instructions.
+        EnvironmentMissing: the machine lacks OpenVINO, or its CPU the instructions, or the precision would take
+            minutes a snippet here.
     """
     if way.is_int8 and not _has_int8(backbone):
         raise UsageError(
             "--precision int8 was measured for the published RGB weights, and these are others; use --precision auto."
         )
+    if way == Way(TORCH, "bfloat16") and torch.device(device).type == "cpu" and runtime.emulates_bfloat16():
+        raise EnvironmentMissing(f"{_SLOW_BFLOAT16}float32.")
     if way.engine != OPENVINO:
         return
     if not runtime.available():

@@ -213,6 +213,12 @@ def test_bfloat16_is_refused_where_the_cpu_emulates_it(
         engines.check("bfloat16", "cpu")
     engines.check("float32", "cpu")
     engines.check("bfloat16", "cuda")
+    # A worker that was sent this way by another machine says so before it works.
+    refused = pytest.raises(EnvironmentMissing, match="AVX-512; use --precision float32") if slow else nullcontext()
+    with refused:
+        require(Way(TORCH, "bfloat16"), PUBLISHED)
+    require(Way(TORCH, "float32"), PUBLISHED)
+    require(Way(TORCH, "bfloat16"), PUBLISHED, "cuda")
 
 
 @needs_openvino
