@@ -53,7 +53,7 @@ from extractors.features import FeaturesError
 from model.checkpoint import write_atomically
 from model.config import ModelConfig, TimesConfig, TrainConfig
 from model.datasets import DatasetError
-from model.presets import experiment, model_settings, preset
+from model.presets import dilation_for, experiment, model_settings, preset
 from model.train import TrainError, initialise, train
 from pipeline.training.snippets import EDGE
 from postprocess.config import RULES, LocalizeConfig
@@ -140,6 +140,13 @@ def learn(job: Job, task: Task) -> nn.Module:
     else:
         model, config = ABLATIONS[job.arm].configs(model, replace(config, times=None))
     return train(initialise(model, task.train.classes, ("rgb",), {}, seed), data, config).build()
+
+
+def wider(arm: str, task: Task) -> dict[str, int]:
+    """The dilation that `own` takes if times are marked, unless it is the usual one."""
+    seconds = [end - start for found in task.spans for _, start, end in found]
+    dilation = dilation_for(seconds, task.stride) if arm in MARKED else 1
+    return {} if dilation == 1 else {"dilation": dilation}
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -302,7 +309,7 @@ def main() -> None:
                 parser.error("give FEATURES, --ground-truth and --labels, or --world and its settings")
             source: Source = Files(given.features, given.ground_truth, given.labels, given.clips)
             seeds, arms, task = given.seeds, given.arms or ON_FEATURES, load(source, 0)
-            base, model = preset("own", task.train.lengths), model_settings("own", task.stride)
+            base, model = preset("own", task.train.lengths), model_settings("own")
         else:
             source = replace(conjointsynth.REGIMES[given.world], **changes)
             seeds, arms = list(range(given.first_world, given.first_world + given.worlds)), given.arms or ON_WORLDS
@@ -310,14 +317,15 @@ def main() -> None:
             base, model = TrainConfig(steps=400, snippets=120, lr=1e-3), {"dim": 64}
             base = replace(base, loss=replace(base.loss, topk_divisor=8))
         base = replace(base, steps=given.steps or base.steps, gate_lr=given.gate_lr)
-        settings = tuple({**model, "dim": given.dim or model["dim"]}.items())
+        settings = {**model, "dim": given.dim or model["dim"]}
+        of_arm = {arm: tuple((settings | (wider(arm, task) if given.world is None else {})).items()) for arm in arms}
         # World by world, so that a worker makes each once.
-        jobs = [Job(arm, source, replace(base, seed=seed), settings) for seed in seeds for arm in arms]
+        jobs = [Job(arm, source, replace(base, seed=seed), of_arm[arm]) for seed in seeds for arm in arms]
         runs = by_arm(run_all(jobs, given.out, given.jobs))
     except (DatasetError, EvaluateError, FeaturesError, TrainError, OSError) as error:
         sys.exit(str(error))
     runs = {arm: runs[arm] for arm in arms}
-    of_network = ", ".join(f"{name} {value}" for name, value in settings)
+    of_network = ", ".join(f"{name} {value}" for name, value in settings.items())
     print(f"{base.steps} steps of {base.batch} videos, lr {base.lr:g}, {of_network}; seeds {' '.join(map(str, seeds))}")
     print(f"{base.loss}\n")
     print(table(runs))

@@ -54,7 +54,7 @@ class Task:
 
     @property
     def stride(self) -> int:
-        """Frames of the 25 fps grid from one snippet to the next; of files alone."""
+        """Frames of the 25 fps grid from one snippet to the next; of videos in seconds, with two snippets or more."""
         return round(FPS * float(np.diff(self.times[0][:2, 0])[0]))
 
     def fingerprint(self) -> str:

@@ -91,15 +91,19 @@ def localization_for(seconds: Sequence[float]) -> dict[str, Any]:
     return {"smooth": 1, "min_snippets": 1, "threshold": 0.2} if seconds and median(seconds) < SHORT else {}
 
 
-def model_settings(name: Preset, stride: int = LENGTH) -> dict[str, Any]:
+def dilation_for(seconds: Sequence[float], stride: int) -> int:
+    """The dilation that `own` takes for marked actions of these lengths at this stride.
+
+    At stride 4, every fourth snippet is a neighbour, so that convolutions and averages cover the same time as at stride
+    16. With direct neighbours, which share three quarters of their frames, mAP is lower at stride 4 than at 16
+    (benchmarks/README.md, "Times"). Actions below 1.5 s would be averaged with what is around them.
+    """
+    short = bool(seconds) and median(seconds) < SHORT
+    return 1 if short else max(1, LENGTH // stride)
+
+
+def model_settings(name: Preset) -> dict[str, Any]:
     """The settings of `ModelConfig` that a preset changes.
-
-    At stride 4, `own` takes every fourth snippet as a neighbour, so that its convolutions and averages cover the same
-    time as at stride 16.
-
-    Args:
-        name: name of the preset.
-        stride: frames from one snippet to the next.
 
     ActivityNet's few long actions need smoothing and less dropout. A user's few videos need a small D, attention logits
     scaled by it (seeds then differ less), and a little smoothing, over 1.9 s. With lambda_3 = .1 and two seeds, mAP@0.5
@@ -108,10 +112,7 @@ def model_settings(name: Preset, stride: int = LENGTH) -> dict[str, Any]:
     """
     if name == "activitynet":
         return {"dropout": 0.5, "smooth": 13}
-    if name != "own":
-        return {}
-    wider = {"dilation": LENGTH // stride} if stride <= LENGTH // 2 else {}
-    return {"dim": 128, "qk_scale": True, "smooth": 3, **wider}
+    return {"dim": 128, "qk_scale": True, "smooth": 3} if name == "own" else {}
 
 
 # The experiments of Table 4: number → (modules, terms). The table does not list L_temp, which comes with TEA, and the

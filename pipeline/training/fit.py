@@ -21,7 +21,7 @@ from model import checkpoint
 from model.checkpoint import Checkpoint
 from model.config import ModelConfig, TrainConfig
 from model.datasets import DatasetError, VideoSet
-from model.presets import localization_for
+from model.presets import dilation_for, localization_for
 from model.train import LOG_NAME, STATE_NAME, TrainError, initialise, train
 from pipeline.cache.content import Video, content_hash
 from pipeline.cache.entries import FeatureCache
@@ -196,11 +196,13 @@ def course(recipe: Recipe, gathered: Gathered, embedded: Checkpoint | None = Non
         UsageError: the settings do not fit the data.
     """
     data = gathered.data
-    model, training = recipe.complete(data.classes, data.lengths, data.width, gathered.stride)
     asked, before = recipe.settings.folds, recipe.before
     rule: dict[str, Any] = {} if before is None else before.localize
+    dilation = 1
     if before is None and gathered.timed is not None and recipe.settings.preset == "own":
-        rule = localization_for(lengths(gathered.timed.marked))
+        seconds = lengths(gathered.timed.marked)
+        rule, dilation = localization_for(seconds), dilation_for(seconds, gathered.stride)
+    model, training = recipe.complete(data.classes, data.lengths, data.width, dilation)
     return Course(model, training, min(FOLDS, len(data.names)) if asked is None else asked, embedded, before, rule)
 
 

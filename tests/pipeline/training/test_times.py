@@ -1,6 +1,7 @@
 """Marked times: what is read, what is known of snippets, what goes with the labels, and every mistake said at once."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extractors.features import Features, save
+from extractors.features import Features, load, save
 from model.datasets import DatasetError
 from pipeline.training.fit import course, gather
 from pipeline.training.plan import plan
@@ -219,6 +220,28 @@ def test_the_stride_follows_from_the_lengths_and_is_explained(
     rule = course(wanted.recipe, gather(wanted)).localize
     assert rule == ({} if stride is None else {"smooth": 1, "min_snippets": 1, "threshold": 0.2})
     LocalizeConfig(**rule)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "stride", "dilation"), [(3, 4, 4), (3, 8, 2), (3, 16, 1), (1.2, 8, 1), (0.7, 4, 1)]
+)
+def test_overlapping_snippets_are_seen_as_widely_as_others_unless_actions_are_short(
+    folder: Path, seconds: float, stride: int, dilation: int
+) -> None:
+    for name in SHOWN:
+        path = folder / "features" / "day1" / f"{name}.npz"
+        stored = load(path)
+        starts = np.arange(40) * stride / 25
+        about = {"rgb": {**stored.settings["rgb"], "stride": stride}}
+        save(replace(stored, times=np.stack((starts, starts + SECONDS), axis=1), settings=about), path)
+    wanted = planned(folder, f"a,1,{1 + seconds},golf,\n")
+    assert course(wanted.recipe, gather(wanted)).model.dilation == dilation
+    # A file of settings wins, and labels alone are learned as ever.
+    (folder / "own.toml").write_text("[model]\ndilation = 3\n")
+    wanted = planned(folder, f"a,1,{1 + seconds},golf,\n", config=folder / "own.toml")
+    assert course(wanted.recipe, gather(wanted)).model.dilation == 3
+    wanted = plan(folder / "labels.csv", features=folder / "features")
+    assert course(wanted.recipe, gather(wanted)).model.dilation == 1
 
 
 spans = st.lists(st.tuples(st.floats(0, 20), st.floats(0.01, 6), st.sampled_from(CLASSES)), max_size=5)
