@@ -53,7 +53,7 @@ from extractors.features import FeaturesError
 from model.checkpoint import write_atomically
 from model.config import ModelConfig, TimesConfig, TrainConfig
 from model.datasets import DatasetError
-from model.presets import dilation_for, experiment, model_settings, preset
+from model.presets import dilation_for, experiment, localization_for, model_settings, preset
 from model.train import TrainError, initialise, train
 from pipeline.training.snippets import EDGE
 from postprocess.config import RULES, LocalizeConfig
@@ -144,9 +144,18 @@ def learn(job: Job, task: Task) -> nn.Module:
 
 def wider(arm: str, task: Task) -> dict[str, int]:
     """The dilation that `own` takes if times are marked, unless it is the usual one."""
-    seconds = [end - start for found in task.spans for _, start, end in found]
-    dilation = dilation_for(seconds, task.stride) if arm in MARKED else 1
+    dilation = dilation_for(lengths(task), task.stride) if arm in MARKED else 1
     return {} if dilation == 1 else {"dilation": dilation}
+
+
+def drawn(arm: str, task: Task) -> dict[str, Any]:
+    """What `own` changes of the rule `runs` if times are marked."""
+    return localization_for(lengths(task), task.stride) if arm in MARKED else {}
+
+
+def lengths(task: Task) -> list[float]:
+    """Seconds of each action in the training videos."""
+    return [end - start for found in task.spans for _, start, end in found]
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -157,7 +166,11 @@ def run(job: Job) -> dict[str, Any]:
     net = learn(job, task)
     seconds = time.perf_counter() - begin
     about = {"arm": job.arm, "seed": job.config.seed, "training_seconds": round(seconds, 1)}
-    return {**about, "settings": {**job.config.to_dict(), **dict(job.settings)}, **judge(task, net)}
+    return {
+        **about,
+        "settings": {**job.config.to_dict(), **dict(job.settings)},
+        **judge(task, net, drawn(job.arm, task)),
+    }
 
 
 # --- all of them ---

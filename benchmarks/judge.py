@@ -1,7 +1,7 @@
 """Every number of one trained network on the test videos of a task, as JSON, and the difference of two networks'."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,8 @@ TIOUS = np.round(np.arange(0.3, 0.95, 0.1), 9)
 RANKED_BY = {"paper": {"paper": "score"}, "runs": {"runs": "confidence", "runs by score": "score"}}
 
 
-def judge(task: Task, net: nn.Module) -> dict[str, Any]:
-    """Every number of one trained network, as JSON."""
+def judge(task: Task, net: nn.Module, drawn: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Every number of one trained network, as JSON. drawn: what its preset changes of the rule `runs`."""
     scores = [peers.scores(net, rows) for rows in task.test.features]
     present = np.zeros(task.test.labels.shape, dtype=bool)
     present[task.truth.video, task.truth.label] = True
@@ -36,14 +36,14 @@ def judge(task: Task, net: nn.Module) -> dict[str, Any]:
         found["definite_oracle"] = _of_classes(detect(task.truth, oracle, TIOUS), conjointsynth.CONJOINT)
         found["phi"] = round(task.phi or 0.0, 4)
     for rule in RULES:
-        segments = _segments(task, scores, rule)
+        config = LocalizeConfig(rule=rule, **(drawn or {} if rule == "runs" else {}))
+        segments = _segments(task, scores, config)
         for name, by in RANKED_BY[rule].items():
             found["rules"][name] = _quality(task, _predictions(segments, task.test.classes, by), draw=name == rule)
     return found
 
 
-def _segments(task: Task, scores: Sequence[Scores], rule: str) -> list[list[Segment]]:
-    config = LocalizeConfig(rule=rule)
+def _segments(task: Task, scores: Sequence[Scores], config: LocalizeConfig) -> list[list[Segment]]:
     return [
         localize(Activations(s.cas, s.actionness, s.video, times, task.test.classes, duration), config)
         for s, times, duration in zip(scores, task.times, task.durations, strict=True)

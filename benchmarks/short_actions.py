@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from model.presets import localization_for
+from extractors.config import FeatureConfig
+from extractors.snippets import snippet_times
 from pipeline.training.snippets import Mark, Marked, known
 from postprocess.config import LocalizeConfig
 from postprocess.evaluation.metrics import Instances, Predictions, detect
@@ -31,7 +32,7 @@ RULES = {
     "usual": LocalizeConfig(),
     "smooth 1": LocalizeConfig(smooth=1),
     "smooth 1, any length": LocalizeConfig(smooth=1, min_snippets=1),
-    "and threshold .2, as `own`": LocalizeConfig(**localization_for([0.5])),
+    "and threshold .2": LocalizeConfig(smooth=1, min_snippets=1, threshold=0.2),
 }
 Floats = NDArray[np.float64]
 
@@ -52,9 +53,11 @@ def videos(shortest: float, longest: float) -> list[Marked]:
 
 def outputs(marked: Marked, stride: int, noise: float, smooth: int, rng: np.random.Generator) -> Activations:
     """What an almost perfect network gives for a video."""
-    starts = np.arange(int(SECONDS * FPS - LENGTH) // stride + 1) * stride / FPS
-    times = np.stack((starts, starts + LENGTH / FPS), axis=1)
-    share = known(times, marked, CLASSES).astype(np.float64)
+    config = FeatureConfig(stride=stride)
+    times = np.array([snippet_times(k, 0.0, config) for k in range(int(SECONDS * FPS - LENGTH) // stride + 1)])
+    middle = times.mean(axis=1, keepdims=True)
+    # The network sees all frames of a snippet, which are more than the time that the snippet stands for.
+    share = known(middle + np.array([-0.5, 0.5]) * LENGTH / FPS, marked, CLASSES).astype(np.float64)
     logits = np.log(np.clip(share, 1e-3, 1)) + rng.normal(0, noise, share.shape)
     inside = np.clip(1 - share[:, -1], 0.01, 0.99)
     actionness = 1 / (1 + np.exp(-np.log(inside / (1 - inside)) - rng.normal(0, noise, len(share))))

@@ -34,7 +34,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import arms, judge, tasks
 from benchmarks.sportsmini import ACTIONS, BACKGROUND, FPS, Half, actions_of
+from extractors.config import FeatureConfig
 from extractors.features import load
+from extractors.snippets import snippet_times
 from model.config import TimesConfig, TrainConfig
 from model.datasets import VideoSet
 from model.presets import model_settings, preset
@@ -112,8 +114,8 @@ def world(bank: Bank, number: int, stride: int = 16) -> tasks.Task:
         return tuple((c, (first + stride * a) / FPS, (first + stride * b) / FPS) for c, a, b in stretches(of))
 
     def times(of: NDArray[np.int64]) -> NDArray[np.float64]:
-        starts = stride / FPS * np.arange(len(of))
-        return np.stack((starts, starts + LENGTH / FPS), axis=1)
+        config = FeatureConfig(stride=stride)
+        return np.array([snippet_times(k, 0.0, config) for k in range(len(of))])
 
     columns = np.array([(v, *a) for v, t in enumerate(truth) for a in actions(t)], dtype=np.float64)
     return tasks.Task(
@@ -178,7 +180,7 @@ def run(bank: Bank, number: int, arm: str, asked: Asked) -> dict[str, Any]:
     job = arms.Job(
         arm, source, config, tuple((model_settings("own", asked.stride) | asked.network).items()), asked.edge
     )
-    return judge.judge(task, arms.learn(job, task))
+    return judge.judge(task, arms.learn(job, task), arms.drawn(arm, task))
 
 
 def main() -> None:

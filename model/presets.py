@@ -80,15 +80,15 @@ def stride_for(seconds: Sequence[float]) -> int | None:
     return 4 if middle < SHORTEST else 8
 
 
-def localization_for(seconds: Sequence[float]) -> dict[str, Any]:
-    """What `own` changes of the rule `runs` for marked actions of these lengths; empty if they are not short.
+def localization_for(seconds: Sequence[float], stride: int) -> dict[str, Any]:
+    """What `own` changes of the rule `runs` for marked actions of these lengths; empty if nothing.
 
-    The rule's usual smoothing and least length cover 1.3 to 1.9 s at any stride, which flattens shorter actions. With
-    the outputs of an almost perfect network for actions of .5 to .95 s (benchmarks/short_actions.py), these settings
-    raise mAP 0.3:0.9 and @0.5 at stride 4 from 43 and 64 to 84 and 100. For actions of 3 to 8 s at stride 16, there is
-    nothing to gain.
+    The rule counts snippets, which stand for less time each if they overlap. For actions of 1.5 s and longer, its
+    smoothing, least length and gap should cover the same time as at stride 16. Short actions are found best with as few
+    snippets as usual (benchmarks/short_actions.py).
     """
-    return {"smooth": 1, "min_snippets": 1, "threshold": 0.2} if seconds and median(seconds) < SHORT else {}
+    times = dilation_for(seconds, stride)
+    return {} if times == 1 else {"smooth": 2 * times + 1, "min_snippets": 2 * times, "merge_gap": times}
 
 
 def dilation_for(seconds: Sequence[float], stride: int) -> int:

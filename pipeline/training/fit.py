@@ -201,7 +201,7 @@ def course(recipe: Recipe, gathered: Gathered, embedded: Checkpoint | None = Non
     dilation = 1
     if before is None and gathered.timed is not None and recipe.settings.preset == "own":
         seconds = lengths(gathered.timed.marked)
-        rule, dilation = localization_for(seconds), dilation_for(seconds, gathered.stride)
+        rule, dilation = localization_for(seconds, gathered.stride), dilation_for(seconds, gathered.stride)
     model, training = recipe.complete(data.classes, data.lengths, data.width, dilation)
     return Course(model, training, min(FOLDS, len(data.names)) if asked is None else asked, embedded, before, rule)
 

@@ -216,10 +216,7 @@ def test_the_stride_follows_from_the_lengths_and_is_explained(
     assert found is None  # the features are there
     assert (why is None) == (stride is None) and (why is None or f"--stride {stride}" in why)
     assert wanted.stride(8) == (8, None)
-    # Short actions are drawn with less smoothing; a model that was trained on long ones is drawn as ever.
-    rule = course(wanted.recipe, gather(wanted)).localize
-    assert rule == ({} if stride is None else {"smooth": 1, "min_snippets": 1, "threshold": 0.2})
-    LocalizeConfig(**rule)
+    assert course(wanted.recipe, gather(wanted)).localize == {}  # the features have stride 16
 
 
 @pytest.mark.parametrize(
@@ -235,7 +232,13 @@ def test_overlapping_snippets_are_seen_as_widely_as_others_unless_actions_are_sh
         about = {"rgb": {**stored.settings["rgb"], "stride": stride}}
         save(replace(stored, times=np.stack((starts, starts + SECONDS), axis=1), settings=about), path)
     wanted = planned(folder, f"a,1,{1 + seconds},golf,\n")
-    assert course(wanted.recipe, gather(wanted)).model.dilation == dilation
+    chosen = course(wanted.recipe, gather(wanted))
+    assert chosen.model.dilation == dilation
+    # What is drawn is smoothed, and is as long, as at stride 16.
+    rule, usual = LocalizeConfig(**chosen.localize), LocalizeConfig()
+    assert (rule.smooth - 1, rule.min_snippets, rule.merge_gap) == tuple(
+        dilation * n for n in (usual.smooth - 1, usual.min_snippets, usual.merge_gap)
+    )
     # A file of settings wins, and labels alone are learned as ever.
     (folder / "own.toml").write_text("[model]\ndilation = 3\n")
     wanted = planned(folder, f"a,1,{1 + seconds},golf,\n", config=folder / "own.toml")
