@@ -41,8 +41,8 @@ class LocalizeConfig:
     unsure actions would draw every sure one too long; .36 keeps these neighbours out."""
     merge_gap: int = 1
     """runs: two runs of one group with at most this many snippets between them are joined, unless that would take a
-    sure one below min_confidence. This and the next two settings count snippets that lie side by side; if snippets
-    overlap, as many are used as cover the same time."""
+    sure one below min_confidence. This setting, min_snippets and smooth count snippets that lie side by side, for
+    instance .16 s each at stride 4. If the times of snippets overlap, as many are used as cover the same time."""
     min_snippets: int = 2
     """runs: shorter runs are dropped. In a video with fewer snippets than this, a run must cover all of them."""
     min_seconds: float = 0.0

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,9 +14,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import arms, bootstrap, conjointsynth, judge, peers, tasks
+from benchmarks import arms, bootstrap, conjointsynth, crossed, judge, peers, tasks
 from benchmarks.conjointsynth import BACKGROUND, COMMON, CONJOINT, CONTROL, DECOY, DEFINITE, REGIMES, Regime, world
-from extractors.features import Features, save
+from extractors.features import Features, load, save
 from model.config import ModelConfig, TrainConfig
 from model.datasets import VideoSet, draw
 from model.presets import experiment
@@ -390,6 +391,25 @@ def test_end_to_end_and_resumed(
     assert len(again) == 2
     for name, entry in again.items():
         assert merged[name]["rules"] == entry["rules"]
+
+
+def test_each_precision_is_trained_on_and_judged_with_each(
+    bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(bench / "features", tmp_path / "int8")
+    for path in (tmp_path / "int8" / "test").glob("*.npz"):  # whose test videos show nothing that was learned
+        stored = load(path)
+        assert stored.rgb is not None
+        save(replace(stored, rgb=np.zeros_like(stored.rgb)), path)
+    monkeypatch.setattr(crossed, "preset", lambda *_: replace(CONFIG, steps=30))
+    about = ["--ground-truth", bench / "truth.json", "--labels", bench / "labels.csv", "--seeds", 0, "--first", 4, 3]
+    monkeypatch.setattr(sys, "argv", list(map(str, ["crossed.py", bench / "features", tmp_path / "int8", *about])))
+    crossed.main()
+    runs, paper = capsys.readouterr().out.split("\n\n")
+    assert paper.startswith("| paper: trained on | tested on features | tested on int8 |")
+    for line in (*paper.splitlines()[2:], *runs.splitlines()[2:]):
+        _, seen, blank = (cell.strip() for cell in line.strip("|").split("|"))
+        assert float(seen.split(",")[0]) > float(blank.split(",")[0])
 
 
 def test_worlds_end_to_end(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
