@@ -177,9 +177,8 @@ def run(bank: Bank, number: int, arm: str, asked: Asked) -> dict[str, Any]:
     task = fewer(world(bank, number, asked.stride), number, asked.videos, asked.snippets)
     config: TrainConfig = replace(preset("own", task.train.lengths), **asked.training, times=TimesConfig(**asked.times))
     source = tasks.Files(Path(), Path(), Path(), None)  # the task is at hand, so nothing is read
-    job = arms.Job(
-        arm, source, config, tuple((model_settings("own", asked.stride) | asked.network).items()), asked.edge
-    )
+    network = model_settings("own") | arms.wider(arm, task) | asked.network
+    job = arms.Job(arm, source, config, tuple(network.items()), asked.edge)
     return judge.judge(task, arms.learn(job, task), arms.drawn(arm, task))
 
 
