@@ -117,7 +117,7 @@ def _plan(
     first = next((p for p in container.demux(stream) if p.size and p.is_keyframe), None)
     duration = stated_duration(container, stream)
     if first is None or first.pts is None or stamp(first, form) is None or not base or not duration:
-        return Plan(why="its frames have no times")
+        return Plan(why="its length or the times of its frames are not known")
     ahead = first.pts - (stamp(first, form) or 0)
     if form.startswith("matroska"):  # its index is read with the first jump
         container.seek(first.pts, stream=stream)
