@@ -34,9 +34,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from extractors import flow
-from extractors.config import FeatureConfig
+from extractors.config import FeatureConfig, decoders_for
 from extractors.decode.grid import Frames
 from extractors.decode.process import Decoder
+from extractors.decode.several import Decoders
 from extractors.features import Extractor
 from pipeline.api import Pipeline
 from pipeline.config import Config
@@ -206,19 +207,27 @@ def networks(bench: Bench) -> None:
 
 def decoding(bench: Bench) -> None:
     """Frames that reach this process, small as the networks want them."""
+    many = max(decoders_for("cuda", None), 2)
     for size in ((256, 340), (1080, 1920)):
         video = bench.minute(size)
-        ways = {"cpu": Decoder()} | ({} if bench.device == "cpu" else {"nvdec": Decoder(0)})
+        several = Decoders(many, least=0, span=16 if bench.quick else 0)  # small pictures are divided here, too
+        ways: dict[str, Decoder | Decoders] = {"1 decoder": Decoder(), f"{many} decoders": several}
+        if bench.device != "cpu":
+            ways["nvdec"] = Decoder(0)
         for way, decoder in ways.items():
+            name = f"decode {size[1]}x{size[0]}, {way}"
             try:
                 frames = _count(decoder, video)
                 seconds = bench.median(lambda d=decoder, v=video: _count(d, v), 2)  # type: ignore[misc]
-                bench.say(f"decode {size[1]}x{size[0]}, {way}", frames / seconds, "frames/s")
+                bench.say(name, frames / seconds, "frames/s")
             except Exception as error:  # NVDEC needs a library of the driver
-                bench.say(f"decode {size[1]}x{size[0]}, {way}", f"not here ({error})")
+                bench.say(name, f"not here ({error})")
+            decoder.close()
+        if several.why:
+            bench.say(f"decode {size[1]}x{size[0]}, {many} decoders: why only one worked", several.why)
 
 
-def _count(decoder: Decoder, video: Path) -> int:
+def _count(decoder: Decoder | Decoders, video: Path) -> int:
     with decoder.open(video, FeatureConfig()) as (_, frames):
         return sum(1 for _ in frames)
 

@@ -112,3 +112,14 @@ class Limits:
 def cores() -> int:
     """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+MOST_DECODERS = 8  # for one video; each takes a process, a ring in memory and two cores
+
+
+def decoders_for(device: str, threads: int | None) -> int:
+    """How many decoders read a video at once, if nobody says it: one for two cores, where a GPU does the rest.
+
+    On a CPU the networks take the cores. `threads`: those of a worker, which shares the machine; it has one decoder.
+    """
+    return 1 if device == "cpu" or threads is not None else max(1, min(MOST_DECODERS, cores() // 2))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from extractors import flow
 from extractors.backbones import engines, registry
-from extractors.config import CENTRE, STREAMS, WHOLE, FeatureConfig, Limits, Stretch
+from extractors.config import CENTRE, STREAMS, WHOLE, FeatureConfig, Limits, Stretch, decoders_for
 from extractors.decode.process import Decoder
 from extractors.decode.video import Clip, Damage, VideoError
 from extractors.exact import exact
@@ -58,6 +58,7 @@ class Extractor:
         limits: Limits | None = None,
         threads: int | None = None,
         ways: Mapping[str, engines.Way] | None = None,
+        decoders: int | None = None,
     ) -> None:
         """Find the weights and the flow backend.
 
@@ -66,6 +67,7 @@ class Extractor:
             limits: what one video may cost.
             threads: for flow, decoding and OpenVINO; default: the number of cores. (PyTorch has its own setting.)
             ways: by stream, the engine and the precision that another machine has chosen; default: by `config`.
+            decoders: how many read one video at once; default: `decoders_for`. The features do not depend on it.
 
         Raises:
             WeightsError: weights are missing.
@@ -90,13 +92,20 @@ class Extractor:
                 engines.require(way, self.backbones[name], device)
         self.inputs = _make_inputs(config, self.flow_backend, device, threads)
         self.batch = CPU_BATCH if on_host else gpu_batch(device)
-        gpu = (torch.device(device).index or 0) if config.decoder == "nvdec" else None
-        if gpu is not None:
+        self.decoder = self._make_decoder(decoders)
+        self._nets: dict[str, nn.Module] = {}
+
+    def _make_decoder(self, count: int | None) -> Any:
+        device, threads, gpu = torch.device(self.device), self.threads or 0, None
+        if self.config.decoder == "nvdec":
             from extractors.decode.container import require_nvdec  # it loads the decoder's own modules
 
-            require_nvdec(gpu)
-        self.decoder = Decoder(gpu, self.limits, threads or 0)
-        self._nets: dict[str, nn.Module] = {}
+            require_nvdec(gpu := device.index or 0)
+        elif (count or decoders_for(device.type, self.threads)) > 1:
+            from extractors.decode.several import Decoders  # a CPU does not need it
+
+            return Decoders(count or decoders_for(device.type, self.threads), self.limits, threads)
+        return Decoder(gpu, self.limits, threads)
 
     def net(self, stream: str) -> nn.Module:
         """The network of a stream, on the device."""
@@ -107,7 +116,7 @@ class Extractor:
 
     def settings(self) -> dict[str, dict[str, Any]]:
         """By stream, everything that decides its numbers. It is the cache key, and checkpoints compare it."""
-        config = self.config
+        config, nvdec = self.config, "nvdec " if self.config.decoder == "nvdec" else ""
         common = {
             "format": FORMAT,
             "backbone": config.backbone,
@@ -116,8 +125,8 @@ class Extractor:
             "stride": config.stride,
             "short_side": config.short_side,
             "crop": config.crop,
-            "resize": _resizer(),
-            "decoder": f"{'nvdec ' if config.decoder == 'nvdec' else ''}pyav-{av.__version__} {_libraries()}",
+            "resize": _version("libswscale").removeprefix("lib"),
+            "decoder": f"{nvdec}pyav-{av.__version__} {_version('libavcodec', 'libswscale')}",
             "device": torch.device(self.device).type,
         }
         if config.view != CENTRE:  # features of the centre keep the settings that they had before there was a choice
@@ -333,12 +342,6 @@ def _make_inputs(config: FeatureConfig, flow_backend: str | None, device: str, t
     return DeviceInputs(config, flow_backend, device)
 
 
-def _resizer() -> str:
-    """What makes the small pictures: FFmpeg's swscale, by its version."""
-    return f"swscale-{'.'.join(map(str, av.library_versions['libswscale']))}"
-
-
-def _libraries() -> str:
+def _version(*libraries: str) -> str:
     """FFmpeg's own versions: another one may decode or convert colours differently."""
-    parts = av.library_versions
-    return " ".join(f"{name}-{'.'.join(map(str, parts[name]))}" for name in ("libavcodec", "libswscale"))
+    return " ".join(f"{name}-{'.'.join(map(str, av.library_versions[name]))}" for name in libraries)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import mmap
 import os
 import platform
 import re
@@ -133,6 +134,43 @@ def scratch(folder: str | None = None, suffix: str = "") -> tuple[int, str]:
         An open descriptor and the file's name. The caller closes the one and removes the other.
     """
     return tempfile.mkstemp(prefix="jcdnet-", suffix=suffix, dir=folder)
+
+
+@contextlib.contextmanager
+def shared_file(size: int) -> Iterator[tuple[Path, mmap.mmap]]:
+    """A file of `size` bytes for this process and one that it started: its name, and its content. It is in memory if
+    possible: in /dev/shm, or where that is full (Docker gives it 64 MiB), in a file of Linux that no folder holds.
+
+    Raises:
+        OSError: there is no room for it.
+    """
+    possible = {"/dev/shm": os.access("/dev/shm", os.W_OK), "memory": hasattr(os, "memfd_create")}
+    for place in (*(name for name, here in possible.items() if here), None):
+        handle, name = (os.memfd_create("jcdnet"), "") if place == "memory" else scratch(place)
+        if (own := Path(f"/proc/{os.getpid()}/fd/{handle}")).exists():  # Linux: this name is enough,
+            Path(name).unlink() if name else None  # so that a killed process leaves nothing behind
+            name = str(own)
+        try:
+            # The space is reserved: writing to a full /dev/shm would kill the other process.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(handle, 0, size)
+            else:
+                os.truncate(handle, size)
+        except OSError:
+            os.close(handle)
+            if name != str(own):
+                Path(name).unlink()
+            if place is None:
+                raise
+            continue
+        break
+    try:
+        # The mapping is not closed here: it is released together with the last array that uses it.
+        yield Path(name), mmap.mmap(handle, size)
+    finally:
+        os.close(handle)
+        if name != str(own):
+            Path(name).unlink(missing_ok=True)
 
 
 def scratch_folder(purpose: str) -> Path:

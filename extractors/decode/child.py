@@ -9,7 +9,8 @@ import sys
 import time
 import traceback
 from collections import deque
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,7 +22,8 @@ from numpy.typing import NDArray
 from extractors.config import FeatureConfig, Stretch, cores
 from extractors.decode.container import MOST_THREADS, THREAD_BYTES
 from extractors.decode.converters import MOST, Converters, Job
-from extractors.decode.grid import Frames
+from extractors.decode.grid import Frames, Lost
+from extractors.decode.spans import Border, Plan, plan
 from extractors.decode.video import DecoderUnavailable, ReadError, VideoError
 from extractors.snippets import frame_range, snippet_range
 
@@ -130,28 +132,82 @@ def _serve_video(request: dict[str, Any], questions: IO[str], answers: IO[str]) 
     if request["home"] is not None:
         os.chdir(request["home"])
     path, gpu, threads = Path(request["path"]), request["gpu"], request["threads"]
-    with Frames(path, config.fps, request["short_side"], gpu, tick, threads) as frames:
+    shared = request.get("several")  # what several.py asks for
+    divided = Plan()
+    if shared is not None:
+        known, least = shared["plan"], (shared["least"], shared["frames"])
+        divided = Plan(**known) if known else plan(path, request["short_side"], config.fps, least)
+        threads = shared["threads"] if divided.keys else threads
+    reading = Frames(path, config.fps, request["short_side"], gpu, tick, threads)
+    reading.border = Border(divided.keys) if divided.keys else None
+    with reading as frames:
         first, last = snippet_range(Stretch(request["start"], end), frames.origin, config)
         begin, stop = request["span"]
         first, last = max(first, begin), min(last, math.inf if stop is None else stop)
         info = asdict(frames.info) | {"path": request["path"]}
         header = {"info": info, "origin": frames.origin, "size": frames.size, "first": first}
         header["seekable"] = frames.seekable
+        if shared is not None and shared["plan"] is None:
+            divided = within(divided, frames, *frame_range(first, last, config))
+            header["plan"] = asdict(divided)
+        if frames.border is not None:
+            frames.border.keys = divided.keys
         _answer(answers, header | {"last": None if math.isinf(last) else last})
         offer = _ask(questions)
         with Path(offer["ring"]).open("r+b") as file:  # unmapped with the last array that uses it
             ring = np.frombuffer(mmap.mmap(file.fileno(), 0), np.uint8).reshape(offer["slots"], *frames.size, 3)
         _answer(answers, {"ready": True})
-        with Converters(converters(threads_of(request))) as pool:
+        every = spans(divided.keys, offer.get("share", 0), offer.get("of", 1))
+        with Converters(converters(threads or threads_of(request))) as pool:
             sending = _Sending(frames, ring, pool, questions, answers)
-            for k, frame in frames.frames(*frame_range(first, last, config), request["seek"]):
-                sending.add(k, frame)
-            sending.finish()
+            for key, ends in every:
+                points = frame_range(first, last, config)
+                _answer(answers, _span(frames, sending, (key, divided.ahead), ends, points, request["seek"]))
         sending = None
-        missing = frames.missing if frames.exhausted else 0.0
-        damage, sought = _seen(frames)
-        end_of = {"end": frames.end, "exhausted": frames.exhausted, "missing": missing}
-        _answer(answers, end_of | {"damage": damage, "sought": sought})
+
+
+def within(divided: Plan, frames: Frames, first: int, last: float) -> Plan:
+    """The plan for the grid points first <= k < last alone."""
+    points = [(key, frames.point(key + divided.ahead)) for key in divided.keys]
+    keys = [key for key, k in points if first + frames.fps < k < last - frames.fps]
+    return replace(divided, keys=keys)
+
+
+def spans(keys: Sequence[int], share: int, of: int) -> Iterator[tuple[int | None, Sequence[int]]]:
+    """A decoder's share of the spans: the keyframe with which each begins (None: the first), and all behind that."""
+    for number in range(share, len(keys) + 1, of):
+        yield keys[number - 1] if number else None, keys[number:]
+
+
+def _span(
+    frames: Frames,
+    sending: "_Sending",
+    begin: tuple[int | None, int],
+    ends: Sequence[int],
+    points: tuple[int, float],
+    seek: bool,
+) -> dict[str, Any]:
+    """Send the frames of a span that begins with a keyframe (`Frames.span`), or at the first point; its last answer."""
+    key, ahead = begin
+    (first, last), found = points, None
+    try:
+        if key is None:
+            if first:  # not the first frame of the video: forget what was met on the way
+                frames.border = Border(ends) if ends else None
+            found = frames.frames(first, last, seek)
+        else:
+            frames.border = Border(ends)
+            found = frames.span(key, ahead, last)
+    except Lost:
+        return {"end": frames.end, "lost": True}
+    for k, frame in found or ():
+        sending.add(k, frame)
+    sending.finish()
+    damage, sought = _seen(frames)
+    until = frames.until(last)
+    answer = {"end": frames.end, "exhausted": frames.exhausted, "damage": damage, "sought": sought}
+    answer |= {"missing": frames.missing if frames.exhausted else 0.0, "empty": found is None}
+    return answer | {"until": None if math.isinf(until) else until}
 
 
 _Seen = tuple[tuple[int, int, int], bool]

@@ -88,14 +88,18 @@ def decode_seen(
     damage: Damage,
     tick: Callable[[], None] = lambda: None,
     unseen: Unseen | None = None,
+    packets: Iterator[av.Packet] | None = None,
 ) -> Iterator[tuple[float, av.VideoFrame | None]]:
-    """As `decode`; of a frame that `unseen` leaves out, which is not decoded, the time and None."""
+    """As `decode`; of a frame that `unseen` leaves out, which is not decoded, the time and None.
+
+    `packets`: those to decode; default: all from where the container is.
+    """
     base = float(stream.time_base or 0) or 1 / 25
     zero = (container.start_time or 0) / 1e6
     step = frame_step(stream)
     last: float | None = None
     shift = 0.0
-    packets = container.demux(stream)
+    packets = container.demux(stream) if packets is None else packets
     marked = ((packet, False) for packet in packets) if unseen is None else unseen.marked(packets)
     left_out: list[float] = []  # times of frames that are not decoded; a heap
     spliced = _Splices(container, base, step)

@@ -1,9 +1,10 @@
-"""Opening a video file: its picture stream, its decoder, and what its header says."""
+"""Opening a video file: which of its streams to show, its decoder, and what its header says."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,10 @@ import av.error
 import av.video
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
+from av.stream import Disposition
 
 from extractors.config import cores
 from extractors.decode.foreign import foreign, picture
-from extractors.decode.streams import best_video, tagged_seconds
 from extractors.decode.video import DecoderUnavailable, VideoError, VideoInfo
 from support.paths import program
 
@@ -41,6 +42,13 @@ UNSEEKABLE = frozenset({"avi", "mpeg"})
 # Formats that FFmpeg opens although they are no videos: playlists, which lead to other files or the network and may be
 # read for ever, and text or ANSI art, which it draws.
 NOT_VIDEO = frozenset({"adf", "bin", "concat", "dash", "hls", "idf", "imf", "lavfi", "sdp", "tty", "xbin"})
+
+# For FFmpeg an attached cover picture is a video stream; for a viewer it is not.
+COVER = Disposition.attached_pic
+# Single pictures, and layers that are useful only together with another stream.
+MINOR = Disposition.still_image | Disposition.timed_thumbnails | Disposition.dependent | Disposition.metadata
+IMPAIRED = Disposition.hearing_impaired | Disposition.visual_impaired
+_CLOCK = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 
 
 def require_nvdec(gpu: int = 0) -> None:
@@ -69,7 +77,7 @@ def _nvdec(gpu: int) -> av.codec.hwaccel.HWAccel:
 def open_video(
     path: Path, gpu: int | None = None, threads: int = 0, short_side: int | None = None
 ) -> Iterator[tuple[av.container.InputContainer, av.video.VideoStream]]:
-    """Open a file and its video stream (streams.py).
+    """Open a file and its video stream (`best_video`).
 
     `gpu`: decode with NVDEC on that GPU instead of the CPU. `threads`: how many cores the decoder on the CPU should
     keep busy (`decoder_threads`); 0: all. `short_side`: what pictures are shrunk to.
@@ -223,3 +231,50 @@ def declared_duration(container: av.container.InputContainer, stream: av.video.V
         if seconds := tagged_seconds(stream):
             return seconds
     return (container.duration or 0) / 1e6 if alone else 0.0
+
+
+def best_video(container: av.container.InputContainer) -> av.video.VideoStream | None:
+    """The video stream to show: one that moves, has a decoder, has the default flag, is the largest, or comes first.
+
+    Earlier criteria count more. The flags count as in FFmpeg's av_find_best_stream: default, and not made for the
+    impaired. That function compares bit rates next, but few headers have them, so here the picture size decides, as in
+    the ffmpeg program. None: the file has no video stream, or only covers. A stream without a decoder is returned if
+    there is no other.
+    """
+
+    def rank(stream: av.video.VideoStream) -> tuple[bool, bool, int, int]:
+        codec = stream.codec_context
+        flags = bool(stream.disposition & Disposition.default) + (not stream.disposition & IMPAIRED)
+        return not _still(stream), codec is not None, flags, codec.width * codec.height if codec is not None else 0
+
+    streams = [stream for stream in container.streams.video if not stream.disposition & COVER]
+    return max(streams, key=rank, default=None)
+
+
+def best_sound(container: av.container.InputContainer, picture: av.video.VideoStream) -> av.AudioStream | None:
+    """The sound that belongs to a picture: FFmpeg's best one in its program, else the first with a decoder."""
+    best = container.streams.best("audio", related=picture)
+    if isinstance(best, av.AudioStream) and best.codec_context is not None:
+        return best
+    return next((stream for stream in container.streams.audio if stream.codec_context is not None), None)
+
+
+def plays_first(container: av.container.InputContainer, picture: av.video.VideoStream) -> bool:
+    """Whether a player that ignores flags and takes the first streams shows this picture and its sound."""
+    pictures = [stream for stream in container.streams.video if not stream.disposition & COVER]
+    return picture is pictures[0] and best_sound(container, picture) in (*container.streams.audio[:1], None)
+
+
+def tagged_seconds(stream: av.video.VideoStream) -> float:
+    """Seconds by the tag that Matroska's muxers write for each stream; 0 if there is none."""
+    clock = _CLOCK.fullmatch(stream.metadata.get("DURATION", ""))
+    if clock is None:
+        return 0.0
+    hours, minutes, seconds = map(float, clock.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def _still(stream: av.video.VideoStream) -> bool:
+    """Whether a stream is a single picture, or only a part of another stream, as the file declares."""
+    one = 1.5 / float(stream.average_rate) if stream.average_rate else 0.0
+    return bool(stream.disposition & MINOR) or stream.frames == 1 or 0 < tagged_seconds(stream) < one

@@ -7,6 +7,7 @@ later steps need not care about variable frame rates, a first PTS that is not 0,
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -15,13 +16,19 @@ from pathlib import Path
 
 import av
 import av.container
+import av.error
 import av.video
 
 from extractors.decode.clock import LONGEST_STILL, decode_seen, frame_step, raise_if_unreadable
 from extractors.decode.container import UNSEEKABLE, declared_duration, describe, open_video
 from extractors.decode.look import Look, picture
+from extractors.decode.spans import Border, checker, clean, land
 from extractors.decode.unseen import Unseen
 from extractors.decode.video import TIME_EPS, Damage, Image, VideoError, fit, is_partial, warnings
+
+
+class Lost(Exception):
+    """A jump to a keyframe of the container's index leads elsewhere."""
 
 
 class Frames:
@@ -52,6 +59,8 @@ class Frames:
         self._tick, self._threads = tick, threads
         self.damage = Damage()
         self._unseen: Unseen | None = None
+        self.border: Border | None = None
+        """where the reading ends, in packets; set it before a video is entered of which one span is to be read"""
         self._from: float | None = None
         """`origin`, once it is known"""
         self.end = 0.0
@@ -106,6 +115,41 @@ class Frames:
             head, source = sought
         yield from self._nearest(head, source, first, last)
 
+    def span(self, key: int, ahead: int, last: float) -> Iterator[tuple[int, av.VideoFrame]] | None:
+        """As `frames`, from a keyframe with this stamp on, to the `border`; None: its packet is not `clean`.
+
+        `ahead`: as in spans.Plan.
+
+        Raises:
+            Lost: the jump does not lead there.
+        """
+        try:
+            packet, packets = land(self._container, self._stream, key, ahead)
+        except (av.error.FFmpegError, IndexError, OverflowError) as error:
+            raise Lost from error
+        if packet is None or packet.pts is None:
+            raise Lost
+        if not clean(packet, checker(self._stream)):
+            return None
+        source = self._decode(itertools.chain([packet], packets))
+        # Frames that are shown before the keyframe, but coded behind it, belong to the span before.
+        head = next(((t, f) for t, f in source if f is not None and f.pts is not None and f.pts >= packet.pts), None)
+        if head is None or not head[1].key_frame or head[1].pts != packet.pts:
+            raise Lost
+        return self._nearest(head, source, self.point(packet.pts), last)
+
+    def until(self, last: float) -> float:
+        """The grid point before which the reading ends: `last`, or the first one at or behind the border's keyframe."""
+        return last if self.border is None or self.border.pts is None else min(last, self.point(self.border.pts))
+
+    def point(self, pts: int) -> int:
+        """The first grid point at or behind a time stamp."""
+        time = pts * float(self._stream.time_base or 0) - self._zero
+        k = max(math.ceil((time - self.origin) * self.fps) - 1, 0)
+        while self._time(k) < time:
+            k += 1
+        return k
+
     def picture(self, frame: av.VideoFrame, out: Image | None = None) -> Image:
         """(H, W, 3) uint8 RGB of a frame, in `out`. Several threads may call it at once, for different frames."""
         return picture(frame, self.size, self._look, out)
@@ -113,11 +157,14 @@ class Frames:
     def _open(self) -> AbstractContextManager[tuple[av.container.InputContainer, av.video.VideoStream]]:
         return open_video(self.path, self.gpu, self._threads, self.short_side)
 
-    def _decode(self) -> Iterator[tuple[float, av.VideoFrame | None]]:
+    def _decode(self, packets: Iterator[av.Packet] | None = None) -> Iterator[tuple[float, av.VideoFrame | None]]:
         """Times and frames; None for a frame that no grid point shows."""
+        packets = self._container.demux(self._stream) if packets is None else packets
+        if self.border is not None:
+            packets = self.border.watch(packets, self._stream, self._container.format.name)
         zero = (self._container.start_time or 0) / 1e6
         self._unseen = Unseen(self._stream, zero, self.fps, self._from) if self.gpu is None else None
-        return decode_seen(self._container, self._stream, self.damage, self._tick, self._unseen)
+        return decode_seen(self._container, self._stream, self.damage, self._tick, self._unseen, packets)
 
     @property
     def seekable(self) -> bool:
@@ -137,18 +184,19 @@ class Frames:
         """Nearest frame for each grid point k..last-1; a tie goes to the earlier frame."""
         time, frame = head
         for later, successor in source:
-            while k < last and self._time(k) <= (time + later) / 2 + TIME_EPS:
+            # The border is known by then: its packet is read before any frame that is shown behind it.
+            while k < self.until(last) and self._time(k) <= (time + later) / 2 + TIME_EPS:
                 yield k, frame
                 k += 1
             self.end = later
-            if k >= last:
+            if k >= self.until(last):
                 return
             time, frame = later, successor or frame
         self.exhausted = True
         base = float(frame.time_base or 0)
         lasts = frame.duration * base
         self.end = time + (min(lasts, LONGEST_STILL) if lasts > TIME_EPS else frame_step(self._stream))
-        while k < last and self._time(k) < self.end - TIME_EPS:
+        while k < self.until(last) and self._time(k) < self.end - TIME_EPS:
             yield k, frame
             k += 1
 

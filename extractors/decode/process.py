@@ -15,7 +15,6 @@ a user's script twice.
 import contextlib
 import json
 import math
-import mmap
 import os
 import signal
 import subprocess
@@ -30,12 +29,19 @@ from typing import Any
 import numpy as np
 
 from extractors.config import WHOLE, FeatureConfig, Limits, Stretch
-from extractors.decode.video import Clip, Damage, DecoderUnavailable, Image, ReadError, VideoError, VideoInfo
-from support.files import scratch
+from extractors.decode.video import (
+    Clip,
+    Damage,
+    DecoderUnavailable,
+    Image,
+    ReadError,
+    VideoError,
+    VideoInfo,
+    ring_slots,
+)
+from support.files import shared_file
 from support.paths import program
 
-RING_BYTES = 32 << 20  # about 90 frames of 256 x 455; half of Docker's 64 MiB for /dev/shm
-MOST_SLOTS, LEAST_SLOTS = 128, 4
 WATCH = 0.2  # seconds between two looks of the watchdog
 
 
@@ -53,7 +59,7 @@ class Decoder:
         """why the watchdog ended the child"""
         self._child: subprocess.Popen[str] | None = None
         self._finalizer: weakref.finalize | None = None
-        self._answered = False
+        self.answered = False
         """whether the child has sent anything yet"""
         self._busy = False
         """whether the child is working on a video, rather than waiting for one"""
@@ -72,6 +78,7 @@ class Decoder:
         span: tuple[int, float] = (0, math.inf),
         seek: bool = True,
         deadline: float = math.inf,
+        skip: int = 0,
     ) -> Iterator[tuple[Clip, Iterator[tuple[int, Any]]]]:
         """Open a video; gives what is known about it and its grid frames (k, (H, W, 3) uint8 RGB), to be read once.
 
@@ -83,13 +90,28 @@ class Decoder:
             span: only the snippets span[0] <= i < span[1] of the video.
             seek: False: read the file from its start, even if it allows seeking.
             deadline: by time.monotonic().
+            skip: grid points before this one are read, and not given.
 
         Raises:
             VideoError: the file cannot be decoded, crashed the decoder or exceeded a limit, here or while frames are
                 read.
             DecoderUnavailable: there is no NVDEC.
         """
-        request = {
+        with self.talk(path, deadline) as talk:
+            talk.send(self.request(path, config, stretch, span, seek))
+            clip = clip_of(talk.receive(), path)
+            with ring(clip.size, ring_slots(clip.size)) as (name, memory):
+                talk.send({"ring": str(name), "slots": len(memory)})
+                talk.receive()  # the child has opened the ring, so its name is not needed any more:
+                with contextlib.suppress(PermissionError):  # Windows does not remove the name of an open file
+                    name.unlink()  # nothing is left behind even if both processes are killed
+                yield clip, _frames(talk, Slots(talk, memory, take), clip, skip)
+
+    def request(
+        self, path: Path, config: FeatureConfig, stretch: Stretch, span: tuple[int, float], seek: bool
+    ) -> dict[str, Any]:
+        """What the child is asked, with the arguments of `open`."""
+        return {
             "path": str(path),
             "home": None if path.is_absolute() else str(Path.cwd()),  # it may have changed since the child started
             "fps": config.fps,
@@ -103,58 +125,25 @@ class Decoder:
             "gpu": self.gpu,
             "threads": self.threads,
         }
-        child = self._running()
+
+    @contextlib.contextmanager
+    def talk(self, path: Path, deadline: float) -> Iterator["Talk"]:
+        """The talk with the child about one video. If it is in the middle of frames at the end, it is ended."""
+        talk = Talk(self, self._running(), path)
         self._busy = True
         self._deadline = deadline
         try:
-            self._send(child, json.dumps(request), path)
-            header = self._receive(child, path)
-            clip = Clip(
-                info=VideoInfo(**header["info"] | {"path": path}),
-                origin=header["origin"],
-                first=header["first"],
-                last=math.inf if header["last"] is None else header["last"],
-                size=tuple(header["size"]),
-                seekable=header["seekable"],
-            )
-            with _ring(clip.size) as (name, memory):
-                self._send(child, json.dumps({"ring": str(name), "slots": len(memory)}), path)
-                self._receive(child, path)  # the child has opened the ring, so its name is not needed any more:
-                with contextlib.suppress(PermissionError):  # Windows does not remove the name of an open file
-                    name.unlink()  # nothing is left behind even if both processes are killed
-                yield clip, self._frames(child, clip, memory, path, take)
+            yield talk
         finally:
-            if self._busy:  # it is in the middle of frames that nobody wants any more
+            if self._busy:  # with frames that nobody wants any more
                 self.close()
-
-    def _frames(
-        self,
-        child: "subprocess.Popen[str]",
-        clip: Clip,
-        memory: Image,
-        path: Path,
-        take: Callable[[Image], Any],
-    ) -> Iterator[tuple[int, Any]]:
-        taken = 0
-        while "end" not in (answer := self._receive(child, path)):
-            clip.damage, clip.sought = Damage(*answer["damage"]), answer["sought"]
-            for k in range(answer["k"], answer["k"] + answer["frames"]):
-                frame = take(memory[taken % len(memory)])
-                taken += 1
-                if k == answer["k"] + answer["frames"] - 1:  # their slots are free again
-                    self._send(child, json.dumps({"free": answer["frames"]}), path)
-                yield k, frame
-        if child is self._child:  # and not another child that was started since then
-            self._busy = False
-        clip.damage, clip.sought = Damage(*answer["damage"]), answer["sought"]
-        clip.end, clip.exhausted, clip.missing = answer["end"], answer["exhausted"], answer["missing"]
 
     def _running(self) -> "subprocess.Popen[str]":
         if self._child is None or self._child.poll() is not None:
             self.close()
             root = str(Path(__file__).resolve().parents[2])
             paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-            self._answered = False
+            self.answered = False
             self._ended = ""
             try:
                 self._child = subprocess.Popen(
@@ -186,39 +175,8 @@ class Decoder:
         self._child = self._finalizer = None
         self._busy = False
 
-    def _send(self, child: "subprocess.Popen[str]", line: str, path: Path) -> None:
-        assert child.stdin is not None
-        try:
-            child.stdin.write(line + "\n")
-            child.stdin.flush()
-        except OSError:
-            raise self._crashed(child, path) from None
-
-    def _receive(self, child: "subprocess.Popen[str]", path: Path) -> dict[str, Any]:
-        assert child.stdout is not None
-        while True:
-            with self._watched(child):
-                line = child.stdout.readline()
-            if not line.endswith("\n"):
-                raise self._crashed(child, path)
-            self._answered = True
-            answer: dict[str, Any] = json.loads(line)
-            if "alive" not in answer:
-                break
-        if "error" in answer:
-            if child is self._child:
-                self._busy = False
-            kind = DecoderUnavailable if answer.get("unavailable") else VideoError
-            raise (ReadError if answer.get("unreadable") else kind)(answer["error"])
-        if "bug" in answer:
-            last = answer["bug"].strip().splitlines()[-1]
-            failed = DecoderBug(f"the decoder failed on {path} ({last})")
-            failed.add_note(f"In the decoder's process:\n{answer['bug']}")
-            raise failed
-        return answer
-
     @contextlib.contextmanager
-    def _watched(self, child: "subprocess.Popen[str]") -> Iterator[None]:
+    def watched(self, child: "subprocess.Popen[str]") -> Iterator[None]:
         """Have the watchdog end the child if this block, which waits for the child, takes too long."""
         stalled, late = time.monotonic() + self.limits.stall, self._deadline
         if self._watchdog is None or not self._watchdog.is_alive():
@@ -231,6 +189,11 @@ class Decoder:
         finally:
             self._watched_child = None
 
+    def idle(self, child: "subprocess.Popen[str]") -> None:
+        """Note that a child waits for the next video."""
+        if child is self._child:  # and not another child that was started since then
+            self._busy = False
+
     def look(self) -> None:
         """End the child if it has been silent for too long; the watchdog calls this."""
         if (watched := self._watched_child) is None:
@@ -240,7 +203,8 @@ class Decoder:
             self._ended = "late" if now > late else "stalled"
             child.kill()
 
-    def _crashed(self, child: "subprocess.Popen[str]", path: Path) -> VideoError:
+    def crashed(self, child: "subprocess.Popen[str]", path: Path) -> VideoError:
+        """The error of a child that has ended."""
         code = child.wait()
         if self._ended == "late":
             return VideoError(f"{path}: took longer than --timeout allows; raise it, or leave it out.")
@@ -249,10 +213,105 @@ class Decoder:
                 f"{path}: the decoder gave no sign of life for {self.limits.stall:g} s and was ended; the file is "
                 "damaged, get it again or convert it (on a slow disk: raise stall under [limits] of --config)."
             )
-        if not self._answered:
+        if not self.answered:
             return VideoError(f"{path}: the decoder did not start (exit code {code}); see `{program()} doctor`.")
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return VideoError(f"{path}: crashed the decoder ({how}); the file is damaged, get it again or convert it.")
+
+
+class Talk:
+    """What a decoder and its child say to each other about one video."""
+
+    def __init__(self, decoder: Decoder, child: "subprocess.Popen[str]", path: Path) -> None:
+        self._decoder, self._child, self._path = decoder, child, path
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send one line.
+
+        Raises:
+            VideoError: the child has crashed.
+        """
+        assert self._child.stdin is not None
+        try:
+            self._child.stdin.write(json.dumps(message) + "\n")
+            self._child.stdin.flush()
+        except OSError:
+            raise self._decoder.crashed(self._child, self._path) from None
+
+    def receive(self) -> dict[str, Any]:
+        """Wait for one answer that is not a mere sign of life.
+
+        Raises:
+            VideoError, DecoderUnavailable: as `Decoder.open`.
+        """
+        assert self._child.stdout is not None
+        while True:
+            with self._decoder.watched(self._child):
+                line = self._child.stdout.readline()
+            if not line.endswith("\n"):
+                raise self._decoder.crashed(self._child, self._path)
+            self._decoder.answered = True
+            answer: dict[str, Any] = json.loads(line)
+            if "alive" not in answer:
+                break
+        if "error" in answer:
+            self.done()
+            kind = DecoderUnavailable if answer.get("unavailable") else VideoError
+            raise (ReadError if answer.get("unreadable") else kind)(answer["error"])
+        if "bug" in answer:
+            last = answer["bug"].strip().splitlines()[-1]
+            failed = DecoderBug(f"the decoder failed on {self._path} ({last})")
+            failed.add_note(f"In the decoder's process:\n{answer['bug']}")
+            raise failed
+        return answer
+
+    def done(self) -> None:
+        """Note that the child waits for the next video."""
+        self._decoder.idle(self._child)
+
+
+class Slots:
+    """The frames that a child puts into its ring, in order."""
+
+    def __init__(self, talk: Talk, memory: Image, take: Callable[[Image], Any]) -> None:
+        """`memory`: (slots, H, W, 3); `take`: as in `Decoder.open`."""
+        self._talk, self._memory, self._take = talk, memory, take
+        self._taken = 0
+        self.end: dict[str, Any] = {}
+        """what the child said behind the last frame"""
+
+    def read(self, clip: Clip, skip: int = 0) -> Iterator[tuple[int, Any]]:
+        """The frames up to the child's next `end`; the damage in `clip` is kept up to date."""
+        while "end" not in (answer := self._talk.receive()):
+            clip.damage, clip.sought = Damage(*answer["damage"]), answer["sought"]
+            for k in range(answer["k"], answer["k"] + answer["frames"]):
+                frame = None if k < skip else self._take(self._memory[self._taken % len(self._memory)])
+                self._taken += 1
+                if k == answer["k"] + answer["frames"] - 1:  # their slots are free again
+                    self._talk.send({"free": answer["frames"]})
+                if k >= skip:
+                    yield k, frame
+        self.end = answer
+
+
+def _frames(talk: Talk, slots: Slots, clip: Clip, skip: int) -> Iterator[tuple[int, Any]]:
+    """The frames of a video, and what is known of it at its end."""
+    yield from slots.read(clip, skip)
+    talk.done()
+    clip.damage, clip.sought = Damage(*slots.end["damage"]), slots.end["sought"]
+    clip.end, clip.exhausted, clip.missing = slots.end["end"], slots.end["exhausted"], slots.end["missing"]
+
+
+def clip_of(header: dict[str, Any], path: Path) -> Clip:
+    """What a child's first answer says about a video."""
+    return Clip(
+        info=VideoInfo(**header["info"] | {"path": path}),
+        origin=header["origin"],
+        first=header["first"],
+        last=math.inf if header["last"] is None else header["last"],
+        size=tuple(header["size"]),
+        seekable=header["seekable"],
+    )
 
 
 def _watch(decoder: "weakref.ref[Decoder]") -> None:
@@ -272,36 +331,7 @@ def _kill(child: "subprocess.Popen[str]") -> None:
 
 
 @contextlib.contextmanager
-def _ring(size: tuple[int, int]) -> Iterator[tuple[Path, Image]]:
+def ring(size: tuple[int, int], slots: int) -> Iterator[tuple[Path, Image]]:
     """A mapped file of slots: its name, and its content as (slots, H, W, 3) uint8. It is in memory if possible."""
-    height, width = size
-    slots = min(max(RING_BYTES // (height * width * 3), LEAST_SLOTS), MOST_SLOTS)
-    total = slots * height * width * 3
-    for folder in ("/dev/shm", None):
-        if folder is not None and not os.access(folder, os.W_OK):
-            continue
-        handle, name = scratch(folder)
-        if (own := Path(f"/proc/{os.getpid()}/fd/{handle}")).exists():  # Linux: this name is enough,
-            Path(name).unlink()  # so that a killed process leaves nothing behind
-            name = str(own)
-        try:
-            # The space is reserved: writing to a full /dev/shm would kill the child.
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(handle, 0, total)
-            else:
-                os.truncate(handle, total)
-        except OSError:
-            os.close(handle)
-            if name != str(own):
-                Path(name).unlink()
-            if folder is None:
-                raise
-            continue
-        break
-    try:
-        # The mapping is not closed here: it is released together with the last array that uses it.
-        yield Path(name), np.frombuffer(mmap.mmap(handle, total), np.uint8).reshape(slots, height, width, 3)
-    finally:
-        os.close(handle)
-        if name != str(own):
-            Path(name).unlink(missing_ok=True)
+    with shared_file(slots * size[0] * size[1] * 3) as (name, content):
+        yield name, np.frombuffer(content, np.uint8).reshape(slots, *size, 3)

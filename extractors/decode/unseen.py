@@ -122,7 +122,7 @@ def disposable(stream: av.video.VideoStream) -> Callable[[memoryview], bool] | N
     return None
 
 
-def _units(data: memoryview, width: int) -> Iterator[memoryview]:
+def units(data: memoryview, width: int) -> Iterator[memoryview]:
     """The units of a packet, each behind its length in `width` bytes. A broken one is empty."""
     place = 0
     while place < len(data):
@@ -133,7 +133,7 @@ def _units(data: memoryview, width: int) -> Iterator[memoryview]:
 
 def _h264(data: memoryview, width: int) -> bool:
     slices = False
-    for unit in _units(data, width):
+    for unit in units(data, width):
         kind = unit[0] & 31 if unit else -1
         if kind == H264_SLICE and not unit[0] & 0x60:
             slices = True
@@ -144,7 +144,7 @@ def _h264(data: memoryview, width: int) -> bool:
 
 def _hevc(data: memoryview, width: int, layers: int) -> bool:
     slices = False
-    for unit in _units(data, width):
+    for unit in units(data, width):
         kind = unit[0] >> 1 & 63 if len(unit) > 1 else -1
         # Behind the type: 6 bits for another layer (0: this one), and 3 for the sub-layer, counted from 1.
         if kind in HEVC_SLICES and not unit[0] & 1 and unit[1] == layers:

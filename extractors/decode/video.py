@@ -19,6 +19,8 @@ Image = NDArray[np.uint8]
 
 # Seconds. PTS are rounded to the container's clock (1 ms in Matroska); smaller differences are ignored.
 TIME_EPS = 1e-6
+RING_BYTES = 32 << 20  # about 90 frames of 256 x 455; half of Docker's 64 MiB for /dev/shm
+MOST_SLOTS, LEAST_SLOTS = 128, 4
 MISSING_TAIL = 1.0  # seconds; a video that ends so long before its header says is reported as partial
 
 
@@ -124,3 +126,8 @@ def fit(size: tuple[int, int], short_side: int) -> tuple[int, int]:
     height, width = size
     scale = short_side / min(height, width)
     return max(round(height * scale), short_side), max(round(width * scale), short_side)
+
+
+def ring_slots(size: tuple[int, int]) -> int:
+    """How many frames (H, W) the ring of one decoder holds."""
+    return min(max(RING_BYTES // (size[0] * size[1] * 3), LEAST_SLOTS), MOST_SLOTS)

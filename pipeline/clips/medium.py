@@ -4,8 +4,7 @@ import itertools
 from fractions import Fraction
 from pathlib import Path
 
-from extractors.decode.container import open_video
-from extractors.decode.streams import best_sound
+from extractors.decode.container import best_sound, open_video
 
 # The rates that editors know. A browser's recording has about one of them, and no header that says so.
 USUAL = tuple(Fraction(n, d) for n, d in (

@@ -7,8 +7,7 @@ import av
 import av.error
 
 from extractors.decode.clock import decode
-from extractors.decode.container import open_video, orientation
-from extractors.decode.streams import plays_first
+from extractors.decode.container import open_video, orientation, plays_first
 from extractors.decode.video import Damage
 from pipeline.clips.draw import Overlay
 from pipeline.clips.encode import open_movie

@@ -11,9 +11,8 @@ import av.error
 import numpy as np
 
 from extractors.decode.clock import decode, frame_step
-from extractors.decode.container import UNSEEKABLE, open_video
+from extractors.decode.container import UNSEEKABLE, best_sound, open_video
 from extractors.decode.look import Look, picture
-from extractors.decode.streams import best_sound
 from extractors.decode.video import Damage, Image, VideoError, fit
 from pipeline.clips.encode import HERTZ, MovieWriter, Samples
 

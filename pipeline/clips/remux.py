@@ -19,8 +19,7 @@ import av.stream
 import av.video
 
 from extractors.decode.clock import frame_step
-from extractors.decode.container import UNSEEKABLE, open_video
-from extractors.decode.streams import best_sound
+from extractors.decode.container import UNSEEKABLE, best_sound, open_video
 from extractors.decode.video import VideoError
 from pipeline.run.videos import VIDEO_SUFFIXES
 from postprocess.formats.writers import clock
