@@ -20,8 +20,9 @@ names, the threshold and its edge were chosen on WIDE, with the owner of a clip'
 has the tables). The gap is the best on the half's untrimmed videos, every snippet read by what was fitted without its
 label (named_rule.py); the times of its actions serve for that number alone. The segments found in clips left out, in
 those of skateboarding, exercise and cricket, and in WIDE's then give the calibration of the confidence (Platt, with his
-smoothed targets) and the least confidence that is shown. A user who names a sport adds to its logits as much as lets
-FALSE_SHARE of WIDE's other clips show it. All of it is deterministic. Nothing of the scored half is read.
+smoothed targets) and the least confidence that is shown. If a user names only sports, they are read otherwise
+(fit_named.py). If other classes are among the names, a sport's logits are raised by as much as lets FALSE_SHARE of
+WIDE's other clips show it. All of it is deterministic. Nothing of the scored half is read.
 
 --held-out prints the table of wide_sports.py with every owner of WIDE's footage left out of the fit, of the calibration
 and of what a name adds; nothing is written.
@@ -40,7 +41,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import fit_wide, named_rule, wide_sports
+from benchmarks import fit_named, fit_wide, named_rule, wide_sports
 from benchmarks.named_sports import HALVES, stored
 from extractors.backbones import registry, weights
 from extractors.features import load
@@ -270,12 +271,14 @@ def main() -> None:
         return assemble(head, tuning(head, fit(head, clips, protected(some), LAMBDA, TEMPERATURE), TEMPERATURE))
 
     held_out = fit_wide.HeldOut(wide, without, drawn)
+    by_name = fit_named.NamedFit(model, TEMPERATURE, wide, drawn)
     if given.held_out:
-        wide_sports.report(wide, held_out.finder(near), each=True)
+        unnamed, of_sport = held_out.finder(near), by_name.finder()
+        wide_sports.report(wide, lambda clip, sport: (of_sport if sport else unnamed)(clip, sport), each=True)
         return
     localisation = {"threshold": THRESHOLD, "edge": EDGE, "merge_gap": gap} | held_out.calibration(near)
     closed = held_out.added(localisation)
-    found = replace(tuning(head, tilt, TEMPERATURE), localize=localisation, closed=closed)
+    found = replace(tuning(head, tilt, TEMPERATURE), localize=localisation, closed=closed, named=by_name.settings())
     found = replace(found, assembled=kinetics.fingerprint(assemble(head, found)))
     found.save(given.out)
     print(f"{given.out}: {', '.join(found.tilt)}; {found.localize}; {found.closed}; {found.assembled}")

@@ -24,6 +24,13 @@ Row = tuple[float, bool]
 """the probability of a segment, and whether its name is right"""
 
 
+def folds_of(clips: Sequence[WideClip]) -> dict[str, int]:
+    """Owner -> fold; the owners of the most clips are in different folds."""
+    owners = sorted({clip.owner for clip in clips})
+    owners.sort(key=lambda owner: -sum(clip.owner == owner for clip in clips))
+    return {owner: n % FOLDS for n, owner in enumerate(owners)}
+
+
 def platt(p: np.ndarray, right: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
     """(slope, shift) of P(right) = sigmoid(slope logit(p) + shift), by Newton; targets as Platt (1999) smooths them."""
     z = np.log(p / (1 - p))
@@ -68,10 +75,8 @@ class HeldOut:
 
     @cached_property
     def fold(self) -> dict[str, int]:
-        """Of each owner; the owners of the most clips are in different folds."""
-        owners = sorted({clip.owner for clip in self.clips})
-        owners.sort(key=lambda owner: -sum(clip.owner == owner for clip in self.clips))
-        return {owner: n % FOLDS for n, owner in enumerate(owners)}
+        """Of each owner."""
+        return folds_of(self.clips)
 
     @cached_property
     def scores(self) -> dict[str, Scores]:

@@ -19,7 +19,7 @@ import argparse
 import csv
 import os
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,8 +32,8 @@ from benchmarks.named_quality import Arm
 from benchmarks.named_sports import stored
 from extractors.features import Features, load
 from model import kinetics
-from model.predict import Scores, predict
-from pipeline.api import EMBEDDED, added_logits, load_model
+from model.predict import named, predict
+from pipeline.api import EMBEDDED, load_model
 from postprocess.config import LocalizeConfig
 from postprocess.segment import Segment
 
@@ -118,10 +118,14 @@ def ece(found: Iterable[Outcome]) -> float:
     rows = [(s.confidence, outcome.right(s)) for outcome in found for s in outcome.segments]
     if not rows:
         return 0.0
-    confidence, right = np.array([r[0] for r in rows]), np.array([r[1] for r in rows], dtype=float)
+    return _ece(*np.array(rows, dtype=float).T, np.ones(len(rows)))
+
+
+def _ece(confidence: np.ndarray, right: np.ndarray, weight: np.ndarray) -> float:
+    """Of segments (N,), each with a weight."""
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    parts = [(bins == b).sum() * abs(confidence[bins == b].mean() - right[bins == b].mean()) for b in np.unique(bins)]
-    return float(sum(parts) / len(rows))
+    parts = [abs((weight * (confidence - right))[bins == b].sum()) for b in np.unique(bins)]
+    return float(sum(parts) / weight.sum()) if len(weight) else 0.0
 
 
 def false_per_minute(found: Iterable[Outcome]) -> float:
@@ -135,34 +139,40 @@ def known_sports(clips: Iterable[WideClip]) -> list[str]:
     return sorted({name for clip in clips if clip.kind == SPORT for name in clip.accept})
 
 
-def named(clips: Sequence[WideClip], find: Find) -> tuple[int, int, int, int]:
-    """(clips found, clips, others found, others) when the user names the sport."""
-    hit = own = false = others = 0
-    for sport in known_sports(clips):
-        for clip in clips:
-            if clip.label == RENDERED or clip.kind in (OTHER, UNKNOWN):
-                continue
-            shown = bool(find(clip, sport))
-            if sport in clip.accept:
-                own, hit = own + 1, hit + shown
-            else:
-                others, false = others + 1, false + shown
-    return hit, own, false, others
+def report_named(clips: Sequence[WideClip], find: Find, each: bool = False) -> None:
+    """Print what is found when the user names the sport: clips of the sport, and others."""
+    some = [clip for clip in clips if clip.label != RENDERED and clip.kind in (SPORT, NEGATIVE)]
+    pairs = [(clip, sport, find(clip, sport)) for sport in known_sports(clips) for clip in some]
+    own = [(clip, sport, found) for clip, sport, found in pairs if sport in clip.accept]
+    others = [(clip, sport, found) for clip, sport, found in pairs if sport not in clip.accept]
+    hit, false = (sum(bool(found) for _, _, found in part) for part in (own, others))
+    print(
+        f"with the sport named: {hit} of {len(own)} found, {100 * hit / len(own):.1f} %; "
+        f"others {100 * false / len(others):.1f} % ({false} of {len(others)})"
+    )
+    rows = [(s.confidence, float(part is own)) for part in (own, others) for _, _, found in part for s in found]
+    weight = np.array([1.0 if right else len(own) / len(others) for _, right in rows])
+    half, all_alike = (_ece(*np.array(rows).reshape(-1, 2).T, w) for w in (weight, np.ones(len(rows))))
+    print(f"ECE by name: {half:.3f} if half of the clips show the sport, {all_alike:.3f} over all segments")
+    if each:
+        print("not found: " + ", ".join(f"{clip.name} ({sport})" for clip, sport, found in own if not found))
+        counts = Counter(sport for _, sport, found in others if found)
+        print("found in others: " + ", ".join(f"{sport} {n}" for sport, n in sorted(counts.items())))
 
 
 def by_model(model: kinetics.Checkpoint) -> Find:
     """What a model finds, with its own settings."""
-    net, config = model.build(), LocalizeConfig(**model.localize)
+    net = model.build()
 
     def find(clip: WideClip, sport: str | None) -> list[Segment]:
         keep = frozenset(n for n, s in model.groups.items() if sport in (None, s))
-        added = None if sport is None else added_logits(model, keep)
-
-        def scores(x: np.ndarray) -> Scores:
-            found = predict(net, x)
-            return found if added is None else replace(found, cas=found.cas + added)
-
-        return Arm(scores, model, config).find(clip.features, keep)
+        read = None if sport is None else named(model, keep)
+        if read is None:
+            return Arm(lambda x: predict(net, x), model, LocalizeConfig(**model.localize)).find(clip.features, keep)
+        other = replace(model, localize=read.localize)
+        return Arm(lambda x: read.read(predict(net, x)), other, LocalizeConfig(**read.localize)).find(
+            clip.features, keep
+        )
 
     return find
 
@@ -199,8 +209,7 @@ def report(clips: Sequence[WideClip], find: Find, each: bool = False) -> None:
     print(f"\nsports that Kinetics lacks: silent in {silent} of {len(of[UNKNOWN])}")
     print(f"footage without sport: {false_per_minute(found):.2f} false segments a minute")
     print(f"ECE: {ece(sports):.3f} on sports, {ece(o for o in found if o.clip.label != RENDERED):.3f} on all")
-    hit, own, false, others = named(clips, find)
-    print(f"with the sport named: {hit} of {own} found, {100 * hit / own:.1f} %; others {100 * false / others:.1f} %")
+    report_named(clips, find, each)
     if each:
         for outcome in found:
             best = outcome.best

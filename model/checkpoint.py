@@ -54,6 +54,9 @@ class Checkpoint:
         provenance: where the model comes from, as free-form JSON.
         closed: group → what is added to the logits of its classes if the user names it: somebody who knows what was
             filmed is shown more.
+        named: how the scores are read if the user names groups alone (model/predict.py): `added`, group → what is added
+            to the logits of its classes; `scale`, by which S^coarse is multiplied; `localize`, settings that replace
+            those above. Empty: as `closed` says.
     """
 
     config: ModelConfig
@@ -65,6 +68,7 @@ class Checkpoint:
     localize: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     closed: dict[str, float] = field(default_factory=dict)
+    named: dict[str, Any] = field(default_factory=dict)
 
     def build(self) -> JCDNet:
         """Build the network on the CPU, in evaluation mode, with its own copy of the tensors.
@@ -115,6 +119,7 @@ def save(checkpoint: Checkpoint, path: str | Path) -> None:
     if path.suffix.lower() in _PICKLE_SUFFIXES:
         raise CheckpointError(f"{path}: checkpoints are safetensors; name a folder or a .safetensors file.")
     _check(checkpoint, str(path))
+    optional = {"closed": checkpoint.closed, "named": checkpoint.named}
     header = {
         "format": FORMAT,
         "config": checkpoint.config.to_dict(),
@@ -124,7 +129,7 @@ def save(checkpoint: Checkpoint, path: str | Path) -> None:
         "groups": checkpoint.groups,
         "localize": checkpoint.localize,
         "provenance": checkpoint.provenance,
-    } | ({"closed": checkpoint.closed} if checkpoint.closed else {})
+    } | {name: value for name, value in optional.items() if value}
     try:
         text = json.dumps(header, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -165,6 +170,7 @@ def load(path: str | Path) -> Checkpoint:
         localize=header["localize"],
         provenance=header["provenance"],
         closed=header["closed"],
+        named=header["named"],
     )
     _check(checkpoint, str(path))
     return checkpoint
@@ -262,8 +268,9 @@ def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         "localize": dict,
         "provenance": dict,
         "closed": dict,
+        "named": dict,
     }
-    header = {"localize": {}, "closed": {}} | header  # not every checkpoint has these entries
+    header = {"localize": {}, "closed": {}, "named": {}} | header  # not every checkpoint has these entries
     for name, kind in kinds.items():
         if not isinstance(header.get(name), kind):
             fail(f"has no usable {name!r} among its settings")
@@ -275,6 +282,11 @@ def _check(checkpoint: Checkpoint, subject: str) -> None:
     fault = next(_faults(checkpoint), None)
     if fault is not None:
         raise CheckpointError(f"{subject} {fault}; train or fetch the model again.")
+
+
+def _readable(named: Mapping[str, Any]) -> bool:
+    numbers = [named.get("scale"), *values.values()] if isinstance(values := named.get("added"), dict) else [None]
+    return isinstance(named.get("localize"), dict) and all(isinstance(n, int | float) for n in numbers)
 
 
 def _faults(checkpoint: Checkpoint) -> Iterator[str]:
@@ -292,6 +304,8 @@ def _faults(checkpoint: Checkpoint) -> Iterator[str]:
     for name, group in checkpoint.groups.items():
         if name not in classes or not isinstance(group, str):
             yield f"groups {name!r} as {group!r}, which is no class with the name of a group"
+    if checkpoint.named and not _readable(checkpoint.named):
+        yield "declares for named groups other settings than numbers of 'added', a 'scale' and a table 'localize'"
     with torch.device("meta"):  # shapes only, so that a wrong config allocates no memory
         expected = JCDNet(config).state_dict()
     for name, wanted in expected.items():

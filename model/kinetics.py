@@ -22,7 +22,7 @@ import json
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class Tuning:
         temperature: S is divided by this.
         localize: settings of the rule `runs`, including the calibration of the confidence.
         closed: sport -> what is added to the logits of its classes, behind the temperature, if the user names it.
+        named: how the scores are read if the user names sports alone, see `Checkpoint.named`.
         backbone: identity of the RGB weights that made the features for fitting.
         assembled: SHA-256 of the whole model, as `fingerprint` computes it; "" while the model is being made.
     """
@@ -74,14 +75,13 @@ class Tuning:
     temperature: float = 1.0
     localize: Mapping[str, Any] = field(default_factory=dict)
     closed: Mapping[str, float] = field(default_factory=dict)
+    named: Mapping[str, Any] = field(default_factory=dict)
     backbone: str = ""
     assembled: str = ""
 
     def save(self, path: Path) -> None:
         """Write a safetensors file that holds the tilts, and the other values as JSON in its header."""
-        header = {
-            name: getattr(self, name) for name in ("bias", "temperature", "localize", "closed", "backbone", "assembled")
-        }
+        header = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "tilt"}
         state = {sport: row.float().contiguous() for sport, row in sorted(self.tilt.items())}
         write_atomically(path, safetensors_torch.save(state, {NAME: json.dumps(header, sort_keys=True)}))
 
@@ -188,6 +188,7 @@ def build(
         groups=groups,
         localize=dict(tuning.localize),
         closed=dict(tuning.closed),
+        named=dict(tuning.named),
         provenance={"about": about, "tuned": sorted(tuning.tilt)},
     )
     if tuning.assembled and (found := fingerprint(model)) != tuning.assembled:

@@ -1,14 +1,29 @@
-"""Prediction: the scores of one video from its snippet features, section 3.6 up to the thresholds."""
+"""Prediction: the scores of one video from its snippet features, section 3.6 up to the thresholds.
 
-from dataclasses import dataclass
+`named` says how they are read if the user names what was filmed. S and A^ness of the embedded model are made to keep
+still in footage of anything else. Somebody who knows what was filmed does not need that. For a named sport the
+published head alone is read: with h (T, C) its logits,
+
+    P(sport) = sum over the names of the sport of softmax(h)_c, without background, without A^ness.
+
+Each sport has a threshold of its own, since any footage looks a little like some of them. To the log-odds of P is added
+what was measured for the sport, so that the one threshold of the rule `runs` becomes the sport's own:
+logit(P) + added > logit(threshold). Adding to the logits of its names does exactly that. If several sports are named,
+this is what a prior does: one can only take from another where it is likely itself.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model.checkpoint import CLOSED, Checkpoint, added_logits, localize_settings_for
 from model.jcdnet import JCDNet, top_k_mean
 
 FloatArray = NDArray[np.float32]
+NEVER = -1e4  # the logit of a background that takes no part: its exponential is 0
 
 
 class PredictError(ValueError):
@@ -93,3 +108,46 @@ def _checked(features: NDArray[np.floating], width: int) -> FloatArray:
             f"({int((~finite).sum())} of {len(rows)} snippets do); extract them again."
         )
     return rows
+
+
+@dataclass(frozen=True, eq=False)
+class Named:
+    """What it changes that the user named some classes.
+
+    Attributes:
+        columns: (C+1,) float32, what is added to the logits.
+        localize: settings of the rule `runs`.
+        added: sport -> what is added, if the head alone is read; else empty.
+        scale: S^coarse times this is the head's logits at the temperature that was measured.
+    """
+
+    columns: np.ndarray
+    localize: dict[str, Any]
+    added: dict[str, float]
+    scale: float = 1.0
+
+    def read(self, scores: Scores) -> Scores:
+        """Scores whose A * softmax(S) is the probability of each class, given that the user named some."""
+        if not self.added:
+            return replace(scores, cas=scores.cas + self.columns)
+        cas = np.float32(self.scale) * scores.coarse_cas + self.columns
+        cas[:, -1] = NEVER
+        return replace(scores, cas=cas, actionness=np.ones_like(scores.actionness))
+
+
+def named(model: Checkpoint, classes: frozenset[str], rule: str = "runs") -> Named | None:
+    """How the scores are read if the user named these classes; None: as without names.
+
+    The head alone is read if all classes are of sports that it was measured for, at most CLOSED, and for the rule
+    `runs`: the rule `paper` needs A^ness, and the probabilities of other classes are not comparable. Otherwise S is
+    raised (`added_logits`).
+    """
+    sports = {model.groups.get(name, "") for name in classes}
+    measured: dict[str, float] = model.named.get("added", {})
+    if rule == "runs" and 0 < len(sports) <= CLOSED and sports <= measured.keys():
+        added = {sport: measured[sport] for sport in sorted(sports)}
+        columns = [added[model.groups[c]] if c in classes else 0.0 for c in model.classes]
+        localize = model.localize | model.named["localize"]
+        return Named(np.array([*columns, 0.0], np.float32), localize, added, model.named["scale"])
+    raised = added_logits(model, classes)
+    return None if raised is None else Named(raised, localize_settings_for(model, classes), {})

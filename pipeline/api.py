@@ -19,9 +19,9 @@ from extractors.config import CENTRE, Stretch, view_of
 from extractors.exact import exact
 from extractors.features import Extractor, Features
 from model import checkpoint
-from model.checkpoint import Checkpoint, added_logits, localize_settings_for
+from model.checkpoint import Checkpoint, localize_settings_for
 from model.jcdnet import JCDNet
-from model.predict import PredictError, Scores, predict
+from model.predict import PredictError, Scores, named, predict
 from pipeline import precisions
 from pipeline.cache.content import Video, content_hash, video_at
 from pipeline.cache.entries import FeatureCache
@@ -52,9 +52,9 @@ class Pipeline:
         self.model = model
         self.classes = choose_classes(model, config.classes)
         self.chosen, self.asked = config, asked(config)
-        self._declared = localize_settings_for(model, self.classes)
-        named = config.classes not in (AUTO, SPORTS, ALL)
-        self._added = added_logits(model, self.classes or frozenset()) if named else None
+        by_name = self.classes if config.classes not in (AUTO, SPORTS, ALL) else None
+        self._named = named(model, by_name, config.localize.rule) if by_name else None
+        self._declared = self._named.localize if self._named else localize_settings_for(model, self.classes)
         self.config = config = adopt(config, model.features, self._declared)
         self.device = choose_device(config.device)
         self.cache = cache or FeatureCache()
@@ -180,9 +180,9 @@ class Pipeline:
         config = rule or self.config.localize
         declared = self._declared.get("min_confidence", 0.0)
         duration = min(features.duration, end)
-        cas = scores.cas if self._added is None else scores.cas + self._added
+        scores = scores if self._named is None else self._named.read(scores)
         found = localize(
-            Activations(cas, scores.actionness, scores.video, features.times, self.model.classes, duration),
+            Activations(scores.cas, scores.actionness, scores.video, features.times, self.model.classes, duration),
             config if least is None else dataclasses.replace(config, min_confidence=least),
             groups=self.model.groups,
             keep=self.classes,
@@ -202,9 +202,10 @@ class Pipeline:
 
         `asked` names the settings that the user chose; a later version may choose others differently.
         """
+        by_name = {"named": self._named.added} if self._named and self._named.added else {}
         return {
             "content": f"sha256:{content}",
-            "model": {"name": self.config.model, "fingerprint": self.fingerprint} | self.model.provenance,
+            "model": {"name": self.config.model, "fingerprint": self.fingerprint} | self.model.provenance | by_name,
             "classes": self.config.classes if self.config.classes != AUTO else default_classes(self.model),
             "groups": self._groups,
             "features": self.extractor.settings(),

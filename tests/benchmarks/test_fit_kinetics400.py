@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import fit_kinetics400 as script
-from benchmarks import fit_wide
+from benchmarks import fit_named, fit_wide
 from extractors.backbones import weights
 from extractors.featurefile import save
 from extractors.features import Features
@@ -84,7 +84,7 @@ def files(tmp_path: Path) -> Path:
 def fitted(files: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
     """Run the command, on fewer folds and coarser steps than it takes in earnest."""
     quick = {"LAMBDA": 0.01, "PUSHED": 1, "WIDE_TIMES": 1, "FOLDS": 2}
-    for module, values in ((script, quick), (fit_wide, {"FOLDS": 2, "STEPS": 1})):
+    for module, values in ((script, quick), (fit_wide, {"FOLDS": 2, "STEPS": 1}), (fit_named, {"STEPS": 1})):
         for name, value in values.items():
             monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
@@ -105,6 +105,7 @@ def test_the_command_writes_the_same_model_twice(files: Path, monkeypatch: pytes
     assert set(found.localize) == {"threshold", "edge", "merge_gap"} | confidence
     assert found.bias == kinetics.biases() and set(found.closed) == set(script.SPORTS)
     assert all(0 <= added <= fit_wide.MOST_ADDED for added in found.closed.values())
+    assert set(found.named["added"]) == set(script.SPORTS) and found.named["scale"] == script.TEMPERATURE
     head = script.Head.published()
     weight, bias = head.weight.float(), head.bias.float()
     model = kinetics.build(weight, bias, script.NAMES, head.backbone, found)  # raises if it is not what was written

@@ -7,8 +7,9 @@ import pytest
 
 from extractors.backbones import weights
 from extractors.features import Features
+from model.checkpoint import added_logits
 from model.predict import Scores
-from pipeline.api import Pipeline, added_logits, load_model
+from pipeline.api import Pipeline, load_model
 from pipeline.config import load_config
 from postprocess.segment import UNSURE, Result, Segment
 
@@ -58,8 +59,8 @@ def test_all_shows_an_unsure_sport_as_unsure(embedded) -> None:
 
 @needs_weights
 def test_a_sport_that_the_user_names_is_found_sooner(embedded) -> None:
-    """Its logits are raised by what its name adds: segments are those of scores that were higher by as much."""
-    model = dataclasses.replace(embedded, closed={"weightlifting": 3.0, "golf": 2.0})
+    """In models that say nothing else of names: segments are those of scores that were higher by what a name adds."""
+    model = dataclasses.replace(embedded, closed={"weightlifting": 3.0, "golf": 2.0}, named={})
     scores, features = scene(model, squat=-3.0)
     assert pipeline(model).segments(scores, features) == []
     (found,) = pipeline(model, classes="weightlifting").segments(scores, features)
@@ -68,6 +69,68 @@ def test_a_sport_that_the_user_names_is_found_sooner(embedded) -> None:
     assert found.confidence == pytest.approx(expected.confidence)
     assert (found.start, found.end) == (expected.start, expected.end)
     assert pipeline(model, classes="golf").segments(scores, features) == []
+
+
+def flat(model, **logits: float) -> tuple[Scores, Features]:
+    """Ten snippets; S and A^ness say nothing at all, and S^coarse, in the head's logits, shows names in the middle."""
+    scores, features = scene(model)
+    coarse = np.zeros((10, len(model.classes) + 1), np.float32)
+    for name, value in logits.items():
+        coarse[3:7, model.classes.index(name.replace("_", " "))] = value / SCALE
+    return dataclasses.replace(scores, coarse_cas=coarse, actionness=np.zeros(10, np.float32)), features
+
+
+SCALE = 4.0
+
+
+def measured(embedded, **added: float):
+    """The embedded model with what naming these sports adds."""
+    settings = {"added": added, "scale": SCALE, "localize": {"min_confidence": 0.0}}
+    return dataclasses.replace(embedded, named=settings, localize={"threshold": 0.15})
+
+
+@needs_weights
+@pytest.mark.parametrize("short", [0.01, -0.01])
+def test_a_named_sport_is_found_where_the_head_exceeds_its_own_threshold(embedded, short: float) -> None:
+    """P = (e^h + 4) / (e^h + 399), as the sport has five of 400 names; found if logit(P) + added > logit(.15)."""
+    added = np.log(0.15 / 0.85) - np.log((np.exp(4.0) + 4) / 395) + short
+    model = measured(embedded, weightlifting=float(added), golf=0.0)
+    scores, features = flat(model, squat=4.0)
+    if short < 0:
+        assert pipeline(model, classes="weightlifting", **{"localize.smooth": 1}).segments(scores, features) == []
+        return
+    (found,) = pipeline(model, classes="weightlifting", **{"localize.smooth": 1}).segments(scores, features)
+    assert (found.label, found.sport) == ("squat", "weightlifting")
+    assert (found.start, found.end) == pytest.approx((3 * 0.64, 7 * 0.64))
+    assert pipeline(model, classes="golf").segments(scores, features) == []
+    assert pipeline(model, classes="golf, weightlifting", **{"localize.smooth": 1}).segments(scores, features) != []
+
+
+@needs_weights
+def test_names_that_are_no_sports_are_found_as_before(embedded) -> None:
+    model = measured(embedded, weightlifting=2.0)
+    scores, features = flat(model, squat=9.0)
+    assert pipeline(model, classes="weightlifting").segments(scores, features) != []
+    both = "weightlifting,playing guitar"
+    before = dataclasses.replace(model, named={})
+    found = [pipeline(one, classes=both).segments(scores, features) for one in (model, before)]
+    assert found == [[], []]  # A^ness is 0
+    scores, features = scene(model, squat=8.0)
+    found = [pipeline(one, classes=both).segments(scores, features) for one in (model, before)]
+    assert found[0] == found[1] != []
+
+
+@needs_weights
+def test_without_names_nothing_changes_and_with_them_a_result_says_what_was_added(embedded) -> None:
+    model = measured(embedded, golf=1.5, tennis=0.5)
+    before = dataclasses.replace(model, named={})
+    scores, features = scene(model, squat=8.0, golf_putting=2.0)
+    for flags in ({}, {"classes": "sports"}, {"classes": "all"}, {"classes": "golf", "localize.rule": "paper"}):
+        ours, theirs = (pipeline(one, **flags) for one in (model, before))
+        assert ours.segments(scores, features) == theirs.segments(scores, features)
+        assert ours.provenance("") == theirs.provenance("")
+    by_name = pipeline(model, classes="golf")
+    assert by_name.provenance("")["model"]["named"] == {"golf": 1.5}
 
 
 def test_what_a_name_adds() -> None:
