@@ -8,8 +8,8 @@ same at its end. For a named sport the published head alone is read, so nothing 
 
 What is added to the log-odds of a sport lies half way between two values: the most with which FALSE_SHARE of the clips
 of other things show the sport, and the most with which FALSE_SHARE of all pairs of a sport and a clip of other things
-do. The first one alone rests on three or four clips. No clip of the sport itself is read for that. The sports that S was
-tuned on are left out: for them S is better than the head (benchmarks/README.md).
+do. The first one alone rests on three or four clips. No clip of the sport itself is read for that. The sports that S
+was tuned on are left out: for them S is better than the head (benchmarks/README.md).
 
 The confidence is Platt's, with each sport that some clip shows named for each clip. Clips that show the sport weigh as
 much together as the others: it is the confidence of somebody whose clips show the named sport half of the time.
