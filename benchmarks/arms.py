@@ -53,7 +53,7 @@ from extractors.features import FeaturesError
 from model.checkpoint import write_atomically
 from model.config import ModelConfig, TimesConfig, TrainConfig
 from model.datasets import DatasetError
-from model.presets import dilation_for, experiment, localization_for, model_settings, preset
+from model.presets import experiment, localization_for, model_settings, preset, spread_for
 from model.train import TrainError, initialise, train
 from pipeline.training.snippets import EDGE
 from postprocess.config import RULES, LocalizeConfig
@@ -143,9 +143,9 @@ def learn(job: Job, task: Task) -> nn.Module:
 
 
 def wider(arm: str, task: Task) -> dict[str, int]:
-    """The dilation that `own` takes if times are marked, unless it is the usual one."""
-    dilation = dilation_for(lengths(task), task.stride) if arm in MARKED else 1
-    return {} if dilation == 1 else {"dilation": dilation}
+    """The settings of the network that `own` changes if times are marked."""
+    spread = spread_for(lengths(task), task.stride) if arm in MARKED else 1
+    return {name: model_settings("own", spread)[name] for name in ("smooth",)}
 
 
 def drawn(arm: str, task: Task) -> dict[str, Any]:

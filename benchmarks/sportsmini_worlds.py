@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--edge", type=float, default=EDGE, help="seconds around a marked instance: background")
     groups: dict[str, dict[str, Any]] = {
         "training": {"steps": int, "lr": float, "averaging": float, "batch": int},
-        "network": {"smooth": int, "dropout": float, "dilation": int, "kernel": int, "dim": int},
+        "network": {"smooth": int, "dropout": float, "kernel": int},
         "times": {"snippet": float, "action": float},
     }
     for name, kind in (pair for group in groups.values() for pair in group.items()):

@@ -33,9 +33,6 @@ class ModelConfig:
             raise negative logits. It is used in training only; inference always multiplies literally.
         smooth: number of taps, odd, of an average over time on every T-CAS and on the actionness, for data with few
             long actions (ActivityNet: 13 at 60 snippets). Values beyond the ends count as 0. 0 turns it off.
-        dilation: distance in snippets between the taps of a convolution, 1 or more. Snippets of 16 frames that overlap
-            (stride 4) are then seen with the same neighbours as those that lie side by side, if it is 4. The average of
-            `smooth` covers the same time, dilation * (smooth - 1) + 1 snippets.
         cad: whether to use the class-aware discriminative module, section 3.3. Without it, E^a = X^a (Table 4).
         tea: whether to use the temporal-enhanced attention module, section 3.4. Without it, E = E^a, and A^ness is one
             minus the background's probability in S (Table 4).
@@ -51,12 +48,11 @@ class ModelConfig:
     qk_scale: bool = False
     suppress: Suppress = "literal"
     smooth: int = 0
-    dilation: int = 1
     cad: bool = True
     tea: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("classes", "in_dim", "dim", "kernel", "coarse_kernel", "smooth", "dilation"):
+        for name in ("classes", "in_dim", "dim", "kernel", "coarse_kernel", "smooth"):
             value = getattr(self, name)
             least = 0 if name == "smooth" else 1
             if isinstance(value, bool) or not isinstance(value, int):
@@ -67,8 +63,6 @@ class ModelConfig:
             value = getattr(self, name)
             if value and value % 2 == 0:
                 raise ValueError(f"Model setting {name} must be odd, so that it has a centre, not {value}.")
-            if value * self.dilation > _LARGEST:
-                raise ValueError(f"Model setting dilation must be at most {_LARGEST // value}, not {self.dilation}.")
         for name in ("dropout", "slope"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -84,11 +78,8 @@ class ModelConfig:
             raise ValueError(f"Model setting suppress must be {choices}, not {self.suppress!r}.")
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain numbers, strings and booleans, ready for JSON or TOML.
-
-        A `dilation` of 1 is left out, so that checkpoints have the same bytes as before there was this setting.
-        """
-        return {name: value for name, value in asdict(self).items() if (name, value) != ("dilation", 1)}
+        """The settings as plain numbers, strings and booleans, ready for JSON or TOML."""
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> "ModelConfig":

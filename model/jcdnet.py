@@ -53,16 +53,12 @@ class JCDNet(nn.Module):
         super().__init__()
         self.config = config
         c, d, x = config.classes, config.dim, config.in_dim
-
-        def over_time(out: int, taps: int) -> nn.Conv1d:
-            return nn.Conv1d(x, out, taps, padding=config.dilation * (taps // 2), dilation=config.dilation)
-
         if config.cad:
-            self.coarse = over_time(c + 1, config.coarse_kernel)
+            self.coarse = nn.Conv1d(x, c + 1, config.coarse_kernel, padding=config.coarse_kernel // 2)
             self.alpha = nn.Parameter(torch.zeros(()))
-        self.embed_a = over_time(d, config.kernel)
+        self.embed_a = nn.Conv1d(x, d, config.kernel, padding=config.kernel // 2)
         if config.tea:
-            self.embed_e = over_time(d, config.kernel)
+            self.embed_e = nn.Conv1d(x, d, config.kernel, padding=config.kernel // 2)
             self.query = nn.Conv1d(d, d, 1)
             self.key = nn.Conv1d(d, d, 1)
             self.value = nn.Conv1d(d, d, 1)
@@ -171,9 +167,9 @@ class JCDNet(nn.Module):
     def _smooth(self, sequence: Tensor, mask: Tensor | None) -> Tensor:
         """Average (B, T, C) over time if `smooth` is set. Padding and values beyond the ends count as 0."""
         sequence = _zero_padding(sequence, mask)
-        if not self.config.smooth:
+        taps = self.config.smooth
+        if not taps:
             return sequence
-        taps = self.config.dilation * (self.config.smooth - 1) + 1
         pooled = F.avg_pool1d(sequence.transpose(1, 2), taps, stride=1, padding=taps // 2)
         return _zero_padding(pooled.transpose(1, 2), mask)
 
@@ -215,7 +211,7 @@ def _zero_padding(x: Tensor, mask: Tensor | None) -> Tensor:
 
 def _convolve(conv: nn.Conv1d, x: Tensor) -> Tensor:
     """Apply `conv` over time to (B, T, in), giving (B, T, out), without a channels-first copy of the whole input."""
-    reach = conv.dilation[0] * (conv.kernel_size[0] // 2)
+    reach = conv.kernel_size[0] // 2
     if reach == 0:
         return F.linear(x, conv.weight.squeeze(-1), conv.bias)
     # Filled in place, because concatenating pieces would need the memory twice.

@@ -134,8 +134,7 @@ def build(
     if tuning is None or tuning.backbone != backbone_weights:
         tuning = Tuning()
     config = ModelConfig(classes=len(names), in_dim=WIDTH, dim=WIDTH)
-    classes, slope = config.classes, config.slope
-    centre = config.kernel // 2
+    classes, slope, centre = config.classes, config.slope, config.kernel // 2
 
     embed_a = torch.zeros(WIDTH, WIDTH, config.kernel)
     embed_a[:, :, centre] = torch.eye(WIDTH)

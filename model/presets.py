@@ -80,6 +80,16 @@ def stride_for(seconds: Sequence[float]) -> int | None:
     return 4 if middle < SHORTEST else 8
 
 
+def spread_for(seconds: Sequence[float], stride: int) -> int:
+    """How many snippets of this stride cover the time of one of stride 16, if marked actions have these lengths.
+
+    At stride 4 they are 4, and `own` averages over as much time as at stride 16. For actions below 1.5 s it is 1: an
+    average over as much time would mix them with what is around them.
+    """
+    short = bool(seconds) and median(seconds) < SHORT
+    return 1 if short else max(1, LENGTH // stride)
+
+
 def localization_for(seconds: Sequence[float], stride: int) -> dict[str, Any]:
     """What `own` changes of the rule `runs` for marked actions of these lengths; empty if nothing.
 
@@ -87,32 +97,26 @@ def localization_for(seconds: Sequence[float], stride: int) -> dict[str, Any]:
     smoothing, least length and gap should cover the same time as at stride 16. Short actions are found best with as few
     snippets as usual (benchmarks/short_actions.py).
     """
-    times = dilation_for(seconds, stride)
-    return {} if times == 1 else {"smooth": 2 * times + 1, "min_snippets": 2 * times, "merge_gap": times}
+    n = spread_for(seconds, stride)
+    return {} if n == 1 else {"smooth": 2 * n + 1, "min_snippets": 2 * n, "merge_gap": n}
 
 
-def dilation_for(seconds: Sequence[float], stride: int) -> int:
-    """The dilation that `own` takes for marked actions of these lengths at this stride.
-
-    At stride 4, every fourth snippet is a neighbour, so that convolutions and averages cover the same time as at stride
-    16. With direct neighbours, which share three quarters of their frames, mAP is lower at stride 4 than at 16
-    (benchmarks/README.md, "Times"). Actions below 1.5 s would be averaged with what is around them.
-    """
-    short = bool(seconds) and median(seconds) < SHORT
-    return 1 if short else max(1, LENGTH // stride)
-
-
-def model_settings(name: Preset) -> dict[str, Any]:
+def model_settings(name: Preset, spread: int = 1) -> dict[str, Any]:
     """The settings of `ModelConfig` that a preset changes.
 
     ActivityNet's few long actions need smoothing and less dropout. A user's few videos need a small D, attention logits
     scaled by it (seeds then differ less), and a little smoothing, over 1.9 s. With lambda_3 = .1 and two seeds, mAP@0.5
     is 83 and 80 with all three, 72 and 75 without smoothing, and 76 and 58 also without scaling (240 steps at 1e-3,
     last weights; 20 of SportsMini's training videos held out).
+
+    Args:
+        name: name of the preset.
+        spread: of `own`, the result of `spread_for`. Where everything is marked at stride 4, an average over 9 snippets
+            instead of 3 has mAP@0.5 96 and 91 (rules `paper` and `runs`; benchmarks/README.md, "Times").
     """
     if name == "activitynet":
         return {"dropout": 0.5, "smooth": 13}
-    return {"dim": 128, "qk_scale": True, "smooth": 3} if name == "own" else {}
+    return {"dim": 128, "qk_scale": True, "smooth": 2 * spread + 1} if name == "own" else {}
 
 
 # The experiments of Table 4: number → (modules, terms). The table does not list L_temp, which comes with TEA, and the

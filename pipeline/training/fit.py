@@ -21,7 +21,7 @@ from model import checkpoint
 from model.checkpoint import Checkpoint
 from model.config import ModelConfig, TrainConfig
 from model.datasets import DatasetError, VideoSet
-from model.presets import dilation_for, localization_for
+from model.presets import localization_for, spread_for
 from model.train import LOG_NAME, STATE_NAME, TrainError, initialise, train
 from pipeline.cache.content import Video, content_hash
 from pipeline.cache.entries import FeatureCache
@@ -198,11 +198,11 @@ def course(recipe: Recipe, gathered: Gathered, embedded: Checkpoint | None = Non
     data = gathered.data
     asked, before = recipe.settings.folds, recipe.before
     rule: dict[str, Any] = {} if before is None else before.localize
-    dilation = 1
+    spread = 1
     if before is None and gathered.timed is not None and recipe.settings.preset == "own":
         seconds = lengths(gathered.timed.marked)
-        rule, dilation = localization_for(seconds, gathered.stride), dilation_for(seconds, gathered.stride)
-    model, training = recipe.complete(data.classes, data.lengths, data.width, dilation)
+        rule, spread = localization_for(seconds, gathered.stride), spread_for(seconds, gathered.stride)
+    model, training = recipe.complete(data.classes, data.lengths, data.width, spread)
     return Course(model, training, min(FOLDS, len(data.names)) if asked is None else asked, embedded, before, rule)
 
 

@@ -53,11 +53,11 @@ class Recipe:
     """the model of `--more`, whose settings stand in the place of the preset's"""
 
     def complete(
-        self, classes: Sequence[str], lengths: Sequence[int], width: int, dilation: int = 1
+        self, classes: Sequence[str], lengths: Sequence[int], width: int, spread: int = 1
     ) -> tuple[ModelConfig, TrainConfig]:
         """The network and the training for videos of these lengths (in snippets) and features of this width.
 
-        dilation: of the preset's network; a TOML file or an earlier model wins.
+        spread: for the preset's network (`model.presets.spread_for`); a TOML file or an earlier model wins.
 
         Raises:
             UsageError: a setting is unknown or cannot work.
@@ -67,7 +67,7 @@ class Recipe:
             raise UsageError(f"--folds {asked.folds}: give 2 to {len(lengths)} (the videos), or 0 for no check.")
         shape = {"classes": len(classes), "in_dim": width}
         flags = {k: v for k in ("steps", "lr", "seed") if (v := getattr(asked, k)) is not None}
-        network = self._network(dilation) | ({} if asked.init is None else {"dim": kinetics.WIDTH}) | self.network
+        network = self._network(spread) | ({} if asked.init is None else {"dim": kinetics.WIDTH}) | self.network
         if asked.dim is not None:
             network["dim"] = asked.dim
         try:
@@ -85,10 +85,10 @@ class Recipe:
             raise UsageError(f"{where}{error}") from error
         return model, training
 
-    def _network(self, dilation: int) -> dict[str, Any]:
+    def _network(self, spread: int) -> dict[str, Any]:
         """The settings of the network, before those of the TOML file."""
         if self.before is None:
-            return {**model_settings(self.settings.preset), "dilation": dilation}
+            return model_settings(self.settings.preset, spread)
         return {k: v for k, v in self.before.config.to_dict().items() if k not in ("classes", "in_dim")}
 
 

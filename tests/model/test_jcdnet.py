@@ -3,7 +3,6 @@
 import math
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +49,7 @@ def reference(net: JCDNet, x: np.ndarray, suppress: str = "literal") -> dict[str
         out = np.tile(b, (n, 1))
         for t in range(n):
             for tap in range(w.shape[2]):
-                source = t + config.dilation * (tap - w.shape[2] // 2)
+                source = t + tap - w.shape[2] // 2
                 if 0 <= source < n:
                     out[t] += w[:, :, tap] @ rows[source]
         return out
@@ -61,8 +60,8 @@ def reference(net: JCDNet, x: np.ndarray, suppress: str = "literal") -> dict[str
     def smooth(rows: np.ndarray) -> np.ndarray:
         if config.smooth == 0:
             return rows
-        reach = config.dilation * (config.smooth // 2)
-        return np.stack([rows[max(t - reach, 0) : t + reach + 1].sum(0) / (2 * reach + 1) for t in range(n)])
+        reach = config.smooth // 2
+        return np.stack([rows[max(t - reach, 0) : t + reach + 1].sum(0) / config.smooth for t in range(n)])
 
     coarse = smooth(conv("coarse", x))
     x_a = leaky(conv("embed_a", x))
@@ -121,7 +120,6 @@ def assert_agrees(output: Output, row: int, expected: dict[str, np.ndarray], tol
         ModelConfig(classes=4, in_dim=7, dim=9, qk_scale=True),
         ModelConfig(classes=4, in_dim=7, dim=9, smooth=3, coarse_kernel=3),
         ModelConfig(classes=2, in_dim=5, dim=4, smooth=13),
-        ModelConfig(classes=3, in_dim=5, dim=4, smooth=3, coarse_kernel=3, dilation=4),
     ],
     ids=str,
 )
@@ -277,21 +275,9 @@ def test_attention_is_skipped_only_at_inference_and_beta_zero(monkeypatch: pytes
     assert len(calls) == 2
 
 
-def test_overlapping_snippets_are_seen_as_those_side_by_side() -> None:
-    """With dilation 4, each fourth snippet has what a network without it makes of these snippets alone."""
-    config = ModelConfig(3, 6, 5, coarse_kernel=3)
-    net, wide = network(config, gates=False), network(replace(config, dilation=4), gates=False)
-    wide.load_state_dict(net.state_dict())
-    x = features(1, 23, 6)
-    for phase in range(4):
-        torch.testing.assert_close(wide(x).cas[:, phase::4], net(x[:, phase::4]).cas)
-
-
 @pytest.mark.parametrize("taps", [1, 3, 5])
 def test_chunks_join_without_a_seam(taps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    dilation = 1 if taps == 3 else 2
-    net = network(ModelConfig(3, 6, 5, kernel=taps, coarse_kernel=taps, dilation=dilation))
-    x = features(1, 13, 6)
+    net, x = network(ModelConfig(3, 6, 5, kernel=taps, coarse_kernel=taps)), features(1, 13, 6)
     expected = reference(net, x[0].double().numpy())
     for chunk in (1, 2, 4, 13):
         monkeypatch.setattr(model.jcdnet, "_CHUNK", chunk)
@@ -361,9 +347,6 @@ def test_config_round_trip() -> None:
     assert isinstance(config.dropout, float)
     assert ModelConfig.from_dict(config.to_dict()) == config
     assert ModelConfig.from_dict({"classes": 20}) == ModelConfig(20)
-    assert "dilation" not in config.to_dict()  # a checkpoint has the bytes that it had before there was dilation
-    overlapping = replace(config, dilation=4)
-    assert ModelConfig.from_dict(overlapping.to_dict()) == overlapping
 
 
 @pytest.mark.parametrize(
@@ -381,8 +364,6 @@ def test_config_round_trip() -> None:
         ({"coarse_kernel": 4}, "coarse_kernel must be odd"),
         ({"smooth": 12}, "smooth must be odd"),
         ({"smooth": -1}, "smooth must lie in 0"),
-        ({"dilation": 0}, "dilation must lie in 1"),
-        ({"dilation": 60000}, "dilation must be at most 21845"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
         ({"dropout": "0.7"}, "dropout must be a number"),
         ({"slope": float("nan")}, "slope must be a number"),

@@ -219,11 +219,9 @@ def test_the_stride_follows_from_the_lengths_and_is_explained(
     assert course(wanted.recipe, gather(wanted)).localize == {}  # the features have stride 16
 
 
-@pytest.mark.parametrize(
-    ("seconds", "stride", "dilation"), [(3, 4, 4), (3, 8, 2), (3, 16, 1), (1.2, 8, 1), (0.7, 4, 1)]
-)
-def test_overlapping_snippets_are_seen_as_widely_as_others_unless_actions_are_short(
-    folder: Path, seconds: float, stride: int, dilation: int
+@pytest.mark.parametrize(("seconds", "stride", "spread"), [(3, 4, 4), (3, 8, 2), (3, 16, 1), (1.2, 8, 1), (0.7, 4, 1)])
+def test_overlapping_snippets_are_averaged_over_as_much_time_unless_actions_are_short(
+    folder: Path, seconds: float, stride: int, spread: int
 ) -> None:
     for name in SHOWN:
         path = folder / "features" / "day1" / f"{name}.npz"
@@ -233,18 +231,18 @@ def test_overlapping_snippets_are_seen_as_widely_as_others_unless_actions_are_sh
         save(replace(stored, times=np.stack((starts, starts + SECONDS), axis=1), settings=about), path)
     wanted = planned(folder, f"a,1,{1 + seconds},golf,\n")
     chosen = course(wanted.recipe, gather(wanted))
-    assert chosen.model.dilation == dilation
+    assert chosen.model.smooth == 2 * spread + 1
     # What is drawn is smoothed, and is as long, as at stride 16.
     rule, usual = LocalizeConfig(**chosen.localize), LocalizeConfig()
     assert (rule.smooth - 1, rule.min_snippets, rule.merge_gap) == tuple(
-        dilation * n for n in (usual.smooth - 1, usual.min_snippets, usual.merge_gap)
+        spread * n for n in (usual.smooth - 1, usual.min_snippets, usual.merge_gap)
     )
     # A file of settings wins, and labels alone are learned as ever.
-    (folder / "own.toml").write_text("[model]\ndilation = 3\n")
+    (folder / "own.toml").write_text("[model]\nsmooth = 5\n")
     wanted = planned(folder, f"a,1,{1 + seconds},golf,\n", config=folder / "own.toml")
-    assert course(wanted.recipe, gather(wanted)).model.dilation == 3
+    assert course(wanted.recipe, gather(wanted)).model.smooth == 5
     wanted = plan(folder / "labels.csv", features=folder / "features")
-    assert course(wanted.recipe, gather(wanted)).model.dilation == 1
+    assert course(wanted.recipe, gather(wanted)).model.smooth == 3
 
 
 spans = st.lists(st.tuples(st.floats(0, 20), st.floats(0.01, 6), st.sampled_from(CLASSES)), max_size=5)
