@@ -145,7 +145,7 @@ def learn(job: Job, task: Task) -> nn.Module:
 def wider(arm: str, task: Task) -> dict[str, int]:
     """The settings of the network that `own` changes if times are marked."""
     spread = spread_for(lengths(task), task.stride) if arm in MARKED else 1
-    return {name: model_settings("own", spread)[name] for name in ("smooth",)}
+    return {"smooth": model_settings("own", spread)["smooth"]}
 
 
 def drawn(arm: str, task: Task) -> dict[str, Any]:

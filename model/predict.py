@@ -135,6 +135,11 @@ class Named:
         return replace(scores, cas=cas, actionness=np.ones_like(scores.actionness))
 
 
+def read(given: Named | None, scores: Scores) -> Scores:
+    """The scores that segments are drawn from. given: what `named` said."""
+    return scores if given is None else given.read(scores)
+
+
 def named(model: Checkpoint, classes: frozenset[str], rule: str = "runs") -> Named | None:
     """How the scores are read if the user named these classes; None: as without names.
 

@@ -21,7 +21,7 @@ from extractors.features import Extractor, Features
 from model import checkpoint
 from model.checkpoint import Checkpoint, localize_settings_for
 from model.jcdnet import JCDNet
-from model.predict import PredictError, Scores, named, predict
+from model.predict import PredictError, Scores, named, predict, read
 from pipeline import precisions
 from pipeline.cache.content import Video, content_hash, video_at
 from pipeline.cache.entries import FeatureCache
@@ -53,8 +53,8 @@ class Pipeline:
         self.classes = choose_classes(model, config.classes)
         self.chosen, self.asked = config, asked(config)
         by_name = self.classes if config.classes not in (AUTO, SPORTS, ALL) else None
-        self._named = named(model, by_name, config.localize.rule) if by_name else None
-        self._declared = self._named.localize if self._named else localize_settings_for(model, self.classes)
+        self.named = named(model, by_name, config.localize.rule) if by_name else None
+        self._declared = self.named.localize if self.named else localize_settings_for(model, self.classes)
         self.config = config = adopt(config, model.features, self._declared)
         self.device = choose_device(config.device)
         self.cache = cache or FeatureCache()
@@ -180,7 +180,7 @@ class Pipeline:
         config = rule or self.config.localize
         declared = self._declared.get("min_confidence", 0.0)
         duration = min(features.duration, end)
-        scores = scores if self._named is None else self._named.read(scores)
+        scores = read(self.named, scores)
         found = localize(
             Activations(scores.cas, scores.actionness, scores.video, features.times, self.model.classes, duration),
             config if least is None else dataclasses.replace(config, min_confidence=least),
@@ -202,7 +202,7 @@ class Pipeline:
 
         `asked` names the settings that the user chose; a later version may choose others differently.
         """
-        by_name = {"named": self._named.added} if self._named and self._named.added else {}
+        by_name = {"named": self.named.added} if self.named and self.named.added else {}
         return {
             "content": f"sha256:{content}",
             "model": {"name": self.config.model, "fingerprint": self.fingerprint} | self.model.provenance | by_name,

@@ -14,6 +14,7 @@ from extractors.config import WHOLE, Stretch
 from extractors.decode.video import VideoError
 from extractors.featurefile import Features, load, made_of
 from extractors.features import Extractor
+from model.predict import read
 from pipeline.api import Pipeline
 from pipeline.cache.content import Video
 from pipeline.run.remaking import Redo, another_video, compare
@@ -256,7 +257,8 @@ def finish(pipeline: Pipeline, order: Order, content: str, features: Features, s
     # Under `paper` unsure segments take part in NMS: without them others would be found.
     paged = "html" in (order.only, *order.formats) and pipeline.config.localize.rule == "runs"
     everything = pipeline.segments(scores, features, stretch.start, stretch.end, least=0.0) if paged else None
-    arrays = (features.times, scores.actionness, scores.cas, scores.coarse_cas)
+    shown = read(pipeline.named, scores)
+    arrays = (features.times, shown.actionness, shown.cas, shown.coarse_cas)
     curves = Curves(*arrays, tuple(pipeline.model.classes))
     return Finished(result, curves, None if everything is None else tuple(everything))
 

@@ -1,6 +1,7 @@
 """What the embedded model's segments say about sports, and what it means to name one."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from model.checkpoint import added_logits
 from model.predict import Scores
 from pipeline.api import Pipeline, load_model
 from pipeline.config import load_config
+from pipeline.run.outcome import Order, finish
+from postprocess.curves import Curves
 from postprocess.segment import UNSURE, Result, Segment
 
 needs_weights = pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
@@ -189,3 +192,19 @@ def test_a_result_keeps_the_sport_and_reads_results_without_one() -> None:
     document["segments"][0]["sport"] = 3
     with pytest.raises(ValueError, match="sport of segment 1 must be text"):
         Result.from_dict(document)
+
+
+@needs_weights
+def test_the_curves_beside_a_result_are_those_that_decided(embedded) -> None:
+    """The page draws them under the segments of a named sport, whose A^ness in S is 0 here."""
+    model = measured(embedded, weightlifting=2.0)
+    scores, features = flat(model, squat=9.0)
+    named = pipeline(model, classes="weightlifting", **{"localize.smooth": 1})
+    vars(named)["scores"] = lambda _: scores
+    made = finish(named, Order(Path("a.mp4"), Path("a")), "", features)
+    (found,) = made.result.segments
+    assert isinstance(made.curves, Curves)
+    sport = [n for n, label in enumerate(made.curves.classes) if model.groups.get(label) == "weightlifting"]
+    above = made.curves.probability()[:, sport].sum(axis=1) > named.config.localize.threshold
+    middle = made.curves.times.mean(axis=1)
+    assert above.tolist() == ((found.start < middle) & (middle < found.end)).tolist()
