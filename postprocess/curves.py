@@ -34,6 +34,11 @@ class Curves:
             if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
                 raise ValueError(f"{name} holds values that are not finite numbers")
 
+    @property
+    def has_actionness(self) -> bool:
+        """Whether A^ness took part. It is 1 everywhere if a sport that the user named was read without it."""
+        return bool((self.actionness < 1).any())
+
     def probability(self) -> np.ndarray:
         """(T, C) A · softmax(S) without the background; the rule `runs` compares this with its threshold."""
         shifted = np.exp(self.cas - self.cas.max(axis=1, keepdims=True, initial=-np.inf))

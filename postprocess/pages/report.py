@@ -166,13 +166,15 @@ def _notes(result: Result) -> list[str]:
 
 
 def _lines(curves: Curves, segments: Sequence[Segment], labels: Sequence[str]) -> dict[str, Any]:
-    """Actionness, and A · softmax(S) of the classes with the most seconds, as 16-bit fractions in base64."""
+    """A^ness if it took part, and A · softmax(S) of the classes with the most seconds: base64 of 16-bit fractions."""
     seconds: dict[str, float] = defaultdict(float)
     for s in segments:
         seconds[s.label] += s.end - s.start
     longest = sorted(seconds, key=lambda label: (-seconds[label], label))[:MOST_LINES]
     probability = curves.probability()
-    lines: list[dict[str, Any]] = [{"label": None, "values": _fractions(curves.actionness)}]
+    lines: list[dict[str, Any]] = []
+    if curves.has_actionness:
+        lines.append({"label": None, "values": _fractions(curves.actionness)})
     for label in longest:
         if label in curves.classes:
             values = probability[:, curves.classes.index(label)]

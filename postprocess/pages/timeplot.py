@@ -127,15 +127,16 @@ def _bars(axis: Axes, spans: Sequence[tuple[float, float, str, float]], look: Lo
 
 def _scores(axis: Axes, curves: Curves, colour: dict[str, str]) -> None:
     middle = curves.times.mean(axis=1)
-    axis.fill_between(middle, curves.actionness, color=FAINT, alpha=0.5, linewidth=0)
-    axis.plot(middle, curves.actionness, color=INK, linewidth=0.8)
+    if curves.has_actionness:
+        axis.fill_between(middle, curves.actionness, color=FAINT, alpha=0.5, linewidth=0)
+        axis.plot(middle, curves.actionness, color=INK, linewidth=0.8)
     probability = curves.probability()
     for label, code in colour.items():
         if label in curves.classes:
             axis.plot(middle, probability[:, curves.classes.index(label)], color=code, linewidth=1.4)
     axis.set_ylim(0, 1.02)
     axis.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axis.set_ylabel("how sure at each moment\n(grey: of any action)", fontsize=8)
+    axis.set_ylabel("how sure at each moment" + "\n(grey: of any action)" * curves.has_actionness, fontsize=8)
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
 

@@ -110,6 +110,14 @@ def test_the_data_is_the_results() -> None:
         np.testing.assert_allclose(values, probability[:, column], atol=1e-5)
 
 
+def test_no_grey_line_says_that_something_happens_where_a_named_sport_is_read_without_actionness() -> None:
+    c = curves()
+    sure = replace(c, actionness=np.ones_like(c.actionness))
+    for shown, labels in ((c, [None, *range(len(NAMES))]), (sure, list(range(len(NAMES))))):
+        lines = json.loads(seen(page(result(), shown, "x")).scripts["data"])["curves"]["lines"]
+        assert sorted((line["label"] for line in lines), key=str) == sorted(labels, key=str)
+
+
 def test_probability_is_that_of_localisation() -> None:
     c = curves()
     shifted = np.exp(c.cas.astype(np.float64))
