@@ -21,6 +21,7 @@ from model.config import ModelConfig, TrainConfig
 from model.datasets import VideoSet, draw
 from model.presets import experiment
 from model.train import initialise, train
+from postprocess.config import LocalizeConfig
 from postprocess.evaluation.annotations import Action, Predicted, read_ground_truth
 from postprocess.evaluation.evaluate import evaluate
 from postprocess.evaluation.metrics import Instances, Predictions, average_precision, detect
@@ -346,7 +347,7 @@ def test_numbers_are_those_of_evaluate(bench: Path) -> None:
     judged = judge.judge(task, net)
     scores = [peers.scores(net, rows) for rows in task.test.features]
     for rule, rankings in judge.RANKED_BY.items():
-        segments = judge._segments(task, scores, rule)
+        segments = judge._segments(task, scores, LocalizeConfig(rule=rule))
         for name, by in rankings.items():
             found = {
                 v: [Action(s.start, s.end, s.label, getattr(s, by)) for s in each]
