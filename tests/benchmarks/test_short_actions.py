@@ -1,4 +1,4 @@
-"""The almost perfect network of short_actions.py: without noise everything is found, and short actions need the stride."""
+"""The almost perfect network of short_actions.py: without noise all is found, and short actions need the stride."""
 
 from benchmarks import short_actions as bench
 
