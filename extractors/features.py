@@ -97,14 +97,15 @@ class Extractor:
 
     def _make_decoder(self, count: int | None) -> Any:
         device, threads, gpu = torch.device(self.device), self.threads or 0, None
+        count = count or decoders_for(device.type, self.threads)
         if self.config.decoder == "nvdec":
             from extractors.decode.container import require_nvdec  # it loads the decoder's own modules
 
             require_nvdec(gpu := device.index or 0)
-        elif (count or decoders_for(device.type, self.threads)) > 1:
+        elif count > 1:
             from extractors.decode.several import Decoders  # a CPU does not need it
 
-            return Decoders(count or decoders_for(device.type, self.threads), self.limits, threads)
+            return Decoders(count, self.limits, threads)
         return Decoder(gpu, self.limits, threads)
 
     def net(self, stream: str) -> nn.Module:

@@ -144,7 +144,9 @@ def shared_file(size: int) -> Iterator[tuple[Path, mmap.mmap]]:
     Raises:
         OSError: there is no room for it.
     """
-    possible = {"/dev/shm": os.access("/dev/shm", os.W_OK), "memory": hasattr(os, "memfd_create")}
+    # Memory without a folder has no name but the one in /proc, by which the other process opens it.
+    nameless = hasattr(os, "memfd_create") and Path("/proc/self/fd").exists()
+    possible = {"/dev/shm": os.access("/dev/shm", os.W_OK), "memory": nameless}
     for place in (*(name for name, here in possible.items() if here), None):
         handle, name = (os.memfd_create("jcdnet"), "") if place == "memory" else scratch(place)
         if (own := Path(f"/proc/{os.getpid()}/fd/{handle}")).exists():  # Linux: this name is enough,
