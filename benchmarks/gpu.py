@@ -39,9 +39,13 @@ from extractors.decode.grid import Frames
 from extractors.decode.process import Decoder
 from extractors.decode.several import Decoders
 from extractors.features import Extractor
+from extractors.inputs.ahead import Ahead
 from pipeline.api import Pipeline
+from pipeline.cache.content import content_hash
+from pipeline.cache.entries import FeatureCache
 from pipeline.config import Config
 from pipeline.machine.bench import make_clip, run_afresh
+from pipeline.workers.engine import Item, Request, extract_here
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCHES = (16, 128, 512, 1024)
@@ -246,6 +250,32 @@ def whole(bench: Bench) -> None:
         bench.say("GPU memory at most", torch.cuda.max_memory_reserved() / 1e9, "GB")
 
 
+def folder(bench: Bench) -> None:
+    """RGB features of six videos of 10 s, one after the other, each begun before its turn or not; nothing cached."""
+    clip = bench.minute((256, 340)).with_name("once256.mp4")
+    once = repeat(clip, bench.folder / "ten seconds.mp4", 1.0 if bench.quick else 10.0)
+    videos = [bench.folder / f"{n} of six.mp4" for n in range(6)]
+    for n, video in enumerate(videos):  # an empty box of MP4 makes the content another one
+        video.write_bytes(once.read_bytes() + (8 + n).to_bytes(4, "big") + b"free" + bytes(n))
+    items = [Item(video, content_hash(video)) for video in videos]
+    extractor = Extractor(FeatureConfig(), ("rgb",), device=bench.device)
+    many = decoders_for(torch.device(bench.device).type, None)
+
+    def make() -> Decoder | Decoders:
+        return Decoders(many) if many > 1 else Decoder()
+
+    def run() -> None:
+        with tempfile.TemporaryDirectory() as cache:
+            for done in extract_here(Request(extractor, FeatureCache(Path(cache))), items):
+                if done.error is not None:
+                    raise done.error
+
+    for name, decoder in (("alone", make()), ("begun before their turn", Ahead(make))):
+        extractor.decoder = decoder
+        bench.say(f"videos of 10 s, {name}", len(items) / bench.median(run, 2), "videos/s")
+        decoder.close()
+
+
 def _pipeline(device: str, streams: str = "rgb") -> Pipeline:
     # The embedded model reads RGB alone; with `both` it gets flow features as well, which it leaves aside.
     return Pipeline.load(device=device, config=Config(streams=streams))
@@ -303,6 +333,7 @@ STAGES: dict[str, Callable[[Bench], object]] = {
     "networks": networks,
     "decoding": decoding,
     "whole": whole,
+    "folder": folder,
     "startup": startup,
     "likeness": likeness,
     "segments": segments,

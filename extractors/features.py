@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from extractors import flow
 from extractors.backbones import engines, registry
-from extractors.config import CENTRE, STREAMS, WHOLE, FeatureConfig, Limits, Stretch, decoders_for
+from extractors.config import CENTRE, STREAMS, WHOLE, FeatureConfig, Limits, Stretch
 from extractors.decode.process import Decoder
 from extractors.decode.video import Clip, Damage, VideoError
 from extractors.exact import exact
@@ -96,17 +96,17 @@ class Extractor:
         self._nets: dict[str, nn.Module] = {}
 
     def _make_decoder(self, count: int | None) -> Any:
-        device, threads, gpu = torch.device(self.device), self.threads or 0, None
-        count = count or decoders_for(device.type, self.threads)
-        if self.config.decoder == "nvdec":
-            from extractors.decode.container import require_nvdec  # it loads the decoder's own modules
+        device = torch.device(self.device)
+        if device.type == self.config.decoder == "cpu" and count in (None, 1):
+            return Decoder(None, self.limits, self.threads or 0)
+        from extractors.inputs.ahead import decoder_for  # a CPU does not need it
 
-            require_nvdec(gpu := device.index or 0)
-        elif count > 1:
-            from extractors.decode.several import Decoders  # a CPU does not need it
+        return decoder_for(device, self.config.decoder, self.limits, self.threads, count)
 
-            return Decoders(count, self.limits, threads)
-        return Decoder(gpu, self.limits, threads)
+    def expect(self, now: Path, following: Path | None, stretch: Stretch = WHOLE) -> None:
+        """Say which video is read now and which one, whole, after it; None: nobody knows."""
+        asked = (following, self.config, stretch, self.inputs.frame)
+        self.decoder.expect(now, None if following is None else asked)
 
     def net(self, stream: str) -> nn.Module:
         """The network of a stream, on the device."""

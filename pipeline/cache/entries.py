@@ -8,7 +8,7 @@ from extractors.config import WHOLE, Stretch
 from extractors.decode.video import VideoError
 from extractors.features import Extractor, Features
 from pipeline.cache.content import CacheFolder, Video
-from pipeline.cache.extraction import Extraction, Notify
+from pipeline.cache.extraction import Extraction, Notify, parts_folder
 from support.errors import Busy, Stopped
 from support.progress import Progress, silent
 
@@ -19,6 +19,11 @@ class FeatureCache(CacheFolder):
     While a video is being extracted, its parts are in a folder beside the file, so that a run that was killed continues
     where it was.
     """
+
+    def untouched(self, content: str, extractor: Extractor, stretch: Stretch = WHOLE) -> bool:
+        """Whether the cache has nothing of a video's features, so that it will be read from its beginning."""
+        entries = [self.entry(content, settings, stretch) for settings in extractor.settings().values()]
+        return not any(entry.exists() or parts_folder(entry).exists() for entry in entries)
 
     def features(
         self,

@@ -183,7 +183,9 @@ def extract_here(request: Request, items: Iterable[Item]) -> Iterator[Done]:
         Stopped: `request.stop` returned true; whatever is complete is in the cache.
     """
     later: list[Item] = []
-    for item, wait in itertools.chain(((i, False) for i in items), ((i, True) for i in later)):
+    ahead = hasattr(request.extractor.decoder, "expect")  # beside a GPU
+    known = _looking_ahead(request, items) if ahead else items
+    for item, wait in itertools.chain(((i, False) for i in known), ((i, True) for i in later)):
         messages: list[str] = []
         worked: list[str] = []
         progress = request.on_progress(item)
@@ -213,3 +215,25 @@ def extract_here(request: Request, items: Iterable[Item]) -> Iterator[Done]:
             yield Done(item, with_warnings(features, messages), cached=not worked)
         if request.stop():
             raise Stopped
+
+
+def _looking_ahead(request: Request, items: Iterable[Item]) -> Iterator[Item]:
+    """The items; the extractor learns of each which video comes after it, so that its decoding can begin."""
+    try:
+        for item, following in itertools.pairwise(itertools.chain(items, [None])):
+            assert item is not None
+            if isinstance(item.video, Path):
+                request.extractor.expect(item.video, _fresh(request, following), request.stretch)
+            yield item
+    finally:
+        request.extractor.expect(Path(), None)
+
+
+def _fresh(request: Request, item: Item | None) -> Path | None:
+    """The file of an item, if all of it will be decoded."""
+    if item is None or not isinstance(item.video, Path):
+        return None
+    with contextlib.suppress(OSError):  # no permission
+        if request.cache.untouched(item.content, request.extractor, request.stretch):
+            return item.video
+    return None
