@@ -82,6 +82,14 @@ View = Annotated[
     ),
     Setting("features.view"),
 ]
+Together = Annotated[
+    int | None,
+    typer.Option(
+        help="Snippets in a row that the network sees at once; with 4, each knows what comes before and after.",
+        show_default="the model's",
+    ),
+    Setting("features.together"),
+]
 Stride = Annotated[
     int | None,
     typer.Option(help="Frames from one snippet to the next; 4 finds shorter actions.", show_default=str(F.stride)),
@@ -198,6 +206,7 @@ class FeatureOptions:
     ] = None
     stride: Stride = None
     view: View = None
+    together: Together = None
     backbone: Annotated[
         str | None,
         typer.Option(help="The network: i3d or i3d_r50.", show_default=F.backbone),

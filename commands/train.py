@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from commands.groups import grouped, place, settings_of
-from commands.options import DecoderName, Device, Flow, Precision, Stride, View, a_place
+from commands.options import DecoderName, Device, Flow, Precision, Stride, Together, View, a_place
 from commands.places import folder_only, mirror_at, worked_in
 from commands.terminal import TrainingTold, err, escape, note, progress, say_choices, table
 from model.presets import PRESETS
@@ -84,6 +84,7 @@ class ExtractionOptions:
     ] = None
     stride: Stride = None
     view: View = None
+    together: Together = None
     flow: Flow = None
     precision: Precision = None
     decoder: DecoderName = None
@@ -175,7 +176,7 @@ def _check(data: DataOptions, training: TrainingOptions, extraction: ExtractionO
     if extraction.streams not in (None, "rgb", "both") and (extraction.streams != "flow" or data.features is None):
         raise UsageError(f"--streams {extraction.streams}: a model reads rgb or both; flow alone of features.")
     if data.features is not None:
-        for flag in ("stride", "view", "flow", "precision", "decoder"):
+        for flag in ("stride", "view", "together", "flow", "precision", "decoder"):
             if getattr(extraction, flag) is not None:
                 raise UsageError(f"--{flag} is about extraction, and --features are extracted already; leave it out.")
     if data.fps is not None and data.features is None:

@@ -14,6 +14,10 @@ PRECISION_SETTINGS = ("dtype", "engine", "int8")
 """the feature settings that follow from the precision; features that differ in nothing else may be mixed"""
 CENTRE, WHOLE_FRAME = "centre", "whole"
 VIEWS = (CENTRE, WHOLE_FRAME)
+USUAL: Mapping[str, Any] = {"view": CENTRE, "together": 1}
+"""settings that are left out where they have this value, as they are missing in what older versions made"""
+MOST_TOGETHER = 8
+STEP = 8  # frames; in time, I3D's last map has one row for so many
 LONGEST = 3.0  # of a whole frame, its long side over the short one; beyond, the middle is seen
 STREAMS = ("rgb", "flow")  # the order in which streams are stacked, as in W-TALC and CO2-Net
 
@@ -37,6 +41,9 @@ class FeatureConfig:
     view: str = CENTRE
     """what the network sees of a frame. centre: a square of `crop` pixels, as W-TALC and CO2-Net; whole: the frame, up
     to LONGEST times as long as it is wide"""
+    together: int = 1
+    """snippets in a row that the network sees at once. Each has a feature of its own, which then also knows what comes
+    before and after; 4 are the 64 frames that I3D was trained on"""
     precision: str = "auto"
     """of the numbers in the networks. float32, float16, bfloat16: by PyTorch (bfloat16 by OpenVINO on a CPU that has
     it); int8: most of RGB in int8, by OpenVINO; auto: on a GPU float16, on a CPU the fastest of OpenVINO's int8,
@@ -54,6 +61,13 @@ class FeatureConfig:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}.")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}.")
+        if not 1 <= self.together <= MOST_TOGETHER:
+            raise ValueError(f"together must be between 1 and {MOST_TOGETHER}, not {self.together}.")
+        if self.together > 1 and (self.length % STEP or self.length % self.stride):
+            raise ValueError(
+                f"stride must be a divisor of {self.length} where the network sees {self.together} snippets at once, "
+                f"not {self.stride}; with together = 1 it may be any."
+            )
         if self.view not in VIEWS:
             raise ValueError(f"view must be one of {', '.join(VIEWS)}, not {self.view!r}.")
         if self.decoder not in DECODERS:
@@ -62,9 +76,9 @@ class FeatureConfig:
             raise ValueError(f"crop ({self.crop}) must be between 32 and short_side ({self.short_side}).")
 
 
-def view_of(settings: Mapping[str, Any]) -> str:
-    """The view of a stream's settings. Those that name none are older than it, or have the centre."""
-    return str(settings.get("view", CENTRE))
+def setting_of(settings: Mapping[str, Any], name: str) -> Any:
+    """One of a stream's settings; settings that do not name it may be older than it, or leave out its usual value."""
+    return settings.get(name, USUAL.get(name))
 
 
 @dataclass(frozen=True)

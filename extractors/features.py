@@ -18,14 +18,25 @@ from torch import Tensor, nn
 
 from extractors import flow
 from extractors.backbones import engines, registry
-from extractors.config import CENTRE, STREAMS, WHOLE, FeatureConfig, Limits, Stretch
+from extractors.config import STREAMS, USUAL, WHOLE, FeatureConfig, Limits, Stretch
 from extractors.decode.process import Decoder
 from extractors.decode.video import Clip, Damage, VideoError
 from extractors.exact import exact
 from extractors.featurefile import Features, FeaturesError, Floats, load, save
-from extractors.inputs.host import HostInputs
+from extractors.inputs.host import make_inputs, together
 from extractors.parts import Part, join, seen
-from extractors.snippets import Peeking, Snippet, batched, nothing_there, snippet_range, snippet_times, snippets
+from extractors.snippets import (
+    Peeking,
+    Snippet,
+    batched,
+    block,
+    nothing_there,
+    snippet_range,
+    snippet_times,
+    snippets,
+    whole_blocks,
+    windows,
+)
 from support.files import write_atomically
 from support.progress import Progress, silent
 
@@ -34,10 +45,6 @@ __all__ = ["Extractor", "Features", "FeaturesError", "Progress", "load", "save",
 # PyTorch runs two snippets at once 1.5 times as fast as one by one on two cores, and four no faster
 # (benchmarks/README.md). OpenVINO computes two side by side (engines.AT_ONCE).
 CPU_BATCH = 2
-# Bytes of GPU memory; a snippet in the networks and in flow takes well under this much.
-SNIPPET_BYTES = 512 << 20
-MOST_SNIPPETS = 32  # 512 frame pairs of flow at once; a larger batch would only slow down short videos
-
 PART = 64  # snippets, 41 s of video: the most that a killed run loses
 
 # The format of the settings and of the features file. Raise it when the same settings would give other numbers. 3: the
@@ -83,15 +90,15 @@ class Extractor:
             flow.require(backend, device)
         chosen = dict(weights or {})
         self.weights_files, self.threads = chosen, threads
-        self.backbones = {n: registry.find(config.backbone, n, chosen.get(n)) for n in self.streams}
+        self.backbones = {n: registry.find(config.backbone, n, chosen.get(n), config.together) for n in self.streams}
         on_host = torch.device(device).type == "cpu"
         self.ways = {n: engines.choose(config.precision, n, b, device) for n, b in self.backbones.items()}
         if ways is not None:
             self.ways = {n: ways[n] for n in self.streams}
             for name, way in self.ways.items():
                 engines.require(way, self.backbones[name], device)
-        self.inputs = _make_inputs(config, self.flow_backend, device, threads)
-        self.batch = CPU_BATCH if on_host else gpu_batch(device)
+        self.inputs = make_inputs(config, self.flow_backend, device, threads)
+        self.batch = CPU_BATCH if on_host else max(engines.gpu_batch(device) // config.together, 1)
         self.decoder = self._make_decoder(decoders)
         self._nets: dict[str, nn.Module] = {}
 
@@ -130,8 +137,8 @@ class Extractor:
             "decoder": f"{nvdec}pyav-{av.__version__} {_version('libavcodec', 'libswscale')}",
             "device": torch.device(self.device).type,
         }
-        if config.view != CENTRE:  # features of the centre keep the settings that they had before there was a choice
-            common["view"] = config.view
+        # Usual values are left out: such features keep the settings that they had before there was a choice.
+        common |= {n: getattr(config, n) for n, usual in USUAL.items() if getattr(config, n) != usual}
         found = {n: common | self.ways[n].settings() | {"weights": b.weights} for n, b in self.backbones.items()}
         if self.flow_backend is not None:
             found["flow"] |= {"flow": flow.version(self.flow_backend), "flow_clip": config.flow_clip}
@@ -189,6 +196,7 @@ class Extractor:
             VideoError: the file cannot be decoded, or exceeds a limit.
         """
         deadline = time.monotonic() + (self.limits.timeout or math.inf)
+        size = size and whole_blocks(size, self.config)
         wanted = _Wanted(path, stretch, streams or self.streams, on_progress, size, stop, deadline)
         reading = _Reading(self, wanted, span, seek=not from_start)
         yield from reading.parts()
@@ -203,19 +211,28 @@ class Extractor:
             flow.warmup(self.flow_backend, size[1])
             on_progress("compile", 1, 1)
 
-    def features(self, batch: list[Snippet[Any]], stream: str) -> Floats:
-        """Features (B, D) of one stream for B snippets.
+    @property
+    def at_once(self) -> int:
+        """Snippets that are read and computed together."""
+        return whole_blocks(self.batch * self.config.together, self.config)
 
-        They are filled up to the fixed batch size, except for OpenVINO, which computes each snippet by itself. When the
+    def features(self, batch: list[Snippet[Any]], stream: str) -> Floats:
+        """Features (B, D) of one stream for B snippets, which divide no window.
+
+        They are filled up to the fixed batch size, except for OpenVINO, which computes each window by itself. When the
         GPU's memory is full, the batch size is halved from then on.
         """
+        seen_at_once = windows(batch, self.config)
         alone = self.ways[stream].engine == engines.OPENVINO
-        filled = batch if alone else batch + batch[-1:] * (self.batch - len(batch))
+        filled = seen_at_once if alone else seen_at_once + seen_at_once[-1:] * (-len(seen_at_once) % self.batch)
+        place: dict[int, int] = {}
+        for row, snippet in enumerate(itertools.chain.from_iterable(seen_at_once)):
+            place.setdefault(snippet.index, row)
         make = self.inputs.rgb if stream == "rgb" else self.inputs.flow
         while True:
             try:
-                parts = [self.forward(make(part), stream) for part in batched(filled, self.batch)]
-                return np.concatenate(parts)[: len(batch)]
+                parts = [self.forward(together(make, part), stream) for part in batched(filled, self.batch)]
+                return np.concatenate(parts)[[place[snippet.index] for snippet in batch]]
             except torch.cuda.OutOfMemoryError:
                 if self.batch == 1:
                     raise
@@ -223,13 +240,14 @@ class Extractor:
                 torch.cuda.empty_cache()
 
     def forward(self, pixels: Tensor, stream: str) -> Floats:
-        """One pass of a stream's network: (B, 3 or 2, L, h, w) in [-1, 1] -> (B, D)."""
+        """One pass of a stream's network: (B, 3 or 2, L, h, w) in [-1, 1] -> (B, D); L and B of `together` snippets."""
         kind, dtype = torch.device(self.device).type, self.ways[stream].autocast
         with torch.inference_mode(), torch.autocast(kind, dtype, enabled=dtype != torch.float32), exact():
             placed = pixels.to(self.device)
             if self.ways[stream].engine != engines.OPENVINO:
                 placed = placed.contiguous(memory_format=torch.channels_last_3d)
-            features: Tensor = self.net(stream)(placed)
+            net, more = self.net(stream), (self.config.together,) if self.config.together > 1 else ()
+            features: Tensor = net(placed, *more)
             return features.float().cpu().numpy()
 
 
@@ -268,7 +286,7 @@ class _Reading:
             if inputs.ahead:  # the decoder's ring holds less than a batch
                 from extractors.inputs.prefetch import prefetch  # a CPU does not need it
 
-                frames = prefetch(frames, self.extractor.batch * config.length)
+                frames = prefetch(frames, self.extractor.at_once * config.length)
             source = Peeking(snippets(frames, length=config.length, stride=config.stride, last=clip.last))
             self.at, more = clip.first, True
             while more and self.at < clip.last:
@@ -299,7 +317,8 @@ class _Reading:
         times: list[tuple[float, float]] = []
         padded = False
         limit = None if math.isinf(until) else int(until) - self.at
-        for batch in batched(itertools.islice(source, limit), extractor.batch):
+        first = extractor.at_once - self.at % block(extractor.config)
+        for batch in batched(itertools.islice(source, limit), extractor.at_once, first):
             done = batch[-1].index + 1 - begin
             wanted.on_progress("decode", done, total)
             if "flow" in wanted.streams and not times:
@@ -324,23 +343,6 @@ class _Reading:
         begin, end = snippet_range(self.wanted.stretch, clip.origin, config)
         _, expected = snippet_range(Stretch(0.0, clip.info.duration), clip.origin, config)
         return begin, max(int(min(expected, end)) - begin, 1)
-
-
-def gpu_batch(device: str) -> int:
-    """Snippets in a batch: a power of two that fits into the device's free memory, between 1 and MOST_SNIPPETS."""
-    if torch.device(device).type != "cuda":
-        return 1
-    free, _ = torch.cuda.mem_get_info(device)
-    return 1 << int(math.log2(min(max(free // SNIPPET_BYTES, 1), MOST_SNIPPETS)))
-
-
-def _make_inputs(config: FeatureConfig, flow_backend: str | None, device: str, threads: int | None) -> Any:
-    """What makes network inputs from snippets: on the CPU, or on the device."""
-    if torch.device(device).type == "cpu":
-        return HostInputs(config, flow_backend, threads)
-    from extractors.inputs.device import DeviceInputs  # a CPU does not need it
-
-    return DeviceInputs(config, flow_backend, device)
 
 
 def _version(*libraries: str) -> str:

@@ -13,6 +13,7 @@ from extractors.config import FeatureConfig, Stretch
 from extractors.decode.video import TIME_EPS
 
 Picture = TypeVar("Picture")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,34 @@ class Peeking(Generic[Picture]):
         return self._next is not None
 
 
-def batched(items: Iterable[Snippet[Picture]], size: int) -> Iterator[list[Snippet[Picture]]]:
-    """Lists of `size` snippets; the last list may be shorter."""
+def batched(items: Iterable[Item], size: int, first: int = 0) -> Iterator[list[Item]]:
+    """Lists of `size` items; the first one has `first`, if that is given, and the last one may be shorter."""
     iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
+    while batch := list(itertools.islice(iterator, first or size)):
         yield batch
+        first = 0
+
+
+def block(config: FeatureConfig) -> int:
+    """Snippets from one index at which a window begins to the next, see `windows`."""
+    return 1 if config.together == 1 else config.together * config.length // config.stride
+
+
+def whole_blocks(count: int, config: FeatureConfig) -> int:
+    """The least number of snippets from `count` on that divides no window."""
+    return -(-count // block(config)) * block(config)
+
+
+def windows(batch: list[Snippet[Picture]], config: FeatureConfig) -> list[list[Snippet[Picture]]]:
+    """The windows of snippets that the network sees at once: `config.together` each, without gap or overlap.
+
+    Windows begin at multiples of `block(config)`; with a stride below the length, others begin a stride, two strides, …
+    later. So they do not depend on how a video is divided. At an edge of what was asked for, snippets are missing, and
+    those that are there are repeated in turn, as I3D's authors do with videos that are too short.
+    """
+    if config.together == 1:
+        return [[snippet] for snippet in batch]
+    phases, found = config.length // config.stride, dict[tuple[int, int], list[Snippet[Picture]]]()
+    for snippet in batch:
+        found.setdefault((snippet.index // block(config), snippet.index % phases), []).append(snippet)
+    return [(window * config.together)[: config.together] for window in found.values()]

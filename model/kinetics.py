@@ -67,6 +67,7 @@ class Tuning:
         closed: sport -> what is added to the logits of its classes, behind the temperature, if the user names it.
         named: how the scores are read if the user names sports alone, see `Checkpoint.named`.
         backbone: identity of the RGB weights that made the features for fitting.
+        features: settings of these features that are not the usual ones, such as {"together": 4}.
         assembled: SHA-256 of the whole model, as `fingerprint` computes it; "" while the model is being made.
     """
 
@@ -77,6 +78,7 @@ class Tuning:
     closed: Mapping[str, float] = field(default_factory=dict)
     named: Mapping[str, Any] = field(default_factory=dict)
     backbone: str = ""
+    features: Mapping[str, Any] = field(default_factory=dict)
     assembled: str = ""
 
     def save(self, path: Path) -> None:
@@ -182,7 +184,9 @@ def build(
         config=config,
         classes=tuple(names),
         streams=("rgb",),
-        features={"rgb": {"backbone": "i3d", "fps": 25.0, "length": 16, "weights": backbone_weights}},
+        features={
+            "rgb": {"backbone": "i3d", "fps": 25.0, "length": 16, "weights": backbone_weights, **tuning.features}
+        },
         state=state,
         groups=groups,
         localize=dict(tuning.localize),

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from extractors.backbones import engines, registry, weights
-from extractors.config import CENTRE, Stretch, view_of
+from extractors.config import USUAL, Stretch, setting_of
 from extractors.exact import exact
 from extractors.features import Extractor, Features
 from model import checkpoint
@@ -234,9 +234,9 @@ class Pipeline:
                 raise UsageError(
                     f"the model {self.config.model} needs the {stream} stream; run it with --streams auto."
                 )
-            declared = {"view": CENTRE} | self.model.features.get(stream, {})
+            declared = {**USUAL, **self.model.features.get(stream, {})}
             for name, wanted in declared.items():
-                given = view_of(actual[stream]) if name == "view" else actual[stream].get(name)
+                given = setting_of(actual[stream], name)
                 if given != wanted:
                     raise UsageError(
                         f"the model {self.config.model} was made for {stream} features with {name} = {wanted}, "

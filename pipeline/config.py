@@ -22,7 +22,7 @@ OPTIONS = {"localize.min_seconds": "--min-length", "localize.merge_seconds": "--
     for name in (
         *("model", "classes", "streams", "device", "rgb_weights", "flow_weights", "limits.timeout", "limits.memory"),
         *(f"localize.{name}" for name in ("threshold", "min_confidence", "top", "rule")),
-        *(f"features.{name}" for name in ("stride", "view", "backbone", "flow", "precision", "decoder")),
+        *(f"features.{name}" for name in ("stride", "view", "together", "backbone", "flow", "precision", "decoder")),
     )
 }
 

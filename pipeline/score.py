@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from extractors.config import CENTRE, view_of
+from extractors.config import USUAL, setting_of
 from extractors.exact import exact
 from model.checkpoint import Checkpoint
 from model.datasets import DatasetError
@@ -135,9 +135,9 @@ def evaluate_model(
 def check_settings(model: Checkpoint, settings: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise a UsageError that names the first setting in which the features differ from what the model declares."""
     for stream, declared in model.features.items():
-        for name, wanted in ({"view": CENTRE} | declared).items():
+        for name, wanted in ({**USUAL, **declared}).items():
             own = settings.get(stream, {})
-            given = view_of(own) if name == "view" else own.get(name)
+            given = setting_of(own, name)
             same = math.isclose(given, wanted) if isinstance(given, float | int) and isinstance(wanted, float) else None
             if not (given == wanted if same is None else same):
                 raise UsageError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -33,6 +34,9 @@ SHAPES = 2  # of inputs for which a compiled graph is kept
 # Snippets that OpenVINO computes at once. Two threads that share one snippet wait for each other, and spin meanwhile:
 # beside a decoder on the same two cores this took a quarter more CPU time (benchmarks/README.md).
 AT_ONCE = 2
+# Bytes of GPU memory; a snippet in the networks and in flow takes well under this much.
+SNIPPET_BYTES = 512 << 20
+MOST_SNIPPETS = 32  # 512 frame pairs of flow at once; a larger batch would only slow down short videos
 
 
 _SLOW_BFLOAT16 = "bfloat16 takes minutes on this CPU, which lacks AVX-512; use --precision "
@@ -147,7 +151,7 @@ def require(way: Way, backbone: Backbone, device: str = "cpu") -> None:
 
 
 def load(way: Way, backbone: Backbone, threads: int | None = None) -> nn.Module:
-    """The network, ready: (B, C, L, H, W) in [-1, 1] -> (B, D).
+    """The network, ready: (B, C, L, H, W) in [-1, 1] -> (B, D), as InceptionI3d.
 
     threads: for OpenVINO; default: PyTorch's number.
     """
@@ -180,13 +184,16 @@ class Network(nn.Module):
         ranges = int8_ranges() if way.is_int8 else None
         from extractors.backbones import graph  # it imports OpenVINO
 
-        self._build: Callable[[tuple[int, ...]], Any] = lambda shape: graph.build(net, shape, ranges)
+        self._build: Callable[[tuple[int, ...], int], Any] = lambda shape, n: graph.build(net, shape, ranges, n)
         self._core = runtime.openvino().Core()
-        self._requests: dict[tuple[int, ...], list[Any]] = {}
+        self._requests: dict[tuple[tuple[int, ...], int], list[Any]] = {}
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, L, H, W) in [-1, 1] -> (B, 1024), AT_ONCE snippets at a time; each has the bytes that it has alone."""
-        requests = self._requests_for((1, *x.shape[1:]))
+    def forward(self, x: Tensor, together: int = 1) -> Tensor:
+        """(B, C, L, H, W) in [-1, 1] -> (B together, 1024), as InceptionI3d.
+
+        AT_ONCE inputs are computed at a time, and each has the bytes that it has alone.
+        """
+        requests = self._requests_for((1, *x.shape[1:]), together)
         pixels = x.float().contiguous().numpy()
         rows = []
         for first in range(0, len(pixels), len(requests)):
@@ -195,16 +202,17 @@ class Network(nn.Module):
                 request.start_async([one[None]], share_inputs=True)
             for request, _ in running:
                 request.wait()
-                rows.append(torch.from_numpy(request.get_output_tensor().data[0].copy()))
-        return torch.stack(rows)
+                rows.append(torch.from_numpy(request.get_output_tensor().data.copy()))
+        return torch.cat(rows)
 
-    def _requests_for(self, shape: tuple[int, ...]) -> list[Any]:
-        if shape not in self._requests:
+    def _requests_for(self, shape: tuple[int, ...], together: int) -> list[Any]:
+        key = shape, together
+        if key not in self._requests:
             while len(self._requests) >= SHAPES:
                 self._requests.pop(next(iter(self._requests)))
-            compiled = self._core.compile_model(self._build(shape), "CPU", self._options)
-            self._requests[shape] = [compiled.create_infer_request() for _ in range(self._at_once)]
-        return self._requests[shape]
+            compiled = self._core.compile_model(self._build(*key), "CPU", self._options)
+            self._requests[key] = [compiled.create_infer_request() for _ in range(self._at_once)]
+        return self._requests[key]
 
 
 @cache
@@ -231,3 +239,11 @@ def int8_ranges() -> Mapping[str, Any]:
 
 def _has_int8(backbone: Backbone) -> bool:
     return backbone.graph and backbone.weights == _ranges()[0]
+
+
+def gpu_batch(device: str) -> int:
+    """Snippets in a batch: a power of two that fits into the device's free memory, between 1 and MOST_SNIPPETS."""
+    if torch.device(device).type != "cuda":
+        return 1
+    free, _ = torch.cuda.mem_get_info(device)
+    return 1 << int(math.log2(min(max(free // SNIPPET_BYTES, 1), MOST_SNIPPETS)))

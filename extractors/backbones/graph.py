@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from extractors.backbones.i3d import InceptionI3d, SamePool3d, Unit3d
+from extractors.backbones.i3d import DIVIDED, FEATURES, InceptionI3d, SamePool3d, Unit3d
 from extractors.backbones.runtime import openvino
 
 Ranges = Mapping[str, Sequence[float]]
@@ -18,7 +18,7 @@ LEVELS = 256  # of an int8 unit's input
 WEIGHT_MOST = 127
 
 
-def build(net: InceptionI3d, shape: tuple[int, ...], ranges: Ranges | None = None) -> Any:
+def build(net: InceptionI3d, shape: tuple[int, ...], ranges: Ranges | None = None, together: int = 1) -> Any:
     """The graph of a folded network.
 
     Args:
@@ -26,23 +26,39 @@ def build(net: InceptionI3d, shape: tuple[int, ...], ranges: Ranges | None = Non
         ranges: by the name of a layer that shall run in int8, the least and the largest value of its input. Such an
             input is rounded to 256 levels, and the weights behind it to 255 levels from minus to plus the largest of
             each output channel. This is NNCF's scheme (Kozlov et al., 2020), and OpenVINO computes it in int8.
+        together: of how many snippets the L frames are, see InceptionI3d; with several, B must be 1.
 
     Returns:
-        An openvino.Model: (B, C, L, H, W) in [-1, 1] -> (B, 1024).
+        An openvino.Model: (B, C, L, H, W) in [-1, 1] -> (B together, 1024).
     """
-    return _Builder(ranges or {}).model(net, shape)
+    return _Builder(ranges or {}).model(net, shape, together)
 
 
 class _Builder:
     def __init__(self, ranges: Ranges) -> None:
         self.ops, self.ranges = openvino().opset13, ranges
 
-    def model(self, net: InceptionI3d, shape: tuple[int, ...]) -> Any:
-        ov = openvino()
-        pixels = self.ops.parameter(ov.PartialShape(list(shape)), np.float32, name="pixels")
+    def model(self, net: InceptionI3d, shape: tuple[int, ...], together: int) -> Any:
+        ops = self.ops
+        pixels = ops.parameter(openvino().PartialShape(list(shape)), np.float32, name="pixels")
         layers = [(name, module) for name, module in net.named_children() if name != "logits"]
-        x = self.rounded(layers[0][0], pixels)
-        for i, (name, module) in enumerate(layers):
+        first = [name for name, _ in layers].index(DIVIDED)
+        x = self.trunk(layers, range(first), self.rounded(layers[0][0], pixels))
+        rest = range(first, len(layers))
+        if together == 1:
+            found = self.mean(self.trunk(layers, rest, x), 2, 3, 4)
+        else:
+            parts = ops.split(x, np.int64(2), together)
+            each = ops.concat([parts.output(k) for k in range(together)], 0)
+            over_time = ops.reshape(self.mean(self.trunk(layers, rest, x), 3, 4), [FEATURES, together, -1], False)
+            whole = ops.transpose(self.mean(over_time, 2), [1, 0])
+            found = ops.multiply(ops.add(whole, self.mean(self.trunk(layers, rest, each), 2, 3, 4)), np.float32(0.5))
+        return openvino().Model([found], [pixels], "i3d")
+
+    def trunk(self, layers: Sequence[tuple[str, Any]], span: range, x: Any) -> Any:
+        """Some of the layers, one after the other."""
+        for i in span:
+            name, module = layers[i]
             if isinstance(module, SamePool3d):
                 x = self.pool(module, x)
                 continue
@@ -50,8 +66,10 @@ class _Builder:
             # Rounded before a pool, not behind it: the values are the same, and the pool then runs in int8.
             later = (name for name, module in layers[i + 1 :] if not isinstance(module, SamePool3d))
             x = self.rounded(next(later, ""), x)
-        mean = self.ops.reduce_mean(x, np.array([2, 3, 4], np.int64), keep_dims=False)
-        return ov.Model([mean], [pixels], "i3d")
+        return x
+
+    def mean(self, x: Any, *axes: int) -> Any:
+        return self.ops.reduce_mean(x, np.array(axes, np.int64), keep_dims=False)
 
     def mixed(self, name: str, module: Any, x: Any) -> Any:
         def unit(branch: str, y: Any) -> Any:

@@ -24,6 +24,9 @@ MIXED = {
     "Mixed_5c": (384, 192, 384, 48, 128, 128),
 }
 FEATURES = 1024
+# Where snippets that are seen together part. The layers before it know some ten frames around; those behind it take a
+# fifth of the time, so computing them twice costs that much (benchmarks/README.md).
+DIVIDED = "MaxPool3d_4a_3x3"
 
 
 def same_padding(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
@@ -36,6 +39,11 @@ def same_padding(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) ->
         total = max((-(-size // s) - 1) * s + k - size, 0)
         pads += [total // 2, total - total // 2]
     return F.pad(x, pads) if any(pads) else x
+
+
+def per_snippet(rows: Tensor, together: int) -> Tensor:
+    """The mean of a map (B, D, l) over the time of each of `together` snippets: (B together, D)."""
+    return rows.unflatten(2, (together, -1)).mean(3).transpose(1, 2).flatten(0, 1)
 
 
 class Unit3d(nn.Module):
@@ -128,16 +136,24 @@ class InceptionI3d(nn.Module):
             width = module.outputs
         self.logits = Logits(classes)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, together: int = 1) -> Tensor:
         """Features of snippets.
 
         x: (B, 3 or 2, L, H, W) in [-1, 1] -> (B, 1024), the mean over time and space of the last inception
         module. With L = 16 and 224 x 224 this equals the published (2, 7, 7) average pool.
+
+        `together`: of how many snippets in a row the L frames are. Their features, (B together, 1024), are half the
+        last module's mean over the time of each, and half what the layers from DIVIDED on make of each by itself.
         """
-        for name, module in self.named_children():
-            if name != "logits":
-                x = module(x)
-        return x.mean(dim=(2, 3, 4))
+        layers = [(name, module) for name, module in self.named_children() if name != "logits"]
+        first = [name for name, _ in layers].index(DIVIDED)
+        for _, module in layers[:first]:
+            x = module(x)
+        rest = nn.Sequential(*(module for _, module in layers[first:]))
+        if together == 1:
+            return rest(x).mean(dim=(2, 3, 4))
+        each = x.unflatten(2, (together, -1)).transpose(1, 2).flatten(0, 1)
+        return (per_snippet(rest(x).mean(dim=(3, 4)), together) + rest(each).mean(dim=(2, 3, 4))) / 2
 
     def classify(self, features: Tensor) -> Tensor:
         """(B, 1024) features -> (B, 400) Kinetics logits."""

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from extractors import nvrtc
-from extractors.backbones.i3d import MIXED, InceptionI3d, Unit3d
+from extractors.backbones.i3d import MIXED, InceptionI3d, Unit3d, per_snippet
 
 SOURCE = Path(__file__).with_suffix(".cu")
 ALIGNED = 8  # channels: tensor cores want multiples of 8, and the kernels move 16 bytes
@@ -208,19 +208,29 @@ class PlanarI3d(nn.Module):
         self.mixed = nn.ModuleDict({name: Inception(getattr(net, name)) for name in MIXED})
         self.eval()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 3 or 2, L, H, W) in [-1, 1] -> (B, 1024) float32."""
+    def forward(self, x: Tensor, together: int = 1) -> Tensor:
+        """(B, 3 or 2, L, H, W) in [-1, 1] -> (B together, 1024) float32, as InceptionI3d."""
         x = x.to(self.stem.weight.dtype)
         by = Kernels() if x.is_cuda else Torch()
         x = by.pool(self.stem(self.stem.windows(x), padded=True), (1, 3, 3), (1, 2, 2))
         x = self.third(by.join(self.second(x), 3, 1))
         x = by.pool(x, (1, 3, 3), (1, 2, 2))
-        for name, mixed in self.mixed.items():
+        for name in ("Mixed_3b", "Mixed_3c"):
+            x = self.mixed[name](x, by)
+        if together == 1:
+            return self._rest(x, by).mean((1, 2, 3))
+        each = x.unflatten(1, (together, -1)).flatten(0, 1)
+        whole = per_snippet(self._rest(x, by).mean((2, 3)).transpose(1, 2), together)
+        return (whole + self._rest(each, by).mean((1, 2, 3))) / 2
+
+    def _rest(self, x: Tensor, by: Torch | Kernels) -> Tensor:
+        """The layers from i3d.DIVIDED on: (B, L, H, W, C) -> (B, L/4, H/4, W/4, 1024) float32."""
+        for name, mixed in list(self.mixed.items())[2:]:
             if name in ("Mixed_4b", "Mixed_5b"):
                 size = 3 if name == "Mixed_4b" else 2
                 x = by.pool(x, (size, size, size), (2, 2, 2))
             x = mixed(x, by)
-        return x.float().mean((1, 2, 3))
+        return x.float()
 
 
 def _bias(unit: Unit3d) -> Tensor:

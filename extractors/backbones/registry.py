@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from extractors.backbones import weights
 from extractors.backbones.i3d import InceptionI3d
 from extractors.backbones.weights import WeightsError
+from support.errors import UsageError
 from support.files import sha256
 from support.paths import program
 
@@ -27,19 +28,23 @@ class Backbone:
     weights: str
     """identity of the weights: part of the feature settings, the cache key and every checkpoint"""
     graph: bool = False
-    """whether OpenVINO can compute it (graph.py)"""
+    """whether it is Inception-I3D, which OpenVINO can compute (graph.py), and which can see several snippets at once"""
 
 
-def find(name: str, stream: str, path: Path | None = None) -> Backbone:
+def find(name: str, stream: str, path: Path | None = None, together: int = 1) -> Backbone:
     """Backbone `name` for `stream` ("rgb" or "flow"), with the weights at `path` or the published ones.
 
     Raises:
+        UsageError: it cannot see several snippets `together`.
         WeightsError: unknown backbone, stream it does not have, or weights that are missing; on `load`, weights
             that do not fit.
     """
     if name not in BACKBONES:
         raise WeightsError(f"unknown backbone {name!r}; there are: {', '.join(BACKBONES)}.")
-    return BACKBONES[name](stream, path)
+    found = BACKBONES[name](stream, path)
+    if together > 1 and not found.graph:
+        raise UsageError(f"the backbone {name} sees one snippet at a time; use --together 1, or --backbone i3d.")
+    return found
 
 
 def _fill(net: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:

@@ -4,7 +4,8 @@ NumPy makes them, on one thread. PyTorch's threads would share this little work,
 beside a decoder on two cores that took 29 ms of CPU time a snippet, and the work itself 8 (benchmarks/README.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -65,6 +66,12 @@ def no_motion(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.zeros((1, *grey.shape[1:], 2), np.float32)
 
 
+def together(make: Callable[[list[Snippet[Any]]], Tensor], windows: Sequence[list[Snippet[Any]]]) -> Tensor:
+    """Input (B, C, k L, h, w) of windows of k snippets each, from what makes (B k, C, L, h, w) of their snippets."""
+    made, k = make([snippet for window in windows for snippet in window]), len(windows[0])
+    return made if k == 1 else made.unflatten(0, (-1, k)).transpose(1, 2).flatten(2, 3)
+
+
 class HostInputs:
     """Network inputs of a batch, made on the CPU."""
 
@@ -97,3 +104,12 @@ class HostInputs:
         assert self.flow_backend is not None
         made = [flow_input(snippet, self.config, self.flow_backend, self.threads).numpy() for snippet in batch]
         return torch.from_numpy(np.stack(made))
+
+
+def make_inputs(config: FeatureConfig, flow_backend: str | None, device: str, threads: int | None) -> Any:
+    """What makes network inputs from snippets: on the CPU, or on the device."""
+    if torch.device(device).type == "cpu":
+        return HostInputs(config, flow_backend, threads)
+    from extractors.inputs.device import DeviceInputs  # a CPU does not need it
+
+    return DeviceInputs(config, flow_backend, device)

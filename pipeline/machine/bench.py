@@ -118,8 +118,9 @@ def stages(pipeline: Pipeline, video: Path, repeats: int = 3) -> list[Stage]:
         height, width, _ = batch[0].frames[0].shape
         rows, columns = seen(height, width, extractor.config)
         size = (rows.stop - rows.start, columns.stop - columns.start)
-        pixels = torch.zeros(extractor.batch, channels, extractor.config.length, *size)
-        runs = math.ceil(len(batch) / extractor.batch)
+        together = extractor.config.together
+        pixels = torch.zeros(extractor.batch, channels, extractor.config.length * together, *size)
+        runs = math.ceil(len(batch) / (extractor.batch * together))
         jobs[f"I3D {stream}"] = lambda s=stream, p=pixels, n=runs: [  # type: ignore[misc]
             extractor.forward(p, s) for _ in range(n)
         ]

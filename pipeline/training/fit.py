@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from extractors.config import FeatureConfig
+from extractors.config import USUAL, FeatureConfig
 from extractors.decode.video import VideoError
 from extractors.features import Extractor, FeaturesError
 from model import checkpoint
@@ -47,7 +47,7 @@ FOLDS = 4
 # The settings that features must share with those that a model was trained on. The other settings (versions, device,
 # precision, decoder) change features by less than JCDNet notices; they are in the checkpoint's provenance. `run` and
 # `evaluate` say when the precision is another one (pipeline/precisions.py).
-DECLARED = ("layout", "backbone", "fps", "length", "stride", "short_side", "crop", "view", "weights", "flow_clip")
+DECLARED = ("layout", "backbone", "fps", "length", "stride", "short_side", "crop", *USUAL, "weights", "flow_clip")
 
 
 @dataclass(frozen=True)

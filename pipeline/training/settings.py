@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from extractors.config import USUAL
 from model import checkpoint, kinetics
 from model.checkpoint import Checkpoint
 from model.config import ModelConfig, TimesConfig, TrainConfig
@@ -201,8 +202,8 @@ def from_embedded(embedded: Checkpoint, start: Checkpoint) -> Checkpoint:
         UsageError: the embedded model was made for other features, or for a network of another shape.
     """
     known, given = embedded.features["rgb"], start.features.get("rgb", {})
-    # The head reads features of any view, and `own` has learnt on those of the centre.
-    if other := [key for key in known if key != "view" and known[key] != given.get(key)]:
+    # The head reads features of any view and of any window, and `own` has learnt on the usual ones.
+    if other := [key for key in known if key not in USUAL and known[key] != given.get(key)]:
         raise UsageError(f"--init {kinetics.NAME}: it was made for other features ({', '.join(other)} differ).")
     try:
         return kinetics.adapt(embedded, start)

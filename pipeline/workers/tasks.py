@@ -9,6 +9,7 @@ from pathlib import Path
 from extractors.backbones.engines import Way
 from extractors.config import FeatureConfig, Limits, Stretch
 from extractors.features import Extractor
+from extractors.snippets import whole_blocks
 from pipeline.cache.content import Content, Video
 from pipeline.cache.entries import FeatureCache
 from pipeline.cache.extraction import Chunk
@@ -60,7 +61,7 @@ class Setup:
             threads=threads,
             settings=json.dumps(extractor.settings(), sort_keys=True),
             cache=cache.folder.absolute(),
-            part=cache.part,
+            part=whole_blocks(cache.part, extractor.config),
             localizer=localizer,
         )
 

@@ -141,7 +141,7 @@ def test_both_streams_are_in_float16_on_a_gpu() -> None:
 
 
 def test_each_streams_settings_name_its_own_precision(witness: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "gpu_batch", lambda device: 4)
+    monkeypatch.setattr(features.engines, "gpu_batch", lambda device: 4)
     config = replace(CONFIG, flow="numba")
     found = Extractor(config, ("rgb", "flow"), device="cuda").settings()
     assert {name: found[name]["dtype"] for name in found} == {"rgb": "float16", "flow": "float16"}

@@ -17,7 +17,7 @@ from conftest import Pixels, coded, encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extractors.config import FeatureConfig, Stretch, view_of
+from extractors.config import FeatureConfig, Stretch, setting_of
 from extractors.decode.grid import Frames
 from extractors.decode.video import VideoError
 from extractors.features import Extractor, Features, FeaturesError, load, save
@@ -154,7 +154,7 @@ def test_settings_tell_apart_what_changes_the_numbers() -> None:
     whole = Extractor(replace(CONFIG, view="whole"), ("rgb", "flow")).settings()
     # Features of the centre, which were made before there was a choice, say nothing about it.
     assert whole == {stream: about | {"view": "whole"} for stream, about in base.items()}
-    assert [view_of(found["rgb"]) for found in (base, whole)] == ["centre", "whole"]
+    assert [setting_of(found["rgb"], "view") for found in (base, whole)] == ["centre", "whole"]
     clipped = Extractor(replace(CONFIG, flow_clip=10.0), ("rgb", "flow")).settings()
     assert clipped["rgb"] == base["rgb"]
     assert clipped["flow"] != base["flow"]

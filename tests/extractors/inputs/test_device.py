@@ -10,8 +10,9 @@ import torch
 from conftest import coded, encode
 
 from extractors import features
+from extractors.backbones.engines import gpu_batch
 from extractors.config import VIEWS, FeatureConfig
-from extractors.features import Extractor, gpu_batch
+from extractors.features import Extractor
 from extractors.inputs import device
 from extractors.inputs.device import DeviceInputs, Slab
 from extractors.inputs.host import HostInputs
