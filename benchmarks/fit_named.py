@@ -1,6 +1,6 @@
 """What a named sport needs (model/predict.py): a threshold for each sport, and the confidence. Clips of corpus-wide.
 
-    python cli.py extract WIDE -o WIDE_FEATURES --streams rgb
+    python cli.py extract WIDE -o WIDE_FEATURES --streams rgb --together 4
     python benchmarks/fit_named.py WIDE_FEATURES [--held-out]
 
 Writes both into model/kinetics400.safetensors and leaves everything else there as it is; fit_kinetics400.py does the

@@ -1,8 +1,8 @@
 """What does `run --classes SPORT` find in untrimmed videos and on streets? On clips that the model was not fitted on.
 
     python benchmarks/named_sports.py DIR
-    python cli.py extract DIR/score -o VIDEOS --streams rgb
-    python cli.py extract CORPUS/Street -o CLIPS --streams rgb
+    python cli.py extract DIR/score -o VIDEOS --streams rgb --together 4
+    python cli.py extract CORPUS/Street -o CLIPS --streams rgb --together 4
     python benchmarks/named_given.py VIDEOS CLIPS --truth DIR [--half score] [--tuning FILE]
 
 For each sport that the half shows, every video and every street clip is run with its name, by `Pipeline.segments`, with

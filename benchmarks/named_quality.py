@@ -1,8 +1,8 @@
 """How good is the embedded model at sports that Kinetics names? Scored on clips that it was not fitted on.
 
     python benchmarks/named_sports.py DIR
-    python cli.py extract DIR/fit DIR/score -o VIDEOS --streams rgb
-    python cli.py extract CORPUS/Street CORPUS/TennisRally ... -o CLIPS --streams rgb
+    python cli.py extract DIR/fit DIR/score -o VIDEOS --streams rgb --together 4
+    python cli.py extract CORPUS/Street CORPUS/TennisRally ... -o CLIPS --streams rgb --together 4
     python benchmarks/named_quality.py VIDEOS CLIPS --truth DIR [--half score] [--tuning FILE] [--plot reliability.png]
     python benchmarks/fit_kinetics400.py CLIPS --videos VIDEOS --truth DIR --half score --out OTHER
     python benchmarks/named_quality.py VIDEOS CLIPS --truth DIR --other OTHER

@@ -74,7 +74,7 @@ def of_clip(clip: Path, config: FeatureConfig, streams: tuple[str, ...], whole: 
                 pixels = torch.from_numpy(np.stack(snippet.frames)).permute(3, 0, 1, 2).float() / 127.5 - 1
                 yield {"rgb": pixels[None]}
             else:
-                yield {s: inputs.rgb([snippet]) if s == "rgb" else inputs.flow([snippet]) for s in streams}
+                yield {s: inputs.rgb([[snippet]]) if s == "rgb" else inputs.flow([[snippet]]) for s in streams}
 
 
 def chosen(corpus: Path, sports: int, count: int, **how: object) -> Iterator[tuple[str, dict[str, Tensor]]]:

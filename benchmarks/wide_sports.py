@@ -1,6 +1,6 @@
 """Does the embedded model name sports that nobody tuned it on? Clips of corpus-wide, each run alone.
 
-    python cli.py extract WIDE -o FEATURES --streams rgb
+    python cli.py extract WIDE -o FEATURES --streams rgb --together 4
     python benchmarks/wide_sports.py FEATURES [--tuning FILE] [--clips]
 
 WIDE has clips of sports, of actions that are no sport in our list, of sports that Kinetics lacks, and of other footage

@@ -23,7 +23,7 @@ from extractors.decode.process import Decoder
 from extractors.decode.video import Clip, Damage, VideoError
 from extractors.exact import exact
 from extractors.featurefile import Features, FeaturesError, Floats, load, save
-from extractors.inputs.host import make_inputs, together
+from extractors.inputs.host import make_inputs
 from extractors.parts import Part, join, seen
 from extractors.snippets import (
     Peeking,
@@ -231,7 +231,7 @@ class Extractor:
         make = self.inputs.rgb if stream == "rgb" else self.inputs.flow
         while True:
             try:
-                parts = [self.forward(together(make, part), stream) for part in batched(filled, self.batch)]
+                parts = [self.forward(make(part), stream) for part in batched(filled, self.batch)]
                 return np.concatenate(parts)[[place[snippet.index] for snippet in batch]]
             except torch.cuda.OutOfMemoryError:
                 if self.batch == 1:

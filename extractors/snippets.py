@@ -30,6 +30,10 @@ class Snippet(Generic[Picture]):
     """whether the last frame was repeated to fill the snippet"""
 
 
+Window = list[Snippet[Picture]]
+"""snippets in a row that the network sees at once"""
+
+
 def snippets(
     frames: Iterable[tuple[int, Picture]], *, length: int, stride: int, last: float = math.inf
 ) -> Iterator[Snippet[Picture]]:
@@ -140,7 +144,7 @@ def whole_blocks(count: int, config: FeatureConfig) -> int:
     return -(-count // block(config)) * block(config)
 
 
-def windows(batch: list[Snippet[Picture]], config: FeatureConfig) -> list[list[Snippet[Picture]]]:
+def windows(batch: list[Snippet[Picture]], config: FeatureConfig) -> list[Window[Picture]]:
     """The windows of snippets that the network sees at once: `config.together` each, without gap or overlap.
 
     Windows begin at multiples of `block(config)`; with a stride below the length, others begin a stride, two strides, …

@@ -25,7 +25,7 @@ HALF, NAME = "score", "score_01"
 TABLES = {
     "README.md": ["-o results"],
     "docs/first-video.md": ["", "--classes 'golf driving'"],
-    "docs/wrong.md": ["--threshold 0.2 --all"],
+    "docs/wrong.md": ["--threshold 0.15 --all"],
 }
 RESULT = "docs/formats.md"  # shows the first segment of results/match.json
 TABLE = re.compile(r"^    match\.mp4  .*\n(?:^    .*\n)+", re.MULTILINE)

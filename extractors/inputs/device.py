@@ -7,6 +7,7 @@ waits for it, so that the frames of the next batch arrive while the networks wor
 The arithmetic is the same as in host.py, so tests compare both on CPU tensors.
 """
 
+import itertools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from extractors import flow
 from extractors.config import FeatureConfig
 from extractors.decode.video import Image
 from extractors.inputs.host import seen
-from extractors.snippets import Snippet
+from extractors.snippets import Snippet, Window
 
 # OpenCV's integer weights of R, G, B for grey, over 2**15.
 GREY = (9798, 19235, 3735)
@@ -129,21 +130,21 @@ class DeviceInputs:
     def _uploads(self) -> "torch.cuda.Stream | None":
         return torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
 
-    def rgb(self, batch: Sequence[Snippet[Tensor]]) -> Tensor:
-        """(B, 3, L, h, w)."""
-        frames = torch.stack([torch.stack(list(snippet.frames)) for snippet in batch])
+    def rgb(self, windows: Sequence[Window[Tensor]]) -> Tensor:
+        """(B, 3, k L, h, w) of B windows of k snippets."""
+        frames = torch.stack([torch.stack([f for snippet in window for f in snippet.frames]) for window in windows])
         rows, columns = seen(frames.shape[2], frames.shape[3], self.config)
         return frames[:, :, rows, columns].permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
-    def flow(self, batch: Sequence[Snippet[Tensor]]) -> Tensor:
-        """(B, 2, L, h, w).
+    def flow(self, windows: Sequence[Window[Tensor]]) -> Tensor:
+        """(B, 2, k L, h, w) of B windows of k snippets.
 
         Raises:
             FlowError: the backend does not work here.
         """
         config = self.config
         runs: list[list[Snippet[Tensor]]] = []
-        for snippet in batch:  # consecutive snippets share frames, so one call computes all their pairs
+        for snippet in itertools.chain(*windows):  # consecutive ones share frames, so one call computes all their pairs
             follows = runs and config.stride == config.length and runs[-1][-1].index + 1 == snippet.index
             runs[-1].append(snippet) if follows else runs.append([snippet])
         fields = torch.cat(
@@ -151,7 +152,7 @@ class DeviceInputs:
         )
         rows, columns = seen(fields.shape[1], fields.shape[2], config)
         clipped = fields[:, rows, columns].clamp(-config.flow_clip, config.flow_clip) / config.flow_clip
-        return clipped.unflatten(0, (len(batch), config.length)).permute(0, 4, 1, 2, 3)
+        return clipped.unflatten(0, (len(windows), -1)).permute(0, 4, 1, 2, 3)
 
     def _fields(self, run: list[Tensor], following: Tensor | None) -> Tensor:
         """(N, H, W, 2) px for N frames; without a following frame the last field is repeated."""

@@ -4,7 +4,7 @@ NumPy makes them, on one thread. PyTorch's threads would share this little work,
 beside a decoder on two cores that took 29 ms of CPU time a snippet, and the work itself 8 (benchmarks/README.md).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -16,7 +16,7 @@ from torch import Tensor
 from extractors import flow
 from extractors.config import LONGEST, WHOLE_FRAME, FeatureConfig
 from extractors.decode.video import Image
-from extractors.snippets import Snippet
+from extractors.snippets import Snippet, Window
 
 
 def seen(height: int, width: int, config: FeatureConfig) -> tuple[slice, slice]:
@@ -66,12 +66,6 @@ def no_motion(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.zeros((1, *grey.shape[1:], 2), np.float32)
 
 
-def together(make: Callable[[list[Snippet[Any]]], Tensor], windows: Sequence[list[Snippet[Any]]]) -> Tensor:
-    """Input (B, C, k L, h, w) of windows of k snippets each, from what makes (B k, C, L, h, w) of their snippets."""
-    made, k = make([snippet for window in windows for snippet in window]), len(windows[0])
-    return made if k == 1 else made.unflatten(0, (-1, k)).transpose(1, 2).flatten(2, 3)
-
-
 class HostInputs:
     """Network inputs of a batch, made on the CPU."""
 
@@ -89,21 +83,22 @@ class HostInputs:
         """The snippets are where they are needed."""
         return batch
 
-    def rgb(self, batch: Sequence[Snippet[Image]]) -> Tensor:
-        """(B, 3, L, h, w)."""
-        height, width, _ = batch[0].frames[0].shape
+    def rgb(self, windows: Sequence[Window[Image]]) -> Tensor:
+        """(B, 3, k L, h, w) of B windows of k snippets."""
+        height, width, _ = windows[0][0].frames[0].shape
         rows, columns = seen(height, width, self.config)
         size = (rows.stop - rows.start, columns.stop - columns.start)
-        made = np.empty((len(batch), 3, self.config.length, *size), np.float32)
-        for snippet, out in zip(batch, made, strict=True):
-            rgb_input(snippet.frames, self.config, out)
+        made = np.empty((len(windows), 3, len(windows[0]) * self.config.length, *size), np.float32)
+        for window, out in zip(windows, made, strict=True):
+            rgb_input([frame for snippet in window for frame in snippet.frames], self.config, out)
         return torch.from_numpy(made)
 
-    def flow(self, batch: Sequence[Snippet[Image]]) -> Tensor:
-        """(B, 2, L, h, w)."""
+    def flow(self, windows: Sequence[Window[Image]]) -> Tensor:
+        """(B, 2, k L, h, w) of B windows of k snippets."""
         assert self.flow_backend is not None
-        made = [flow_input(snippet, self.config, self.flow_backend, self.threads).numpy() for snippet in batch]
-        return torch.from_numpy(np.stack(made))
+        each = {snippet.index: snippet for window in windows for snippet in window}  # some may be there twice
+        made = {k: flow_input(s, self.config, self.flow_backend, self.threads) for k, s in each.items()}
+        return torch.stack([torch.cat([made[snippet.index] for snippet in window], 1) for window in windows])
 
 
 def make_inputs(config: FeatureConfig, flow_backend: str | None, device: str, threads: int | None) -> Any:

@@ -43,7 +43,12 @@ def rows(rng: np.random.Generator, head: script.Head, name: str | None, count: i
 def write(path: Path, rgb: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     starts = SNIPPET * np.arange(len(rgb))
-    save(Features(rgb, None, np.stack((starts, starts + SNIPPET), axis=1), SNIPPET * len(rgb), {}, {}), path)
+    save(
+        Features(
+            rgb, None, np.stack((starts, starts + SNIPPET), axis=1), SNIPPET * len(rgb), {}, {"rgb": {"together": 4}}
+        ),
+        path,
+    )
 
 
 @pytest.fixture
@@ -107,10 +112,12 @@ def test_the_command_writes_the_same_model_twice(files: Path, monkeypatch: pytes
     assert all(0 <= added <= fit_wide.MOST_ADDED for added in found.closed.values())
     assert set(found.named["added"]) == set(script.SPORTS) - set(found.tilt)  # S is better for those
     assert found.named["scale"] == script.TEMPERATURE
+    assert found.features == {"together": 4}  # the model will read features like those that it was fitted on
     head = script.Head.published()
     weight, bias = head.weight.float(), head.bias.float()
     model = kinetics.build(weight, bias, script.NAMES, head.backbone, found)  # raises if it is not what was written
     assert fingerprint(model) == found.assembled
+    assert model.features["rgb"]["together"] == 4
     assert f"chosen: gaps of up to {found.localize['merge_gap']}" in capsys.readouterr().out
 
 

@@ -38,8 +38,11 @@ def test_inputs_equal_the_cpus(stride: int, frames: int, view: str) -> None:
     cut = list(snippets(enumerate(images), length=4, stride=stride))
     placed = ((k, there.frame(image)) for k, image in enumerate(images))
     moved = there.place(list(snippets(placed, length=4, stride=stride)))
-    assert torch.equal(host.rgb(cut), there.rgb(moved))
-    assert torch.allclose(host.flow(cut), there.flow(moved), atol=1e-4)
+    alone, threes = ([[[s] for s in some], [(some * 3)[:3], (some[::-1] * 3)[:3]]] for some in (cut, moved))
+    for ours, theirs in zip(alone, threes, strict=True):  # snippets by themselves, and three together, some repeated
+        assert torch.equal(host.rgb(ours), there.rgb(theirs))
+        assert torch.allclose(host.flow(ours), there.flow(theirs), atol=1e-4)
+    assert host.rgb(alone[1]).shape[2] == host.flow(alone[1]).shape[2] == 12
 
 
 def test_frames_are_copies() -> None:
