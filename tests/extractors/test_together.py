@@ -16,6 +16,7 @@ from extractors.backbones.i3d import InceptionI3d
 from extractors.backbones.registry import Backbone
 from extractors.config import FeatureConfig, Stretch
 from extractors.features import Extractor, Features
+from extractors.inputs.device import DeviceInputs
 from extractors.snippets import Snippet, windows
 from pipeline.cache.content import content_hash
 from pipeline.cache.entries import FeatureCache
@@ -116,6 +117,16 @@ def test_no_division_of_a_video_shows(film: Path, tmp_path: Path) -> None:
         with pytest.raises(Stopped):
             cache.features(film, content, extractor, stop=stop)
         assert digest(cache.features(film, content, extractor)) == expected
+
+
+def test_the_way_of_an_accelerator_gives_the_same(film: Path) -> None:
+    host, there = (Extractor(CONFIG, ("rgb", "flow"), threads=1) for _ in range(2))
+    there.inputs, there.batch = DeviceInputs(CONFIG, "stub", "cpu"), 4
+    assert there.at_once == 16
+    ours, theirs = host.chunk(film), there.chunk(film)
+    assert np.allclose(rows(ours), rows(theirs), atol=1e-6)
+    assert ours.flow is not None and ours.flow.shape == (11, 80)
+    assert np.array_equal(ours.flow, theirs.flow)
 
 
 @pytest.mark.slow
