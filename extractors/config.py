@@ -76,6 +76,17 @@ class FeatureConfig:
             raise ValueError(f"crop ({self.crop}) must be between 32 and short_side ({self.short_side}).")
 
 
+def seen(height: int, width: int, config: FeatureConfig) -> tuple[slice, slice]:
+    """Rows and columns of what the network sees of a frame."""
+    if config.view == WHOLE_FRAME:
+        most = round(LONGEST * min(height, width))
+        rows, columns = min(height, most), min(width, most)
+    else:
+        rows = columns = config.crop
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return slice(top, top + rows), slice(left, left + columns)
+
+
 def setting_of(settings: Mapping[str, Any], name: str) -> Any:
     """One of a stream's settings; settings that do not name it may be older than it, or leave out its usual value."""
     return settings.get(name, USUAL.get(name))

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from extractors import flow
-from extractors.config import FeatureConfig
+from extractors.config import FeatureConfig, seen
 from extractors.decode.video import Image
-from extractors.inputs.host import seen
 from extractors.snippets import Snippet, Window
 
 # OpenCV's integer weights of R, G, B for grey, over 2**15.

@@ -14,20 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from extractors import flow
-from extractors.config import LONGEST, WHOLE_FRAME, FeatureConfig
+from extractors.config import FeatureConfig, seen
 from extractors.decode.video import Image
 from extractors.snippets import Snippet, Window
-
-
-def seen(height: int, width: int, config: FeatureConfig) -> tuple[slice, slice]:
-    """Rows and columns of what the network sees of a frame."""
-    if config.view == WHOLE_FRAME:
-        most = round(LONGEST * min(height, width))
-        rows, columns = min(height, most), min(width, most)
-    else:
-        rows = columns = config.crop
-    top, left = (height - rows) // 2, (width - columns) // 2
-    return slice(top, top + rows), slice(left, left + columns)
 
 
 def rgb_input(frames: Sequence[Image], config: FeatureConfig, out: NDArray[np.float32] | None = None) -> Tensor:

@@ -26,7 +26,7 @@ import cli
 from extractors.backbones import weights
 from extractors.features import Features
 from extractors.features import save as save_features
-from model import checkpoint
+from model import checkpoint, kinetics
 from model.config import ModelConfig, TimesConfig, TrainConfig
 from model.train import initialise
 from postprocess.formats.writers import clock
@@ -211,7 +211,7 @@ def tables(name: str) -> list[list[tuple[float, float, str, str]]]:
     ]
 
 
-def test_examples_of_one_video_agree() -> None:
+def test_examples_of_one_video_agree(examples: ModuleType) -> None:
     """A segment that several documents show is the same in all of them."""
     (readme,), (first, golf) = tables("README.md"), tables("docs/first-video.md")
     assert len(readme) > 3
@@ -227,9 +227,17 @@ def test_examples_of_one_video_agree() -> None:
     assert f"(shortened: {len(readme) - 1} more segments" in SHOWN["docs/formats.md"]
     assert f"match.mp4  {clock(result.duration)}\n" in SHOWN["README.md"]
     # What the text says of the tables.
-    said = re.search(r"draws the weightlifting from ([\d.]+) to ([\d.]+)", SHOWN["docs/wrong.md"])
+    said = re.search(
+        r"threshold of (\.\d+) misses a weightlifter from ([\d.]+) to ([\d.]+)\. With (\.\d+):", SHOWN["docs/wrong.md"]
+    )
     assert said is not None
-    assert (float(said[1]), float(said[2])) == readme[0][:2] and readme[0][3] == "clean and jerk"
+    assert float(said[1]) == kinetics.Tuning.load().localize["threshold"]
+    assert not any(begin < float(said[3]) and end > float(said[2]) for begin, end, *_ in readme)
+    (wrong,) = tables("docs/wrong.md")
+    (lifted,) = [row for row in wrong if row[3].endswith("clean and jerk")]
+    assert lifted[0] < float(said[3]) and lifted[1] > float(said[2])
+    assert f"with a confidence of {lifted[2].lstrip('0')}," in SHOWN["docs/wrong.md"].replace("\n", " ")
+    assert examples.TABLES["docs/wrong.md"] == [f"--threshold 0{said[4]} --all"]
 
 
 def test_every_table_of_the_video_has_its_command(examples: ModuleType) -> None:
@@ -262,9 +270,10 @@ def test_examples_are_put_where_they_stand(
     assert examples.differences(SHOWN, examples.regenerated(tmp_path, SHOWN)) == []
     result["segments"][0]["confidence"] = 0.1234
     (tmp_path / "results" / "match.json").write_text(json.dumps(result))
-    shown["-o results"] = shown["-o results"].replace("0.99  playing basketball", "0.97  playing basketball")
+    *_, confidence, label = tables("README.md")[0][1]
+    shown["-o results"] = shown["-o results"].replace(f"{confidence}  {label}", f"0.12  {label}", 1)
     differ = "\n".join(examples.differences(SHOWN, examples.regenerated(tmp_path, SHOWN)))
-    assert "0.1234" in differ and "+    0:22.40  0:26.88  0:04.48  0.97  playing basketball" in differ
+    assert "0.1234" in differ and f"  0.12  {label}" in differ
 
 
 @pytest.mark.slow
