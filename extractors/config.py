@@ -66,7 +66,7 @@ class FeatureConfig:
         if self.together > 1 and (self.length % STEP or self.length % self.stride):
             raise ValueError(
                 f"stride must be a divisor of {self.length} where the network sees {self.together} snippets at once, "
-                f"not {self.stride}; with together = 1 it may be any."
+                f"not {self.stride}."
             )
         if self.view not in VIEWS:
             raise ValueError(f"view must be one of {', '.join(VIEWS)}, not {self.view!r}.")

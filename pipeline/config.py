@@ -147,6 +147,9 @@ def _adopted(config: Config, section: str, declared: Mapping[str, Any]) -> Confi
     try:
         return dataclasses.replace(config, **{section: dataclasses.replace(current, **free)})
     except (TypeError, ValueError) as error:
+        by_flag = [name for name in OPTIONS if name in config.given]
+        if said := _with_flag(str(error).rstrip("."), by_flag):  # what the user chose does not go with the model
+            raise UsageError(f"{said}; the model {config.model} needs it.") from error
         raise UsageError(
             f"the model {config.model} declares {section} settings that this version cannot use: {error}"
         ) from error

@@ -20,6 +20,7 @@ from extractors.inputs.device import DeviceInputs
 from extractors.snippets import Snippet, windows
 from pipeline.cache.content import content_hash
 from pipeline.cache.entries import FeatureCache
+from pipeline.config import adopt, load_config
 from pipeline.run.batch import extract
 from pipeline.score import check_settings
 from pipeline.workers.engine import Engine, Item, Request
@@ -159,8 +160,14 @@ def test_the_settings_say_it_and_a_model_reads_only_its_own() -> None:
 
 def test_what_cannot_be_seen_together_is_refused() -> None:
     for stride in (10, 32):
-        with pytest.raises(ValueError, match=f"stride must be a divisor of 16 .* not {stride}; with together = 1"):
+        with pytest.raises(ValueError, match=f"stride must be a divisor of 16 .*, not {stride}"):
             replace(CONFIG, stride=stride)
+    asked = load_config(None, {"features.stride": 10})
+    with pytest.raises(
+        UsageError, match=r"^--stride must be a divisor of 16 .*, not 10; the model kinetics400 needs it"
+    ):
+        adopt(asked, {"rgb": {"together": 4}})
+    assert adopt(load_config(None, {"features.stride": 4}), {"rgb": {"together": 4}}).features.stride == 4
     with pytest.raises(ValueError, match="together must be between 1 and 8, not 9"):
         replace(CONFIG, together=9)
     with pytest.raises(UsageError, match="i3d_r50 sees one snippet at a time; use --together 1"):
