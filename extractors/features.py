@@ -217,7 +217,7 @@ class Extractor:
         return whole_blocks(self.batch * self.config.together, self.config)
 
     def features(self, batch: list[Snippet[Any]], stream: str) -> Floats:
-        """Features (B, D) of one stream for B snippets, which divide no window.
+        """Features (B, D) of one stream for B snippets, of which no window lies partly in another batch.
 
         They are filled up to the fixed batch size, except for OpenVINO, which computes each window by itself. When the
         GPU's memory is full, the batch size is halved from then on.

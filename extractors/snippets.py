@@ -140,7 +140,7 @@ def block(config: FeatureConfig) -> int:
 
 
 def whole_blocks(count: int, config: FeatureConfig) -> int:
-    """The least number of snippets from `count` on that divides no window."""
+    """The least number of snippets that is not below `count` and makes whole blocks."""
     return -(-count // block(config)) * block(config)
 
 

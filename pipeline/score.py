@@ -135,7 +135,7 @@ def evaluate_model(
 def check_settings(model: Checkpoint, settings: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise a UsageError that names the first setting in which the features differ from what the model declares."""
     for stream, declared in model.features.items():
-        for name, wanted in ({**USUAL, **declared}).items():
+        for name, wanted in {**USUAL, **declared}.items():
             own = settings.get(stream, {})
             given = setting_of(own, name)
             same = math.isclose(given, wanted) if isinstance(given, float | int) and isinstance(wanted, float) else None

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -94,6 +95,15 @@ def encode(
                 out.mux(audio.encode(silence))
             out.mux(audio.encode(None))
     return path
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for something that another thread or process does; at most ten seconds."""
+    for _ in range(1000):
+        if true():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it never came true")
 
 
 def digest(features: Features) -> tuple[Any, ...]:

@@ -4,13 +4,13 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import coded, encode
+from conftest import coded, encode, until
 
 from extractors.config import FeatureConfig, Limits, Stretch
 from extractors.decode.process import Decoder
@@ -20,14 +20,6 @@ from extractors.inputs.ahead import Ahead, decoder_for
 
 CONFIG = FeatureConfig(short_side=32, crop=32)
 GOP = {"preset": "veryfast", "g": "25", "sc_threshold": "0"}
-
-
-def until(true: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if true():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it never came true")
 
 
 @pytest.fixture(scope="module")
