@@ -8,8 +8,7 @@ same at its end. For a named sport the published head alone is read, so nothing 
 
 What is added to the log-odds of a sport lies half way between two values: the most with which FALSE_SHARE of the clips
 of other things show the sport, and the most with which FALSE_SHARE of all pairs of a sport and a clip of other things
-do. The first one alone rests on three or four clips. No clip of the sport itself is read for that. The sports that S
-was tuned on are left out: for them S is better than the head (benchmarks/README.md).
+do. The first one alone rests on three or four clips. No clip of the sport itself is read for that.
 
 The confidence is Platt's, with each sport that some clip shows named for each clip. Clips that show the sport weigh as
 much together as the others: it is the confidence of somebody whose clips show the named sport half of the time.
@@ -152,9 +151,7 @@ class NamedFit:
     def settings(self, but: int | None = None) -> dict[str, Any]:
         """What the model declares (`Checkpoint.named`). but: a fold that is left out."""
         added = self.added(but)
-        confidence = self.calibration(added, but)
-        shown = {sport: value for sport, value in added.items() if sport not in self.model.provenance["tuned"]}
-        return {"added": shown, "scale": self.scale, "localize": confidence}
+        return {"added": added, "scale": self.scale, "localize": self.calibration(added, but)}
 
     def finder(self) -> wide_sports.Find:
         """What is found by name, with settings that have not seen the owner of the clip."""

@@ -1,16 +1,16 @@
 """What fit_kinetics400.py takes from corpus-wide: the calibration of the confidence, and what a named sport adds.
 
-The clips of an owner of footage are read by a model that was fitted without them (`HeldOut`), in FOLDS folds of owners.
+The clips of an owner of footage can be left out of both (`HeldOut`), in FOLDS folds of owners.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from benchmarks.wide_sports import GROUPS, NEGATIVE, RENDERED, SPORT, Find, WideClip
+from benchmarks.wide_sports import GROUPS, NEGATIVE, RENDERED, SPORT, WideClip
 from model import kinetics
 from model.predict import Scores, predict
 from postprocess.config import LocalizeConfig
@@ -48,7 +48,7 @@ def calibrate(near: Sequence[Row], far: Sequence[Row], actions: int) -> dict[str
     """Slope, shift and least confidence.
 
     Args:
-        near: segments of clips of the sports that the tilts were fitted on.
+        near: segments of other clips, most of them broadcasts.
         far: segments of corpus-wide's. Both weigh the same.
         actions: how many clips of corpus-wide show a sport: the least confidence is that of the highest F1 there, and
             of equals the largest.
@@ -65,11 +65,10 @@ def calibrate(near: Sequence[Row], far: Sequence[Row], actions: int) -> dict[str
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Corpus-wide's clips, each read by a model that was fitted without its owner's."""
+    """Corpus-wide's clips, of which a fold of owners can be left out."""
 
     clips: Sequence[WideClip]
-    without: Callable[[Sequence[WideClip]], kinetics.Checkpoint]
-    """the model that is fitted with these clips among the protected ones"""
+    model: kinetics.Checkpoint
     drawn: LocalizeConfig
     """threshold, edge and gap"""
 
@@ -81,11 +80,8 @@ class HeldOut:
     @cached_property
     def scores(self) -> dict[str, Scores]:
         """Of each clip."""
-        found = {}
-        for n in sorted(set(self.fold.values())):
-            net = self.without([clip for clip in self.clips if self.fold[clip.owner] != n]).build()
-            found |= {clip.name: predict(net, clip.rgb) for clip in self.clips if self.fold[clip.owner] == n}
-        return found
+        net = self.model.build()
+        return {clip.name: predict(net, clip.rgb) for clip in self.clips}
 
     def find(self, clip: WideClip, config: LocalizeConfig, sport: str | None = None, added: float = 0) -> list[Segment]:
         """Segments of all sports, or of one, to whose logits something is added."""
@@ -134,37 +130,27 @@ class HeldOut:
             low, high = (low, middle) if self.find(clip, config, sport, middle) else (middle, high)
         return high
 
-    def added(self, localisation: dict[str, Any], but: int | None = None, only: str | None = None) -> dict[str, float]:
+    def added(self, localisation: dict[str, Any]) -> dict[str, float]:
         """Sport -> what it adds: the most with which FALSE_SHARE of the other clips show it.
 
-        Args:
-            localisation: the settings that decide.
-            but: a fold that is left out.
-            only: this sport alone.
+        localisation: the settings that decide.
         """
         config = LocalizeConfig(**localisation)
-        kinds = (SPORT, NEGATIVE)
-        others = [c for c in self.clips if c.kind in kinds and c.label != RENDERED and self.fold[c.owner] != but]
+        others = [c for c in self.clips if c.kind in (SPORT, NEGATIVE) and c.label != RENDERED]
         found = {}
-        for sport in [only] if only else sorted(set(GROUPS.values())):
+        for sport in sorted(set(GROUPS.values())):
             each = sorted(self.enough(clip, sport, config) for clip in others if sport not in clip.accept)
             found[sport] = round(float(max(0.0, min(MOST_ADDED, each[int(FALSE_SHARE * len(each))]) - 0.05)), 2)
         return found
 
-    def finder(self, near: Sequence[Row]) -> Find:
-        """What a model finds that was fitted, calibrated and asked without the owner of the clip."""
-        settings: dict[int, dict[str, Any]] = {}
-        added: dict[tuple[int, str], float] = {}
+    def finder(self, near: Sequence[Row]) -> Callable[[WideClip], list[Segment]]:
+        """What the model finds, calibrated without the owner of the clip."""
+        settings: dict[int, LocalizeConfig] = {}
 
-        def find(clip: WideClip, sport: str | None) -> list[Segment]:
+        def find(clip: WideClip) -> list[Segment]:
             n = self.fold[clip.owner]
             if n not in settings:
-                basis = {name: getattr(self.drawn, name) for name in ("threshold", "edge", "merge_gap")}
-                settings[n] = basis | self.calibration(near, n)
-            if sport is None:
-                return self.find(clip, LocalizeConfig(**settings[n]))
-            if (n, sport) not in added:
-                added[n, sport] = self.added(settings[n], n, sport)[sport]
-            return self.find(clip, LocalizeConfig(**settings[n]), sport, added[n, sport])
+                settings[n] = replace(self.drawn, **self.calibration(near, n))
+            return self.find(clip, settings[n])
 
         return find

@@ -1,4 +1,4 @@
-"""What does `run --classes SPORT` find in untrimmed videos and on streets? On clips that the model was not fitted on.
+"""What does `run --classes SPORT` find in untrimmed videos and on streets? On clips that no fit has read.
 
     python benchmarks/named_sports.py DIR
     python cli.py extract DIR/score -o VIDEOS --streams rgb --together 4

@@ -1,4 +1,4 @@
-"""How good is the embedded model at sports that Kinetics names? Scored on clips that it was not fitted on.
+"""How good is the embedded model at sports that Kinetics names? Scored on clips that no fit has read.
 
     python benchmarks/named_sports.py DIR
     python cli.py extract DIR/fit DIR/score -o VIDEOS --streams rgb --together 4
@@ -8,9 +8,9 @@
     python benchmarks/named_quality.py VIDEOS CLIPS --truth DIR --other OTHER
 
 Arms: `plain head` is softmax over the 400 names without any background, the names of a sport summed, under the same
-rule `runs` (3-tap smoothing, theta .3, gaps of 1, at least 2 snippets); `untuned` is kinetics400 as it is read off the
-head; `kinetics400` is what ships, `--all` without its least confidence, and once under the rule `paper`. With --other
-both halves are scored, each by what was fitted on the other one.
+rule `runs` (3-tap smoothing, theta .3, gaps of 1, at least 2 snippets); `untuned` is kinetics400 with a temperature of
+1 and without biases; `kinetics400` is what ships, `--all` without its least confidence, and once under the rule
+`paper`. With --other both halves are scored, each by what was chosen on the other one.
 
 mAP: the class mean, segments ranked by confidence (by psi under `paper`), a segment's class the sport of its name;
 sports that no instance has are left out of it. Best segment: of each instance, the segment that covers most of it names

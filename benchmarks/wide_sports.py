@@ -1,13 +1,12 @@
-"""Does the embedded model name sports that nobody tuned it on? Clips of corpus-wide, each run alone.
+"""Does the embedded model name the sports in strangers' footage? Clips of corpus-wide, each run alone.
 
     python cli.py extract WIDE -o FEATURES --streams rgb --together 4
     python benchmarks/wide_sports.py FEATURES [--tuning FILE] [--clips]
 
 WIDE has clips of sports, of actions that are no sport in our list, of sports that Kinetics lacks, and of other footage
-(its manifest.csv says which names are right). The model's tilts are fitted on other clips, but the clips of WIDE are
-among those that keep the tilts from changing anything else, and the settings of the localisation were chosen on them.
-fit_kinetics400.py prints the same table with every owner of footage left out of the fit in turn (`--held-out`): that
-is the table to believe.
+(its manifest.csv says which names are right). The confidence is calibrated on them, and the settings of the
+localisation were chosen on them. fit_kinetics400.py prints the same table with every owner of footage left out of the
+calibration in turn (`--held-out`): that is the table to believe.
 
 Right: the best segment's class or sport is one that the manifest accepts. False: segments on footage without sport,
 per minute, without rendered games. Unknown: a sport that Kinetics lacks; right is nothing. Named: for each sport that

@@ -5,8 +5,7 @@ The head knows what 400 actions look like, and a JCDNet can represent this knowl
 - X^a passes the RGB feature through. The feature is a mean of ReLUs, so it is never negative, and LeakyReLU does not
   change it. alpha = 0, as the paper initialises it, so E^a = X.
 - S^coarse is the head with its rows divided by a temperature, and a background row with a constant logit, `BACKGROUND`.
-- S is the same, but the rows of some sports are changed a little (tilted, see `Tuning`), and the biases of all sports
-  (see `biases`).
+- S is the same, but with other biases for the names of sports (see `biases`).
 - X^e holds two units for every class c: the head's logit l_c minus `EVIDENCE`, and the negative of that. They give
   ReLU(l_c - EVIDENCE) exactly, since max(z, 0) = (LeakyReLU(z) + slope LeakyReLU(-z)) / (1 - slope^2). S^temp_c is C
   times this, minus an offset, so its mean over the classes (equation 5) is the summed evidence for any action. A^ness
@@ -15,7 +14,8 @@ The head knows what 400 actions look like, and a JCDNet can represent this knowl
 A high logit marks an action, not a high softmax: in a street scene all logits are low, but the softmax still sums to
 one.
 
-kinetics400.safetensors holds the fitted values. The model's card, kinetics400.md, says what was fitted on which data.
+kinetics400.safetensors holds the chosen and fitted values. The model's card, kinetics400.md, says what was fitted on
+which data.
 """
 
 import json
@@ -58,10 +58,11 @@ SHARE = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """What benchmarks/fit_kinetics400.py fits, on labels per clip and, for localisation, on a few timed videos.
+    """What benchmarks/fit_kinetics400.py chooses and fits, on labels per clip and, for the gap, on a few timed videos.
 
     Attributes:
-        tilt: sport -> (1024,) float32, which is added to the head's row of every class of this sport.
+        tilt: sport -> (1024,) float32, which is added to the head's row of every class of this sport. Only START has
+            some: they found more of five sports, and made volleyball basketball (benchmarks/README.md).
         bias: class -> what is added to its logit, before the temperature; see `biases`.
         temperature: S is divided by this.
         background: the logit of "nothing", see BACKGROUND.
@@ -195,7 +196,7 @@ def build(
         localize=dict(tuning.localize),
         closed=dict(tuning.closed),
         named=dict(tuning.named),
-        provenance={"about": about, "tuned": sorted(tuning.tilt)},
+        provenance={"about": about},
     )
     if tuning.assembled and (found := fingerprint(model)) != tuning.assembled:
         raise CheckpointError(

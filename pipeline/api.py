@@ -245,7 +245,7 @@ class Pipeline:
 
     def _untuned(self) -> tuple[str, ...]:
         """A warning if the embedded model runs with other RGB weights than the published ones."""
-        if self.config.model == EMBEDDED and not self.model.provenance.get("tuned"):
+        if self.config.model == EMBEDDED and not self.model.localize:
             return (
                 f"{EMBEDDED} was tuned and calibrated for the published RGB weights; with these weights it is neither.",
             )

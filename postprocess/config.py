@@ -38,7 +38,7 @@ class LocalizeConfig:
     edge: float = 0.0
     """runs: a snippet counts only if its probability is also above this share of the highest one of its run. Smoothing
     over three snippets leaves a third of a sure snippet on the one beside it, so a threshold that is low enough for
-    unsure actions would draw every sure one too long; .36 keeps these neighbours out."""
+    unsure actions would draw every sure one too long; .36 and more keeps these neighbours out."""
     merge_gap: int = 1
     """runs: two runs of one group with at most this many snippets between them are joined, unless that would take a
     sure one below min_confidence. This setting, min_snippets and smooth count snippets that lie side by side, for

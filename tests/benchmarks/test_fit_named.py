@@ -121,7 +121,7 @@ def test_the_command_changes_what_naming_does_alone(tmp_path: Path, monkeypatch:
     )
     fit_named.main()
     after = kinetics.Tuning.load(tuning)
-    assert set(after.named["added"]) == set(kinetics.sports_groups().values()) - set(before.tilt)
+    assert set(after.named["added"]) == set(kinetics.sports_groups().values())
     assert after.named["scale"] == before.temperature
     dataclasses.replace(after, named=before.named).save(tmp_path / "back")
     before.save(tuning)

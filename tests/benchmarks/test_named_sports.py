@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from benchmarks import fit_kinetics400, fit_wide, named_quality, named_sports
+from benchmarks import fit_wide, named_quality, named_sports
 from extractors.backbones import weights
 from extractors.features import Features
 from postprocess.config import LocalizeConfig
@@ -80,24 +79,6 @@ def test_platt_finds_the_map_that_made_the_answers():
     right = rng.random(len(p)) < 1 / (1 + np.exp(-(0.6 * z + 0.8)))
     slope, shift = fit_wide.platt(p, right, np.ones(len(p)))
     assert slope == pytest.approx(0.6, abs=0.05) and shift == pytest.approx(0.8, abs=0.05)
-
-
-def test_the_fit_turns_clips_towards_their_label_and_leaves_the_protected_alone():
-    head = fit_kinetics400.Head.published()
-    rng = np.random.default_rng(4)
-    tennis = fit_kinetics400.SPORTS.index("tennis")
-    hurdling = fit_kinetics400.NAMES.index("hurdling")
-    x = np.maximum(rng.gamma(0.5, 0.6, (6, 1024)) + 0.4 * head.weight[hurdling].numpy(), 0).astype(np.float32)
-    times = np.zeros((6, 2))
-    clips = [fit_kinetics400.Clip(str(n), tennis, x[n : n + 1], times[:1], n % 5) for n in range(6)]
-    nothing = torch.zeros(len(fit_kinetics400.SPORTS), 1024, dtype=torch.float64)
-    pushed = fit_kinetics400.pushed(head, clips)[::40]
-    before = fit_kinetics400.losses(head, clips, nothing, 1.5).mean()
-    tilt = fit_kinetics400.fit(head, clips, pushed, 1e-3, 1.5)
-    assert fit_kinetics400.losses(head, clips, tilt, 1.5).mean() < before - 0.5
-    ours, own = (head.probabilities(pushed, t, 1.5) for t in (tilt, nothing))
-    assert float((ours - own).abs().sum(dim=1).mean()) < 0.2
-    assert not tilt[[s for s in range(len(tilt)) if s != tennis]].any()
 
 
 def video(actions: list[Action], found: list[Segment], monkeypatch) -> named_quality.Quality:
