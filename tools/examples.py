@@ -3,7 +3,8 @@
     python tools/examples.py [--corpus DIR | --video match.mp4] [--check]
 
 The video is `score_01` of benchmarks/named_sports.py, cut together from the corpus (some minutes); --video takes one
-that was made before. Needs the I3D weights. --check writes nothing, and fails where a document shows something else.
+that was made before. Needs the corpus, the I3D weights and matplotlib (for the notebook). --check writes nothing, and
+fails where a document shows something else.
 The picture itself: `run match.mp4 -o .`, then the `plot` command that stands below it, with named_sports' truth.
 """
 
@@ -14,8 +15,9 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -27,22 +29,29 @@ TABLES = {
     "docs/first-video.md": ["", "--classes 'golf driving'"],
     "docs/wrong.md": ["--threshold 0.15 --all"],
 }
+NOTEBOOK = "docs/notebook.ipynb"
 RESULT = "docs/formats.md"  # shows the first segment of results/match.json
 TABLE = re.compile(r"^    match\.mp4  .*\n(?:^    .*\n)+", re.MULTILINE)
 DOCUMENT = re.compile(r"^```json\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 SHORTENED = re.compile(r"^\(shortened: .*\n", re.MULTILINE)
 
 
-def make_video(corpus: Path, path: Path) -> None:
-    """Cut the video together."""
+def make_video(corpus: Path, folder: Path, video: Path | None) -> None:
+    """match.mp4, cut together unless it was made before, and truth.json: what happens in it."""
     import cv2
 
-    from benchmarks.named_sports import BACKGROUND, SPORTS, plan
+    from benchmarks.named_sports import BACKGROUND, SPORTS, instances, plan
     from benchmarks.sportsmini import clip_lengths, encode
 
     cv2.setNumThreads(1)
     videos, _ = plan(clip_lengths(corpus, (*SPORTS, BACKGROUND)))
-    encode(videos[HALF][NAME], corpus, path)
+    pieces = videos[HALF][NAME]
+    database = {"match": {"annotations": instances(pieces)}}
+    (folder / "truth.json").write_text(json.dumps({"database": database}))
+    if video is None:
+        encode(pieces, corpus, folder / "match.mp4")
+    else:
+        (folder / "match.mp4").symlink_to(video.absolute())
 
 
 def printed(folder: Path, options: str) -> str:
@@ -70,6 +79,7 @@ def regenerated(folder: Path, texts: Mapping[str, str]) -> dict[str, str]:
         found[name] = TABLE.sub(lambda _, tables=tables: next(tables), texts[name])
     result = json.loads((folder / "results" / "match.json").read_text())
     found[RESULT] = with_result(texts[RESULT], result)
+    found[NOTEBOOK] = with_outputs(texts[NOTEBOOK], folder)
     return found
 
 
@@ -85,6 +95,35 @@ def with_result(text: str, result: dict[str, object]) -> str:
     text = DOCUMENT.sub(lambda _: f"```json\n{shown}```\n", text, count=1)
     more = f"(shortened: {len(segments) - 1} more segments, and the contents of `provenance`.)\n"
     return SHORTENED.sub(lambda _: more, text, count=1)
+
+
+def with_outputs(text: str, folder: Path) -> str:
+    """The notebook after all its cells were run in a folder that holds match.mp4 and truth.json.
+
+    The pictures stay as they are if nothing that is printed has changed: their bytes depend on matplotlib's version.
+    """
+    notebook = json.loads(text)
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "cells.py")],
+        input=json.dumps(["".join(cell["source"]) for cell in cells]),
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    new = json.loads(done.stdout)
+    if [said(cell["outputs"]) for cell in cells] == [said(outputs) for outputs in new]:
+        return text
+    for count, (cell, outputs) in enumerate(zip(cells, new, strict=True), start=1):
+        cell |= {"execution_count": count, "outputs": outputs}
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def said(outputs: Sequence[dict[str, Any]]) -> str:
+    """What a cell printed."""
+    return "".join(line for output in outputs for line in output.get("text", []))
 
 
 def differences(texts: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
@@ -107,11 +146,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        if arguments.video is None:
-            make_video(arguments.corpus, folder / "match.mp4")
-        else:
-            (folder / "match.mp4").symlink_to(arguments.video.absolute())
-        texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in (*TABLES, RESULT)}
+        make_video(arguments.corpus, folder, arguments.video)
+        texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in (*TABLES, RESULT, NOTEBOOK)}
         new = regenerated(folder, texts)
     if differ := differences(texts, new):
         print("\n".join(differ))

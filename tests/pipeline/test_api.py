@@ -253,7 +253,9 @@ def test_what_a_model_declares_of_localisation_holds_for_sports_and_gives_way_to
 
     plain = LocalizeConfig(**{name: value for name, value in declared.items() if "confidence" not in name})
     assert used() == LocalizeConfig(**declared)
-    assert used(classes="golf,tennis") == LocalizeConfig(**declared)
+    by_name = declared | Pipeline.load(device="cpu").model.named["localize"]  # a confidence of its own
+    assert used(classes="golf,tennis") == LocalizeConfig(**by_name) != LocalizeConfig(**declared)
+    assert used(classes="golf,tennis,soccer,surfing") == LocalizeConfig(**declared)  # four say nothing
     assert used(classes="all") == used(classes="golf,zumba") == plain
     assert used(**{"localize.min_confidence": 0.0}) == LocalizeConfig(**(declared | {"min_confidence": 0.0}))
     assert used(**{"localize.threshold": 0.3}) == LocalizeConfig(**(declared | {"threshold": 0.3}))

@@ -1,5 +1,7 @@
 """docs/notebook.ipynb runs from top to bottom, and what is stored in it was printed by it."""
 
+import base64
+import importlib.util
 import json
 import shutil
 import sys
@@ -45,6 +47,28 @@ def run() -> dict[str, Any]:
     for cell in CODE:
         exec(compile("".join(cell["source"]), f"cell {cell['execution_count']}", "exec"), names)
     return names
+
+
+def test_what_is_stored_is_what_the_cells_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """tools/examples.py stores the notebook anew if a cell prints something else than before, and only then."""
+    spec = importlib.util.spec_from_file_location("examples", ROOT / "tools" / "examples.py")
+    assert spec is not None and spec.loader is not None
+    examples = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(examples)
+    draw = ["import matplotlib.pyplot as plt\n", "plt.plot([1, 2])\n", "print('drawn')"]
+    cells = [
+        {"cell_type": "markdown", "metadata": {}, "source": ["# A title"]},
+        {"cell_type": "code", "execution_count": 7, "metadata": {}, "outputs": [], "source": ["x = 3\n", "print(x)"]},
+        {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": draw},
+    ]
+    made = examples.with_outputs(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4}), tmp_path)
+    _, first, second = json.loads(made)["cells"]
+    assert (first["execution_count"], second["execution_count"]) == (1, 2)
+    assert first["outputs"] == [{"name": "stdout", "output_type": "stream", "text": ["3\n"]}]
+    assert [output["output_type"] for output in second["outputs"]] == ["stream", "display_data"]
+    assert base64.b64decode(second["outputs"][1]["data"]["image/png"]).startswith(b"\x89PNG")
+    assert examples.with_outputs(made, tmp_path) == made
+    assert examples.with_outputs(made.replace("x = 3", "x = 4"), tmp_path) != made.replace("x = 3", "x = 4")
 
 
 @needs_weights
