@@ -7,8 +7,8 @@
     python benchmarks/fit_kinetics400.py CLIPS --videos VIDEOS --truth DIR --wide WIDE_FEATURES [--held-out]
 
 The scores are those of the published head: P(sport) = A^ness * softmax(S / temperature), summed over the sport's names
-(model/kinetics.py). Nothing of them is fitted, so no sport has an advantage over another. Fitted are numbers that all
-sports share:
+(model/kinetics.py). Nothing of them is fitted. What is chosen or fitted are a few numbers; all but those of the last
+point are shared by all sports:
 
 - The temperature, EVIDENCE, the share of a sport's names, the threshold and its edge were chosen on WIDE, with the
   owner of a clip's footage left out of the calibration (benchmarks/README.md has the tables).
@@ -18,7 +18,8 @@ sports share:
 - If a user names only sports, they are read otherwise (fit_named.py). If other classes are among the names, a sport's
   logits are raised by as much as lets FALSE_SHARE of WIDE's other clips show it.
 
-All of it is deterministic. Nothing of the scored half is read.
+All of it is deterministic. Nothing of the scored half is read, but the threshold and its edge were chosen with its
+figures in view.
 
 --held-out prints the table of wide_sports.py with every owner of WIDE's footage left out of the calibration and of what
 a name adds; nothing is written.

@@ -1,6 +1,6 @@
 """What fit_kinetics400.py takes from corpus-wide: the calibration of the confidence, and what a named sport adds.
 
-The clips of an owner of footage can be left out of both (`HeldOut`), in FOLDS folds of owners.
+The clips of an owner of footage can be left out of the calibration (`HeldOut`), in FOLDS folds of owners.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,7 +48,7 @@ def calibrate(near: Sequence[Row], far: Sequence[Row], actions: int) -> dict[str
     """Slope, shift and least confidence.
 
     Args:
-        near: segments of other clips, most of them broadcasts.
+        near: segments of clips of the other corpus.
         far: segments of corpus-wide's. Both weigh the same.
         actions: how many clips of corpus-wide show a sport: the least confidence is that of the highest F1 there, and
             of equals the largest.

@@ -4,13 +4,14 @@
     python cli.py extract DIR/fit DIR/score -o VIDEOS --streams rgb --together 4
     python cli.py extract CORPUS/Street CORPUS/TennisRally ... -o CLIPS --streams rgb --together 4
     python benchmarks/named_quality.py VIDEOS CLIPS --truth DIR [--half score] [--tuning FILE] [--plot reliability.png]
-    python benchmarks/fit_kinetics400.py CLIPS --videos VIDEOS --truth DIR --half score --out OTHER
+    python benchmarks/fit_kinetics400.py CLIPS --videos VIDEOS --truth DIR --wide WIDE_FEATURES --half score --out OTHER
     python benchmarks/named_quality.py VIDEOS CLIPS --truth DIR --other OTHER
 
 Arms: `plain head` is softmax over the 400 names without any background, the names of a sport summed, under the same
 rule `runs` (3-tap smoothing, theta .3, gaps of 1, at least 2 snippets); `untuned` is kinetics400 with a temperature of
-1 and without biases; `kinetics400` is what ships, `--all` without its least confidence, and once under the rule
-`paper`. With --other both halves are scored, each by what was chosen on the other one.
+1, without biases, with evidence from 6 on, under the same rule; `kinetics400` is what ships, `--all` without its least
+confidence, and once under the rule `paper`. With --other both halves are scored, each by what was chosen on the other
+one.
 
 mAP: the class mean, segments ranked by confidence (by psi under `paper`), a segment's class the sport of its name;
 sports that no instance has are left out of it. Best segment: of each instance, the segment that covers most of it names

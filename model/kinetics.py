@@ -51,8 +51,8 @@ EVIDENCE = 6.0
 # A^ness = sigmoid(summed evidence - OFFSET): .12 without any, .5 where one class reaches BACKGROUND.
 OFFSET = 2.0
 # A sport of n names loses SHARE * log(n) in each of their logits. 0 would add the probabilities of its names up, which
-# favours sports that Kinetics cuts into many names (basketball has four, volleyball one, and a gym is a gym); 1 would
-# take their mean, which punishes a game that is several of them at once.
+# favours sports that Kinetics cuts into many names (basketball has four, volleyball one, and a gym is a gym). At a
+# temperature of t, t would take their mean, which punishes a game that is several of them at once.
 SHARE = 0.5
 
 
@@ -62,7 +62,8 @@ class Tuning:
 
     Attributes:
         tilt: sport -> (1024,) float32, which is added to the head's row of every class of this sport. Only START has
-            some: they found more of five sports, and made volleyball basketball (benchmarks/README.md).
+            some: they found more of five sports in footage like that they were fitted on, and not in other footage
+            (benchmarks/README.md).
         bias: class -> what is added to its logit, before the temperature; see `biases`.
         temperature: S is divided by this.
         background: the logit of "nothing", see BACKGROUND.

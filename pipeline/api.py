@@ -247,7 +247,7 @@ class Pipeline:
         """A warning if the embedded model runs with other RGB weights than the published ones."""
         if self.config.model == EMBEDDED and not self.model.localize:
             return (
-                f"{EMBEDDED} was tuned and calibrated for the published RGB weights; with these weights it is neither.",
+                f"the settings and the calibration of {EMBEDDED} are for the published RGB weights and left out here.",
             )
         return ()
 

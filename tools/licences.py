@@ -123,7 +123,7 @@ HEAD = """\
 `python tools/licences.py` writes this page from the metadata of the installed packages. Do not edit it by hand. A test
 compares it with what is installed. This page is no legal advice.
 
-jcdnet's own code, and the 22 kB that tune `kinetics400`, are under the MIT licence (LICENSE). jcdnet uses the packages
+jcdnet's own code, and the 28 kB that tune `kinetics400`, are under the MIT licence (LICENSE). jcdnet uses the packages
 below. Its repository, its wheel and its sdist contain none of them. If you pass the packages on, as a Docker image
 does, you must do what their licences require. Copyleft licences require above all that you provide the source code.
 """
