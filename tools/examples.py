@@ -79,7 +79,6 @@ def regenerated(folder: Path, texts: Mapping[str, str]) -> dict[str, str]:
         found[name] = TABLE.sub(lambda _, tables=tables: next(tables), texts[name])
     result = json.loads((folder / "results" / "match.json").read_text())
     found[RESULT] = with_result(texts[RESULT], result)
-    found[NOTEBOOK] = with_outputs(texts[NOTEBOOK], folder)
     return found
 
 
@@ -148,7 +147,7 @@ def main() -> None:
         folder = Path(made)
         make_video(arguments.corpus, folder, arguments.video)
         texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in (*TABLES, RESULT, NOTEBOOK)}
-        new = regenerated(folder, texts)
+        new = regenerated(folder, texts) | {NOTEBOOK: with_outputs(texts[NOTEBOOK], folder)}
     if differ := differences(texts, new):
         print("\n".join(differ))
     if arguments.check:
