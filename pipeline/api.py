@@ -247,7 +247,7 @@ class Pipeline:
         """A warning if the embedded model runs with other RGB weights than the published ones."""
         if self.config.model == EMBEDDED and not self.model.localize:
             return (
-                f"the settings and the calibration of {EMBEDDED} are for the published RGB weights and left out here.",
+                f"the settings and calibration of {EMBEDDED} are for the published RGB weights, so they are left out.",
             )
         return ()
 

@@ -167,6 +167,16 @@ def test_features_that_the_model_was_not_made_for_are_refused() -> None:
     assert "reads RGB only" in both.warnings[0]
 
 
+@pytest.mark.skipif(weights.find("i3d-rgb") is None, reason="the I3D weights are not installed")
+def test_the_embedded_model_says_where_its_settings_are_left_out() -> None:
+    """Of weights that it was not measured with it declares nothing; a model of the user may do so without a word."""
+    bare, config = small_checkpoint(), Config(device="cpu")
+    said = "the settings and calibration of kinetics400 are for the published RGB weights, so they are left out."
+    assert Pipeline(bare, config).warnings == (said,)
+    assert Pipeline(dataclasses.replace(bare, localize={"threshold": 0.3}), config).warnings == ()
+    assert Pipeline(bare, dataclasses.replace(config, model="mine")).warnings == ()
+
+
 def test_settings_of_a_checkpoint_are_adopted_where_nothing_else_was_asked(tmp_path: Path) -> None:
     declared = {
         "rgb": {"backbone": "i3d", "stride": 4, "fps": 30.0, "weights": "sha256:0"},
