@@ -10,7 +10,9 @@ from benchmarks import gpu
 
 
 def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clock: list[float], *more: str) -> tuple[int, list[str], dict]:
-    """Exit code, the stages that began, and the JSON. clock: minutes at the start and before each stage."""
+    """Exit code, the stages that began, and the JSON. clock: minutes at the start, then whenever a stage begins or
+    ends; one that is left out only begins.
+    """
     begun: list[str] = []
 
     def stage(name: str, fails: bool = False):
@@ -25,7 +27,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clock: list[float], *mo
     stages = {"one": stage("one"), "two": stage("two", fails=True), "three": stage("three")}
     monkeypatch.setattr(gpu, "STAGES", stages)
     ticks = iter(60 * minute for minute in clock)
-    monkeypatch.setattr(gpu, "time", SimpleNamespace(monotonic=lambda: next(ticks), perf_counter=lambda: 0.0))
+    monkeypatch.setattr(gpu, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     out = tmp_path / "gpu.json"
     line = ["gpu.py", "--clips", str(tmp_path / "none"), "--device", "cpu", "--json", str(out), *more]
     monkeypatch.setattr("sys.argv", line)
@@ -35,20 +37,21 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clock: list[float], *mo
 
 
 def test_a_stage_that_fails_is_said_and_the_next_one_runs(monkeypatch, tmp_path, capsys) -> None:
-    code, begun, found = ran(monkeypatch, tmp_path, [0, 0, 1, 2])
+    code, begun, found = ran(monkeypatch, tmp_path, [0, 0, 1, 1, 2, 2, 3])
     assert code == 1 and begun == ["one", "two", "three"]
     assert found["two failed"] == "RuntimeError('no such kernel')"
     assert "failed: two failed" in capsys.readouterr().out
 
 
 def test_no_stage_begins_when_the_time_is_over(monkeypatch, tmp_path, capsys) -> None:
-    code, begun, _ = ran(monkeypatch, tmp_path, [0, 0, 4.1, 4.2])
+    code, begun, found = ran(monkeypatch, tmp_path, [0, 0, 4.1, 4.1, 4.2])
     printed = capsys.readouterr().out
     assert code == 0 and begun == ["one"]
+    assert found["two left out"] == found["three left out"] == "4 minutes were over"
     assert "left out, since 4 minutes were over: --only two three runs it" in printed
     assert "all stages ran" not in printed
 
 
 def test_a_quick_run_has_no_limit(monkeypatch, tmp_path) -> None:
-    _, begun, _ = ran(monkeypatch, tmp_path, [0, 9, 9, 9], "--quick")
+    _, begun, _ = ran(monkeypatch, tmp_path, [0, *[9] * 6], "--quick")
     assert begun == ["one", "two", "three"]
