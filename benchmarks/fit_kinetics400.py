@@ -7,7 +7,7 @@
     python benchmarks/fit_kinetics400.py CLIPS --videos VIDEOS --truth DIR --wide WIDE_FEATURES [--held-out]
 
 The scores are those of the published head: P(sport) = A^ness * softmax(S / temperature), summed over the sport's names
-(model/kinetics.py). Nothing of them is fitted. What is chosen or fitted are a few numbers; all but those of the last
+(model/kinetics.py). No part of them is fitted. What is chosen or fitted are a few numbers; all but those of the last
 point are shared by all sports:
 
 - The temperature, EVIDENCE, the share of a sport's names, the threshold and its edge were chosen on WIDE, with the
@@ -66,7 +66,6 @@ NAMES = weights.kinetics400_names()
 class Clip:
     """A clip's features x (T, 1024) and times (T, 2), and its sport ("" for a street)."""
 
-    name: str
     sport: str
     x: np.ndarray
     times: np.ndarray
@@ -95,7 +94,7 @@ def read_others(folder: Path) -> list[Clip]:
         for path in (path for name, path in files.items() if name.startswith(f"{prefix}_")):
             features = load(path)
             assert features.rgb is not None
-            found.append(Clip(path.stem, sport, features.rgb, features.times))
+            found.append(Clip(sport, features.rgb, features.times))
     return found
 
 
@@ -106,7 +105,7 @@ def read(folder: Path, clips: dict[str, list[str]]) -> list[Clip]:
         for name in sorted(names):
             features = load(files[PurePosixPath(name).stem])
             assert features.rgb is not None
-            found.append(Clip(name, sport if sport in SPORTS else "", features.rgb, features.times))
+            found.append(Clip(sport if sport in SPORTS else "", features.rgb, features.times))
     return found
 
 

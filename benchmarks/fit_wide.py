@@ -86,7 +86,7 @@ class HeldOut:
     def find(self, clip: WideClip, config: LocalizeConfig, sport: str | None = None, added: float = 0) -> list[Segment]:
         """Segments of all sports, or of one, to whose logits something is added."""
         scores = self.scores[clip.name]
-        names = self._names
+        names = self.model.classes
         mine = np.array([[sport is not None and GROUPS.get(name) == sport for name in names] + [False]])
         given = Activations(
             scores.cas + np.float32(added) * mine.astype(np.float32),
@@ -98,12 +98,6 @@ class HeldOut:
         )
         keep = frozenset(GROUPS) if sport is None else frozenset(n for n, s in GROUPS.items() if s == sport)
         return localize(given, config, groups=GROUPS, keep=keep, bars=(config.min_confidence,))
-
-    @cached_property
-    def _names(self) -> tuple[str, ...]:
-        from extractors.backbones import weights
-
-        return tuple(weights.kinetics400_names())
 
     def rows(self, folds: Sequence[int]) -> list[Row]:
         """The segments of the clips of these folds. Rendered games are left out."""

@@ -1,11 +1,13 @@
 """Tiny videos made on the spot, whose frames carry their number, and the optional corpus of real clips."""
 
+import importlib.util
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import av
@@ -156,6 +158,16 @@ def difference(grey: np.ndarray, *_: Any, **__: Any) -> np.ndarray:
     """A flow that is the change of grey, in x, and its half in y."""
     change = np.diff(grey.astype(np.float32), axis=0)
     return np.stack([change, change / 2], axis=-1)
+
+
+@pytest.fixture(scope="module")
+def examples() -> ModuleType:
+    """tools/examples.py, which is no module of a package."""
+    spec = importlib.util.spec_from_file_location("examples", Path(__file__).parents[1] / "tools" / "examples.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ def test_only_the_half_is_read(tmp_path: Path):
 
 @needs_weights
 def test_the_gap_is_chosen_on_what_the_model_says(model, monkeypatch: pytest.MonkeyPatch):
-    """Two bursts of one rally, two snippets apart: a gap of 1 leaves two segments."""
+    """Two bursts of one rally, four snippets apart: a gap of 1 leaves two segments."""
     count, tennis = 24, model.classes.index("playing tennis")
     video = named_rule.Video(features(count), [Action(6 * SNIPPET, 16 * SNIPPET, "tennis")])
     plain = predict(model.build(), video.features.rgb)

@@ -1,11 +1,11 @@
 """docs/notebook.ipynb runs from top to bottom, and what is stored in it was printed by it."""
 
 import base64
-import importlib.util
 import json
 import shutil
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -49,12 +49,8 @@ def run() -> dict[str, Any]:
     return names
 
 
-def test_what_is_stored_is_what_the_cells_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_is_stored_is_what_the_cells_said(examples: ModuleType, tmp_path: Path) -> None:
     """tools/examples.py stores the notebook anew if a cell prints something else than before, and only then."""
-    spec = importlib.util.spec_from_file_location("examples", ROOT / "tools" / "examples.py")
-    assert spec is not None and spec.loader is not None
-    examples = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(examples)
     draw = ["import matplotlib.pyplot as plt\n", "plt.plot([1, 2])\n", "print('drawn')"]
     cells = [
         {"cell_type": "markdown", "metadata": {}, "source": ["# A title"]},

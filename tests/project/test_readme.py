@@ -1,7 +1,6 @@
 """What the documents say holds: their commands run, on tiny videos, and their links lead somewhere."""
 
 import contextlib
-import importlib.util
 import json
 import os
 import re
@@ -191,15 +190,6 @@ def test_json_examples_are_whole() -> None:
 
 
 # --- the video of the README's picture --------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def examples() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("examples", ROOT / "tools" / "examples.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def tables(name: str) -> list[list[tuple[float, float, str, str]]]:
